@@ -1,0 +1,2 @@
+//! aio-bench
+fn main() {}

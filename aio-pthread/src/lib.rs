@@ -1,0 +1,1 @@
+//! The pread/pwrite thread pool backend.
