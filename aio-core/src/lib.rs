@@ -8,11 +8,41 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("tensor-aio runs on Linux only: its backends are io_uring, Linux AIO and pread/pwrite with O_DIRECT");
 
+mod arena;
 mod backend;
+mod buf;
+mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod desc;
+mod engine;
+mod epochs;
+mod error;
+mod file;
+mod fork;
+mod handle;
+mod owned;
+mod plan;
+mod scope;
+mod stats;
+mod sync;
+mod ticket;
 
+pub use arena::{AlignedBuf, Arena};
 pub use backend::{
     Capabilities, Completion, Direction, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId,
     RegionMemory, Unavailable, Wake,
 };
+pub use buf::{IoBuf, IoBufMut};
+pub use config::{AioConfig, DirectMode};
+pub use desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
+pub use engine::op::Priority;
+pub use error::{Error, Failures, IoError, OpError, OpKind, Result};
+pub use file::{AioFile, OpenFile, OpenOptions};
+pub use handle::AioHandle;
+pub use owned::RawOp;
+pub use plan::Alignment;
+pub use scope::Scope;
+pub use stats::Stats;
+pub use sync::ThreadSync;
+pub use ticket::Ticket;

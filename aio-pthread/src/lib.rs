@@ -1,1 +1,79 @@
-//! The pread/pwrite thread pool backend.
+//! The backend for everywhere: `pread(2)` and `pwrite(2)` on a pool of threads.
+//!
+//! It needs no kernel interface beyond POSIX, so it works on every file system, in every container and under every
+//! seccomp filter; it is what the engine falls back to. It is also the honest choice where the others turn into it
+//! behind the scenes: a transfer that io_uring or Linux AIO cannot start without blocking is done by a kernel thread,
+//! or on the submitter's time.
+//!
+//! # How a block travels
+//!
+//! `submit` puts blocks into a queue under a mutex; threads of the pool take them, transfer them and put completions
+//! back under the same mutex; `reap` sleeps until as many arrived as it was asked for. Three things keep that cheap:
+//!
+//! - **Threads wake one another, one at a time.** Waking a thread on another CPU costs as much as tens of small
+//!   transfers from the page cache. So `submit` wakes one thread, and a thread that takes work and leaves some behind
+//!   wakes the next, unless one is on its way already. Where transfers block, the pool is at full width after a few
+//!   of these steps; where they do not, one or two threads do everything and the others sleep. Threads are started
+//!   the same way: none when the queue is opened, and never more than the load has kept busy.
+//! - **The reaper is woken once**, when the number of completions that it waits for has arrived.
+//! - **Small neighbours are merged**: blocks that follow each other in the file become one `preadv(2)` or
+//!   `pwritev(2)`. Large ones are not; they are worth more on several threads. Results stay those of single blocks.
+//!
+//! # Width
+//!
+//! One pool per queue, at most [`MAX_THREADS`] wide and never wider than the queue is deep. Blocking transfers keep a
+//! device busy only with as many threads as it can do things at once, which is more than there are CPUs.
+//!
+//! # When threads cannot be had
+//!
+//! A process may be at its limit of threads (`RLIMIT_NPROC`, the pids controller of a container). With fewer threads
+//! than planned the queue is slower, no more. With none, `reap` transfers the blocks on its own thread, where the
+//! waker cannot interrupt a transfer, and the next `submit` tries again to start one.
+//!
+//! # Signals
+//!
+//! Pool threads block every signal that may be meant for somebody else. A write beyond `RLIMIT_FSIZE` fails with
+//! EFBIG, but the SIGXFSZ that comes with it, fatal by default, stays pending on the pool thread and ends with it.
+
+mod merge;
+mod pool;
+mod probe;
+mod queue;
+mod signals;
+
+use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable};
+
+use crate::pool::Pool;
+use crate::queue::PoolQueue;
+
+pub use crate::pool::MAX_THREADS;
+
+/// The name of this backend.
+const NAME: &str = "pthread";
+
+/// Opens queues that are pools of threads.
+#[derive(Debug, Clone, Default)]
+pub struct PthreadBackend;
+
+impl PthreadBackend {
+    /// The backend; it has no state and no options.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl IoBackend for PthreadBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// Writes and reads an anonymous file with a thread of a pool.
+    fn probe(&self) -> Result<Capabilities, Unavailable> {
+        probe::probe()
+    }
+
+    /// Never fails: threads are started when there are blocks for them.
+    fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
+        Ok(Box::new(PoolQueue::new(config, Pool::new(config))))
+    }
+}

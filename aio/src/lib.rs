@@ -1,1 +1,56 @@
-//! tensor-aio
+//! Moves tensors between memory and storage, as fast as the device goes, and never says "done" when it is not.
+//!
+//! ```
+//! use aio::AioHandle;
+//!
+//! # fn main() -> aio::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("layer0.bin");
+//! let aio = AioHandle::builder().queue_depth(64).build()?; // the best backend this machine has
+//! let file = aio.create(&path)?;
+//!
+//! let mut tensor = aio.alloc(1 << 20)?; // huge pages, registered with the kernel where it takes them
+//! tensor.fill(7);
+//! let ticket = file.write(tensor, 0); // in flight: the engine owns the buffer ...
+//! let tensor = ticket.wait()?; // ... and gives it back with the result
+//!
+//! let mut bytes = vec![0; 1000];
+//! file.read_at(&mut bytes, 4321)?; // blocking, any memory, any offset, any length
+//! assert!(bytes.iter().all(|byte| *byte == 7));
+//! # drop(tensor);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which call
+//!
+//! | you have | call |
+//! |---|---|
+//! | a file and a buffer to give away | [`AioFile::read`], [`AioFile::write`]: a [`Ticket`] to wait for, poll or await |
+//! | many extents of one file | [`AioFile::read_vectored`], [`AioFile::write_vectored`] |
+//! | a path per tensor | [`AioHandle::read_path`](aio_core::AioHandle::read_path), [`write_new`](aio_core::AioHandle::write_new), [`write_path`](aio_core::AioHandle::write_path) |
+//! | borrowed memory | [`AioHandle::scope`](aio_core::AioHandle::scope) |
+//! | one small thing, now | [`AioFile::read_at`], [`AioFile::write_at`] |
+//! | raw pointers, or memory on a device | [`AioHandle::submit_raw`](aio_core::AioHandle::submit_raw), [`IoOpDesc`] |
+//!
+//! # Backends
+//!
+//! [`Backend::Auto`] takes the first that works: io_uring, Linux AIO, a thread pool. The environment variable
+//! `AIO_BACKEND` (`uring`, `libaio`, `pthread`) overrides `Auto`; a backend chosen in code stays chosen.
+#![forbid(unsafe_code)]
+
+#[cfg(not(any(feature = "uring", feature = "libaio", feature = "pthread")))]
+compile_error!("tensor-aio needs at least one backend: enable the feature `uring`, `libaio` or `pthread`");
+
+mod backend;
+mod builder;
+mod handle;
+
+pub use aio_core::{
+    AioConfig, AioFile, AlignedBuf, Alignment, Arena, Capabilities, Direction, DirectMode, Error, Extent,
+    ExtentMemory, Failures, IoBackend, IoBuf, IoBufMut, IoError, IoOpDesc, OpError, OpKind, OpenFile, OpenOptions,
+    Outcome, PathMode, Priority, RawOp, Region, RegionId, Result, Scope, Stats, Target, Ticket, Unavailable,
+};
+pub use backend::{BACKEND_VARIABLE, Backend};
+pub use builder::Builder;
+pub use handle::AioHandle;

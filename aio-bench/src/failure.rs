@@ -1,0 +1,50 @@
+//! Why a command ends with something else than exit code 0.
+
+use std::fmt;
+
+/// What a command failed with, and so its exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line asks for something that cannot be: exit code 2.
+    Usage(String),
+    /// It was tried and did not work, or did not verify: exit code 1.
+    Failed(String),
+    /// A signal asked for an early end: exit code 128 + its number, as shells report it.
+    Interrupted(i32),
+}
+
+impl Failure {
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            Self::Interrupted(signal) => 128 + signal,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(sentence) => write!(f, "{sentence}\n\nFor more information, try '--help'."),
+            Self::Failed(sentence) => f.write_str(sentence),
+            Self::Interrupted(_) => f.write_str("interrupted: I/O in flight was cancelled, files made were removed"),
+        }
+    }
+}
+
+impl From<aio::Error> for Failure {
+    fn from(error: aio::Error) -> Self {
+        match error {
+            aio::Error::Config { .. } => Self::Usage(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl<B> From<aio::OpError<B>> for Failure {
+    fn from(failed: aio::OpError<B>) -> Self {
+        aio::Error::from(failed).into()
+    }
+}

@@ -1,0 +1,6 @@
+//! What the machine has: memory, room on disk, CPU time. Read from `/proc`, `/sys` and plain system calls.
+
+pub(crate) mod cpu;
+pub(crate) mod disk;
+pub(crate) mod limits;
+pub(crate) mod memory;

@@ -1,0 +1,98 @@
+//! Kernel limits and settings that decide what a backend can do.
+
+use std::fs;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::unistd::{SysconfVar, sysconf};
+use serde::Serialize;
+
+/// How much memory the process may lock, which bounds what io_uring can register.
+#[derive(Debug, Serialize)]
+pub(crate) struct Memlock {
+    /// Bytes in force; `null`: no limit.
+    pub(crate) soft: Option<u64>,
+    /// Bytes up to which the process may raise it; `null`: no limit.
+    pub(crate) hard: Option<u64>,
+    /// The process has CAP_IPC_LOCK, and the limit does not count for it.
+    pub(crate) exempt: bool,
+}
+
+/// `RLIMIT_MEMLOCK`.
+pub(crate) fn memlock() -> Option<Memlock> {
+    let limit = |bytes| (bytes != RLIM_INFINITY).then_some(bytes);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    Some(Memlock { soft: limit(soft), hard: limit(hard), exempt: has_ipc_lock() })
+}
+
+/// CAP_IPC_LOCK among the effective capabilities.
+fn has_ipc_lock() -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> CAP_IPC_LOCK & 1 == 1)
+}
+
+/// Slots for Linux AIO, shared by the whole machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct AioSlots {
+    /// In use.
+    pub(crate) nr: u64,
+    /// The most there can be.
+    pub(crate) max_nr: u64,
+}
+
+/// `fs.aio-nr` and `fs.aio-max-nr`.
+pub(crate) fn aio_slots() -> Option<AioSlots> {
+    Some(AioSlots { nr: setting("/proc/sys/fs/aio-nr")?, max_nr: setting("/proc/sys/fs/aio-max-nr")? })
+}
+
+/// `kernel.io_uring_disabled`: 0 for all, 1 for privileged processes only, 2 off. `None` before Linux 6.6.
+pub(crate) fn io_uring_disabled() -> Option<u64> {
+    setting("/proc/sys/kernel/io_uring_disabled")
+}
+
+/// When the kernel backs memory with huge pages by itself: `always`, `madvise` (when asked, as this library does) or
+/// `never`.
+pub(crate) fn transparent_huge_pages() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(chosen, _)| chosen.to_owned())
+}
+
+/// Bytes of such a page.
+pub(crate) fn huge_page_size() -> Option<u64> {
+    setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+}
+
+/// Bytes of a plain page.
+pub(crate) fn page_size() -> Option<u64> {
+    sysconf(SysconfVar::PAGE_SIZE).ok()?.and_then(|bytes| u64::try_from(bytes).ok())
+}
+
+/// `uname -r`.
+pub(crate) fn kernel_release() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().to_owned())
+}
+
+fn setting(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_linux_has_is_found() {
+        assert!(page_size().is_some_and(|bytes| bytes >= 4096 && bytes.is_power_of_two()));
+        assert!(kernel_release().is_some_and(|release| !release.is_empty() && !release.contains('\n')));
+        assert!(memlock().is_some());
+    }
+
+    #[test]
+    fn what_is_missing_is_none() {
+        assert_eq!(setting("/proc/sys/no such setting"), None);
+    }
+}

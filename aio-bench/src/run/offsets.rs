@@ -1,0 +1,57 @@
+//! Where the blocks of a job lie.
+
+use crate::generate::SplitMix64;
+
+/// An endless sequence of block-aligned offsets within the first blocks of a file.
+#[derive(Debug)]
+pub(crate) struct Offsets {
+    blocks: u64,
+    block_size: u64,
+    order: Order,
+}
+
+#[derive(Debug)]
+enum Order {
+    Sequential { next: u64 },
+    Random(SplitMix64),
+}
+
+impl Offsets {
+    /// `blocks`, which is not 0, of `block_size` each. Every run has the same random sequence.
+    pub(crate) fn new(random: bool, blocks: u64, block_size: u64) -> Self {
+        let order = if random { Order::Random(SplitMix64::new(0)) } else { Order::Sequential { next: 0 } };
+        Self { blocks, block_size, order }
+    }
+
+    /// The next one; after the last block comes the first.
+    #[inline]
+    pub(crate) fn next(&mut self) -> u64 {
+        let block = match &mut self.order {
+            Order::Random(numbers) => numbers.below(self.blocks),
+            Order::Sequential { next } => {
+                let block = *next;
+                *next = if block + 1 == self.blocks { 0 } else { block + 1 };
+                block
+            }
+        };
+        block * self.block_size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequential_starts_over_at_the_end() {
+        let mut offsets = Offsets::new(false, 3, 10);
+        assert_eq!([0; 5].map(|_| offsets.next()), [0, 10, 20, 0, 10]);
+    }
+
+    #[test]
+    fn random_stays_inside_and_on_blocks() {
+        let mut offsets = Offsets::new(true, 7, 512);
+        let seen: std::collections::BTreeSet<_> = (0..1000).map(|_| offsets.next()).collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 512, 1024, 1536, 2048, 2560, 3072]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The file of a job: looked at before anything is touched, then opened or made.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use aio::{AioFile, AioHandle, DirectMode, OpenOptions};
+
+use crate::cli::RunArgs;
+use crate::failure::Failure;
+use crate::host::disk;
+use crate::interrupt::Made;
+use crate::size;
+
+/// A file that the job can use.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    path: &'a Path,
+    writes: bool,
+    direct: DirectMode,
+    /// Bytes of the file; `None`: it is to be made.
+    existing: Option<u64>,
+    blocks: u64,
+    block_size: u64,
+}
+
+impl<'a> Target<'a> {
+    /// Refuses, with the reason, what the job cannot use or must not touch.
+    pub(crate) fn look(args: &'a RunArgs) -> Result<Self, Failure> {
+        let (path, writes, block_size) = (args.file.as_path(), args.op.writes(), args.block_size as u64);
+        let existing = length(path, writes)?;
+        let size = match (existing, args.size) {
+            (Some(_), _) if writes && !args.overwrite => {
+                return Err(Failure::Failed(format!(
+                    "{} exists: writing would destroy what it holds; add --overwrite to allow that",
+                    path.display()
+                )));
+            }
+            (Some(len), Some(size)) if size > len && !writes => {
+                return Err(Failure::Failed(format!(
+                    "{} has {len} bytes, and --size asks to read {size} of them",
+                    path.display()
+                )));
+            }
+            (Some(len), None) => len,
+            (_, Some(size)) => size,
+            (None, None) => {
+                return Err(Failure::Usage(format!(
+                    "{} does not exist yet: --size says how large to make it",
+                    path.display()
+                )));
+            }
+        };
+        let blocks = size / block_size;
+        if blocks == 0 {
+            let which = if args.size.is_some() { "--size is" } else { "the file is" };
+            return Err(Failure::Failed(format!(
+                "{which} {size} bytes, less than one block of {}: {}",
+                size::show(block_size),
+                path.display()
+            )));
+        }
+        let target = Self { path, writes, direct: args.direct, existing, blocks, block_size };
+        if writes {
+            let growth = target.bytes().saturating_sub(existing.unwrap_or(0));
+            disk::require_room(folder_of(path), (growth > 0).then_some(growth).into_iter())?;
+        }
+        Ok(target)
+    }
+
+    /// Whole blocks that the job uses, from the start of the file.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Bytes of these blocks.
+    fn bytes(&self) -> u64 {
+        self.blocks * self.block_size
+    }
+
+    /// Opens it. What the job is to write beyond the end gets its disk space now: that is not what is measured.
+    pub(crate) fn open(&self, handle: &AioHandle) -> Result<(AioFile, Option<Made>), Failure> {
+        let options = OpenOptions::new().direct(self.direct);
+        if !self.writes {
+            return Ok((handle.open_with(self.path, &options.read(true))?, None));
+        }
+        let (file, made) = match self.existing {
+            Some(_) => (handle.open_with(self.path, &options.write(true))?, None),
+            None => {
+                let options = options.write(true).create_new(true);
+                let make = || handle.open_with(self.path, &options).map(|file| (self.path.to_owned(), file));
+                let (made, file) = Made::by(make)?;
+                (file, Some(made))
+            }
+        };
+        if self.existing.is_none_or(|len| len < self.bytes()) {
+            file.allocate(0, self.bytes()).wait()?;
+        }
+        Ok((file, made))
+    }
+}
+
+/// The length of the file, or `None` where there is none and one may be made.
+fn length(path: &Path, writes: bool) -> Result<Option<u64>, Failure> {
+    let cannot = |reason: String| {
+        let verb = if writes { "write" } else { "read" };
+        Err(Failure::Failed(format!("cannot {verb} {}: {reason}", path.display())))
+    };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => cannot("it is a folder, not a file".to_owned()),
+        Ok(metadata) if !metadata.is_file() => cannot("it is not a regular file".to_owned()),
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if writes && error.kind() == io::ErrorKind::NotFound => {
+            disk::require_folder(folder_of(path))?;
+            Ok(None)
+        }
+        Err(error) => cannot(error.to_string()),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,89 @@
+//! The main job: tensors go out to files and come back, on every backend in turn, and every byte is compared.
+
+mod backend_pass;
+mod gpt2;
+mod groups;
+mod progress;
+mod report;
+mod safetensors;
+pub(crate) mod tensors;
+
+use aio::{Backend, Unavailable};
+
+use crate::cli::SwapArgs;
+use crate::failure::Failure;
+use crate::host::{disk, memory};
+use crate::interrupt::{self, Made};
+use crate::output;
+use backend_pass::Pass;
+use progress::Progress;
+use report::{Outcome, Report};
+use tensors::TensorSet;
+
+/// Runs the job, prints what came of it, and fails if not everything verified.
+pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
+    let config = args.engine.config();
+    config.validate_ranges()?;
+    disk::require_folder(&args.dir)?;
+    let set = tensor_set(args)?;
+    let sizes: Vec<_> = set.tensors.iter().map(|tensor| tensor.bytes).collect();
+    let groups = groups::plan(&sizes, memory::available())?;
+    disk::require_room(&args.dir, sizes.iter().copied())?;
+
+    let folder = Made::folder_in(&args.dir)
+        .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", args.dir.display())))?;
+    let mut report = Report::new(args, &config, &set, groups.len());
+    let usable = usable_backends(args.backend)?;
+    let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
+    for (backend, probed) in usable {
+        let outcome = match probed {
+            Err(why) => Outcome::Unavailable(why),
+            Ok(()) => Pass {
+                backend,
+                config: &config,
+                set: &set,
+                groups: &groups,
+                folder: folder.path(),
+                progress: &progress,
+            }
+            .run()?,
+        };
+        report.add(backend, outcome);
+    }
+    progress.finish();
+    drop(folder);
+    interrupt::check()?;
+
+    if args.json {
+        output::json(&report)?
+    } else {
+        output::line(&report.to_string())?
+    }
+    report.verdict()
+}
+
+fn tensor_set(args: &SwapArgs) -> Result<TensorSet, Failure> {
+    match (args.from.as_slice(), args.tensors, args.tensor_size) {
+        ([], Some(count), Some(bytes)) => Ok(TensorSet::uniform(count, bytes)),
+        ([], ..) => Ok(TensorSet::gpt2()),
+        (files, ..) => TensorSet::from_files(files),
+    }
+}
+
+/// The backend that was asked for, or all that are compiled in, with what their probe said. One that was asked for has
+/// to work; of the others one has to.
+fn usable_backends(asked: Option<Backend>) -> Result<Vec<(Backend, Result<(), Unavailable>)>, Failure> {
+    if let Some(backend) = asked {
+        let probed = backend.probe();
+        return match probed {
+            Ok(_) => Ok(vec![(backend, Ok(()))]),
+            Err(why) => Err(Failure::Failed(why.to_string())),
+        };
+    }
+    let all: Vec<_> = Backend::COMPILED.iter().map(|&backend| (backend, backend.probe().map(drop))).collect();
+    if all.iter().any(|(_, probed)| probed.is_ok()) {
+        return Ok(all);
+    }
+    let reasons: Vec<_> = all.into_iter().filter_map(|(_, probed)| probed.err()).map(|why| why.to_string()).collect();
+    Err(Failure::Failed(format!("no backend works here: {}", reasons.join("; "))))
+}

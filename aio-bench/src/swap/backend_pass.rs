@@ -1,0 +1,267 @@
+//! One backend's turn: fill memory, write it out, forget it, read it back, compare.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Ticket};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::groups;
+use super::progress::Progress;
+use super::report::{Done, Outcome, Paths};
+use super::tensors::TensorSet;
+use crate::failure::Failure;
+use crate::host::cpu::{Elapsed, Stopwatch};
+use crate::interrupt;
+
+/// What memory is filled with before tensors come back: a read that did nothing must not find the right bytes there.
+const FORGOTTEN: u8 = 0xa5;
+
+/// What one backend is to do.
+pub(crate) struct Pass<'a> {
+    pub(crate) backend: Backend,
+    pub(crate) config: &'a AioConfig,
+    pub(crate) set: &'a TensorSet,
+    pub(crate) groups: &'a [Range<usize>],
+    pub(crate) folder: &'a Path,
+    pub(crate) progress: &'a Progress,
+}
+
+/// What a group occupies.
+struct Hold {
+    handle: AioHandle,
+    memory: Vec<AlignedBuf>,
+}
+
+impl Hold {
+    /// Gives it back and notes what the engine did.
+    fn end(self, done: &mut Done) -> Result<(), Failure> {
+        drop(self.memory);
+        done.backend = self.handle.backend_name();
+        done.paths += Paths::from(self.handle.stats());
+        Ok(self.handle.close()?)
+    }
+}
+
+impl Pass<'_> {
+    /// Does it, and removes the files. Only an interruption is a failure: what the backend failed with is its outcome.
+    pub(crate) fn run(&self) -> Result<Outcome, Failure> {
+        let outcome = match self.out_and_in() {
+            Ok(done) => Outcome::Done(done),
+            Err(interrupted @ Failure::Interrupted(_)) => return Err(interrupted),
+            Err(failure) => Outcome::Failed(failure.to_string()),
+        };
+        self.remove_files();
+        Ok(outcome)
+    }
+
+    fn out_and_in(&self) -> Result<Done, Failure> {
+        let mut done = Done::default();
+        let mut hashes = vec![0; self.set.tensors.len()];
+        let mut kept = None;
+        for group in self.groups {
+            let Hold { handle, mut memory } = self.hold(group)?;
+            self.progress.stage(self.backend, "filling memory");
+            self.load(group, &mut memory, &mut hashes[group.clone()])?;
+            self.progress.stage(self.backend, "swapping out");
+            let (elapsed, memory) = self.transfer(group, memory, |path, buffer| handle.write_new(path, buffer))?;
+            done.swap_out += elapsed;
+            let hold = Hold { handle, memory };
+            // One group stays where it is; several have no room beside each other.
+            if self.groups.len() == 1 { kept = Some(hold) } else { hold.end(&mut done)? }
+        }
+        for group in self.groups {
+            let Hold { handle, mut memory } = kept.take().map_or_else(|| self.hold(group), Ok)?;
+            self.forget(&mut memory)?;
+            self.progress.stage(self.backend, "swapping in");
+            let (elapsed, mut memory) =
+                self.transfer(group, memory, |path, buffer| handle.read_path(path, buffer))?;
+            done.swap_in += elapsed;
+            self.progress.stage(self.backend, "verifying");
+            self.verify(group, &mut memory, &hashes[group.clone()], &mut done)?;
+            Hold { handle, memory }.end(&mut done)?;
+        }
+        Ok(done)
+    }
+
+    /// An engine, and a buffer for each tensor of a group.
+    fn hold(&self, group: &Range<usize>) -> Result<Hold, Failure> {
+        let mut config = self.config.clone();
+        config.arena_limit = Some(groups::memory(&self.sizes(group)));
+        let handle = AioHandle::builder().config(config).backend(self.backend).build()?;
+        let memory = self.allocate(&handle, group)?;
+        Ok(Hold { handle, memory })
+    }
+
+    fn sizes(&self, group: &Range<usize>) -> Vec<u64> {
+        self.set.tensors[group.clone()].iter().map(|tensor| tensor.bytes).collect()
+    }
+
+    /// A buffer per tensor. The largest come first, so that the small ones fill what the large ones leave.
+    fn allocate(&self, handle: &AioHandle, group: &Range<usize>) -> Result<Vec<AlignedBuf>, Failure> {
+        let tensors = &self.set.tensors[group.clone()];
+        let mut by_size: Vec<_> = (0..tensors.len()).collect();
+        by_size.sort_by_key(|&index| std::cmp::Reverse(tensors[index].bytes));
+        let mut buffers: Vec<_> = tensors.iter().map(|_| None).collect();
+        for index in by_size {
+            interrupt::check()?;
+            let bytes = usize::try_from(tensors[index].bytes).unwrap_or(usize::MAX);
+            buffers[index] = Some(handle.arena().try_alloc(bytes)?);
+        }
+        Ok(buffers.into_iter().flatten().collect())
+    }
+
+    fn load(&self, group: &Range<usize>, memory: &mut [AlignedBuf], hashes: &mut [u64]) -> Result<(), Failure> {
+        let tensors = &self.set.tensors[group.clone()];
+        in_parallel(tensors.iter().zip(memory).zip(hashes), |((tensor, buffer), hash)| {
+            *hash = self.set.load(tensor, buffer)?;
+            Ok(())
+        })
+    }
+
+    fn forget(&self, memory: &mut [AlignedBuf]) -> Result<(), Failure> {
+        in_parallel(memory.iter_mut(), |buffer| {
+            buffer.fill(FORGOTTEN);
+            Ok(())
+        })
+    }
+
+    fn verify(
+        &self,
+        group: &Range<usize>,
+        memory: &mut [AlignedBuf],
+        hashes: &[u64],
+        done: &mut Done,
+    ) -> Result<(), Failure> {
+        let tensors = &self.set.tensors[group.clone()];
+        let differing = Mutex::new(Vec::new());
+        in_parallel(tensors.iter().zip(memory).zip(hashes), |((tensor, buffer), hash)| {
+            if xxh3_64(buffer) != *hash {
+                differing.lock().unwrap_or_else(PoisonError::into_inner).push(tensor.name.clone());
+            }
+            Ok(())
+        })?;
+        let differing = differing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.verified += tensors.len() - differing.len();
+        done.differing.extend(differing);
+        Ok(())
+    }
+
+    /// Starts an op per tensor, waits for all of them and gives the buffers back, in the same order.
+    fn transfer(
+        &self,
+        group: &Range<usize>,
+        memory: Vec<AlignedBuf>,
+        start: impl Fn(&Path, AlignedBuf) -> Ticket<AlignedBuf>,
+    ) -> Result<(Elapsed, Vec<AlignedBuf>), Failure> {
+        let paths: Vec<_> = group.clone().map(|index| self.path(index)).collect();
+        let mut returned = Vec::with_capacity(memory.len());
+        let mut tickets = Vec::with_capacity(memory.len());
+        let watch = Stopwatch::start();
+        for (path, buffer) in paths.iter().zip(memory) {
+            if let Err(interrupted) = interrupt::check() {
+                return Err(give_up(tickets, interrupted));
+            }
+            tickets.push(start(path, buffer));
+        }
+        let mut tickets = tickets.into_iter();
+        while let Some(ticket) = tickets.next() {
+            match wait(ticket) {
+                Ok(buffer) => {
+                    self.progress.moved(buffer.len());
+                    returned.push(buffer);
+                }
+                Err(failure) => return Err(give_up(tickets.collect(), failure)),
+            }
+        }
+        Ok((watch.stop(), returned))
+    }
+
+    /// Tensors' names are not file names: they may hold anything.
+    fn path(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("{index:06}.tensor"))
+    }
+
+    fn remove_files(&self) {
+        for index in 0..self.set.tensors.len() {
+            // What was never written is not there; what stays is reported when the folder goes.
+            let _ = fs::remove_file(self.path(index));
+        }
+    }
+}
+
+/// Waits until the op ended. A signal cancels it.
+fn wait(ticket: Ticket<AlignedBuf>) -> Result<AlignedBuf, Failure> {
+    while !ticket.wait_timeout(Duration::from_millis(100))? {
+        if let Err(interrupted) = interrupt::check() {
+            return Err(give_up(vec![ticket], interrupted));
+        }
+    }
+    let buffer = ticket.wait()?;
+    interrupt::check()?;
+    Ok(buffer)
+}
+
+/// Cancels ops and takes their results, which say nothing more than that; the reason is `failure`.
+fn give_up(tickets: Vec<Ticket<AlignedBuf>>, failure: Failure) -> Failure {
+    tickets.iter().for_each(Ticket::cancel);
+    tickets.into_iter().for_each(|ticket| drop(ticket.wait()));
+    failure
+}
+
+/// Does `work` for each of `items` on all CPUs that the process may use.
+fn in_parallel<T: Send>(
+    items: impl Iterator<Item = T> + Send,
+    work: impl Fn(T) -> Result<(), Failure> + Sync,
+) -> Result<(), Failure> {
+    let threads = thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    let items = Mutex::new(items);
+    let one_by_one = || {
+        loop {
+            interrupt::check()?;
+            let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match item {
+                Some(item) => work(item)?,
+                None => return Ok(()),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one_by_one)).collect();
+        let mut result = one_by_one();
+        for other in others {
+            let joined = other.join().unwrap_or_else(|_| Err(Failure::Failed("a thread panicked".to_owned())));
+            result = result.and(joined);
+        }
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once() {
+        let mut items = vec![0; 1000];
+        in_parallel(items.iter_mut(), |item| {
+            *item += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(items, vec![1; 1000]);
+    }
+
+    #[test]
+    fn a_failure_is_reported() {
+        let failed = in_parallel(0..1000, |item| match item {
+            500 => Err(Failure::Failed("item 500".to_owned())),
+            _ => Ok(()),
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "item 500");
+    }
+}

@@ -1,0 +1,42 @@
+//! A bar on stderr, where that is a terminal.
+
+use aio::Backend;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Bytes moved so far, of all backends together.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// For `backends` that each write and read `bytes`. Draws nothing unless stderr is a terminal.
+    pub(crate) fn new(bytes: u64, backends: usize) -> Self {
+        let bar = ProgressBar::new(bytes.saturating_mul(2).saturating_mul(backends as u64));
+        let template = "{msg:26} [{bar:30}] {decimal_bytes:>9} of {decimal_total_bytes}";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar }
+    }
+
+    /// What is being done.
+    pub(crate) fn stage(&self, backend: Backend, what: &str) {
+        self.bar.set_message(format!("{backend}: {what}"));
+        self.bar.tick();
+    }
+
+    /// A tensor has moved.
+    pub(crate) fn moved(&self, bytes: usize) {
+        self.bar.inc(bytes as u64);
+    }
+
+    /// Takes the bar away, so that the result stands alone.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

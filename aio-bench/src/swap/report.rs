@@ -1,0 +1,309 @@
+//! What came of it: a table for people, an object for programs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use aio::{AioConfig, Backend, Stats, Unavailable};
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use super::tensors::TensorSet;
+use crate::cli::SwapArgs;
+use crate::failure::Failure;
+use crate::host::cpu::Elapsed;
+use crate::output;
+use crate::size;
+
+/// The result of all backends.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    source: String,
+    dir: PathBuf,
+    layout: &'static str,
+    tensors: usize,
+    bytes: u64,
+    /// In how many pieces the set went through memory.
+    groups: usize,
+    queue_depth: usize,
+    block_size: usize,
+    threads: usize,
+    backends: Vec<Row>,
+    /// Whether every tensor came back as it was, on every backend that is available.
+    verified: bool,
+}
+
+/// What happened on one backend.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Done(Done),
+    Failed(String),
+    Unavailable(Unavailable),
+}
+
+/// All tensors went out and something came back.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// The backend, also when `auto` was asked for.
+    pub(crate) backend: &'static str,
+    pub(crate) swap_out: Elapsed,
+    pub(crate) swap_in: Elapsed,
+    /// How many tensors came back as they were.
+    pub(crate) verified: usize,
+    /// Names of those that did not.
+    pub(crate) differing: Vec<String>,
+    pub(crate) paths: Paths,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    backend: String,
+    available: bool,
+    /// Why it is not available, or what it failed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    verified: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    differing: Vec<String>,
+    swap_out: Option<Rate>,
+    swap_in: Option<Rate>,
+    paths: Option<Paths>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rate {
+    seconds: f64,
+    gb_per_s: f64,
+    cpu_seconds: f64,
+    cpu_seconds_per_gb: f64,
+}
+
+/// Which way the bytes of both directions went.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Paths {
+    bytes_direct: u64,
+    bytes_buffered: u64,
+    bytes_staged: u64,
+    bytes_fixed: u64,
+}
+
+impl Report {
+    /// With no backend in it yet.
+    pub(crate) fn new(args: &SwapArgs, config: &AioConfig, set: &TensorSet, groups: usize) -> Self {
+        Self {
+            source: set.description.clone(),
+            dir: args.dir.clone(),
+            layout: args.layout.name(),
+            tensors: set.tensors.len(),
+            bytes: set.bytes(),
+            groups,
+            queue_depth: config.queue_depth,
+            block_size: config.block_size,
+            threads: config.intra_op_parallelism,
+            backends: Vec::new(),
+            verified: false,
+        }
+    }
+
+    /// Adds what happened on `backend`.
+    pub(crate) fn add(&mut self, backend: Backend, outcome: Outcome) {
+        let empty = Row {
+            backend: backend.to_string(),
+            available: true,
+            reason: None,
+            verified: 0,
+            differing: Vec::new(),
+            swap_out: None,
+            swap_in: None,
+            paths: None,
+        };
+        let row = match outcome {
+            Outcome::Unavailable(why) => Row { available: false, reason: Some(why.reason), ..empty },
+            Outcome::Failed(reason) => Row { reason: Some(reason), ..empty },
+            Outcome::Done(done) => Row {
+                backend: done.backend.to_owned(),
+                verified: done.verified,
+                differing: done.differing,
+                swap_out: Some(Rate::of(self.bytes, done.swap_out)),
+                swap_in: Some(Rate::of(self.bytes, done.swap_in)),
+                paths: Some(done.paths),
+                ..empty
+            },
+        };
+        self.backends.push(row);
+        self.verified = self.backends.iter().all(|row| !row.available || row.verified == self.tensors);
+    }
+
+    /// Fails, with every reason, unless everything verified.
+    pub(crate) fn verdict(&self) -> Result<(), Failure> {
+        let reasons: Vec<_> = self.backends.iter().filter_map(|row| row.reason_of_failure(self.tensors)).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(Failure::Failed(reasons.join("\n"))) }
+    }
+}
+
+impl Row {
+    fn reason_of_failure(&self, tensors: usize) -> Option<String> {
+        const NAMED: usize = 8;
+        let Self { backend, available, reason, verified, differing, .. } = self;
+        match reason {
+            _ if !available || *verified == tensors => None,
+            Some(reason) => Some(format!("{backend}: {reason}")),
+            None => {
+                let named = differing.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let and_more = if differing.len() > NAMED { ", ..." } else { "" };
+                Some(format!(
+                    "{backend}: {} of {tensors} tensors came back with other bytes: {named}{and_more}",
+                    differing.len()
+                ))
+            }
+        }
+    }
+}
+
+impl Rate {
+    fn of(bytes: u64, elapsed: Elapsed) -> Self {
+        let gigabytes = bytes as f64 / 1e9;
+        let (seconds, cpu_seconds) = (elapsed.wall.as_secs_f64(), elapsed.cpu.as_secs_f64());
+        Self {
+            seconds,
+            gb_per_s: gigabytes / seconds.max(1e-9),
+            cpu_seconds,
+            cpu_seconds_per_gb: cpu_seconds / gigabytes.max(1e-9),
+        }
+    }
+}
+
+impl From<Stats> for Paths {
+    fn from(stats: Stats) -> Self {
+        let Stats { bytes_direct, bytes_buffered, bytes_staged, bytes_fixed, .. } = stats;
+        Self { bytes_direct, bytes_buffered, bytes_staged, bytes_fixed }
+    }
+}
+
+impl std::ops::AddAssign for Paths {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes_direct += other.bytes_direct;
+        self.bytes_buffered += other.bytes_buffered;
+        self.bytes_staged += other.bytes_staged;
+        self.bytes_fixed += other.bytes_fixed;
+    }
+}
+
+impl Paths {
+    /// Worth a word when it is more than the ends of tensors.
+    fn mostly_buffered(&self) -> bool {
+        self.bytes_buffered > self.bytes_direct
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
+        writeln!(
+            f,
+            "{source}: {tensors} tensors, {:.3} GB, a file each in {}",
+            *bytes as f64 / 1e9,
+            self.dir.display()
+        )?;
+        writeln!(f, "queue depth {queue_depth}, blocks of {}, {threads} threads", size::show(*block_size as u64))?;
+        if self.groups > 1 {
+            writeln!(f, "larger than memory: {} groups, one after the other", self.groups)?;
+        }
+        write!(f, "{}", self.table())?;
+        for row in &self.backends {
+            if row.paths.as_ref().is_some_and(Paths::mostly_buffered) {
+                let (backend, dir) = (&row.backend, self.dir.display());
+                write!(f, "\n{backend}: no direct I/O in {dir}: these are rates of the page cache, not of a device")?;
+            } else if let (false, Some(reason)) = (row.available, &row.reason) {
+                write!(f, "\n{} is not available: {reason}", row.backend)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn table(&self) -> Table {
+        let mut table =
+            output::table(["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB out", "CPU s/GB in", "verified"]);
+        for row in &self.backends {
+            let figure = |rate: &Option<Rate>, figure: fn(&Rate) -> f64| match rate {
+                Some(rate) => format!("{:.3}", figure(rate)),
+                None => "-".to_owned(),
+            };
+            let verified = match &row.reason {
+                None => format!("{} of {}", row.verified, self.tensors),
+                Some(_) if row.available => "failed".to_owned(),
+                Some(_) => "not available".to_owned(),
+            };
+            table.add_row([
+                row.backend.clone(),
+                figure(&row.swap_out, |rate| rate.gb_per_s),
+                figure(&row.swap_in, |rate| rate.gb_per_s),
+                figure(&row.swap_out, |rate| rate.cpu_seconds_per_gb),
+                figure(&row.swap_in, |rate| rate.cpu_seconds_per_gb),
+                verified,
+            ]);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+
+    fn report() -> Report {
+        let cli = crate::cli::Cli::parse_from(["aio-bench", "--tensors", "2", "--tensor-size", "500MB"]);
+        Report::new(&cli.swap, &AioConfig::default(), &TensorSet::uniform(2, 500_000_000), 1)
+    }
+
+    fn done(verified: usize, differing: &[&str]) -> Outcome {
+        let elapsed = Elapsed { wall: Duration::from_millis(500), cpu: Duration::from_millis(100) };
+        Outcome::Done(Done {
+            backend: "pthread",
+            swap_out: elapsed,
+            swap_in: elapsed,
+            verified,
+            differing: differing.iter().map(|name| (*name).to_owned()).collect(),
+            ..Done::default()
+        })
+    }
+
+    #[test]
+    fn rates_are_decimal_gigabytes_per_second() {
+        let mut report = report();
+        report.add(Backend::Pthread, done(2, &[]));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["backends"][0]["swap_out"]["gb_per_s"], 2.0);
+        assert_eq!(json["backends"][0]["swap_in"]["cpu_seconds_per_gb"], 0.1);
+        assert_eq!((&json["verified"], &json["bytes"]), (&true.into(), &1_000_000_000.into()));
+        report.verdict().unwrap();
+    }
+
+    #[test]
+    fn a_backend_that_is_not_available_is_shown_and_is_no_failure() {
+        let mut report = report();
+        report.add(Backend::Pthread, done(2, &[]));
+        report.add(Backend::Uring, Outcome::Unavailable(Unavailable::new("uring", "seccomp refuses it", None)));
+        assert!(report.verified && report.verdict().is_ok());
+        assert!(report.to_string().contains("uring is not available: seccomp refuses it"), "{report}");
+    }
+
+    #[test]
+    fn what_differs_or_fails_is_named() {
+        let mut report = report();
+        report.add(Backend::Pthread, done(1, &["tensor.1"]));
+        report.add(Backend::Libaio, Outcome::Failed("the disk is full".to_owned()));
+        let verdict = report.verdict().unwrap_err().to_string();
+        assert!(verdict.contains("pthread: 1 of 2 tensors") && verdict.contains("tensor.1"), "{verdict}");
+        assert!(verdict.contains("libaio: the disk is full"), "{verdict}");
+        assert!(!report.verified);
+    }
+}

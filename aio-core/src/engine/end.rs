@@ -1,0 +1,105 @@
+//! The end of an op: giving back what it held, telling its descriptor, its waiter and the accounts.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::task::Waker;
+
+use crate::desc::{Outcome, PathMode, Target};
+use crate::engine::Shared;
+use crate::engine::op::{Transfer, catch, report, report_drop};
+use crate::engine::prepare::end_of;
+use crate::engine::promise::Fulfilled;
+use crate::engine::work::Ended;
+use crate::error::OpKind;
+use crate::file::OpenFile;
+
+impl Shared {
+    /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
+    pub(crate) fn end(&self, ops: impl IntoIterator<Item = Arc<Transfer>>) {
+        let mut accounts: Vec<Ended> = Vec::new();
+        let mut wakers: Vec<Waker> = Vec::new();
+        for op in ops {
+            let lost = op.state.is_lost();
+            let outcome = if lost { finish_lost(&op) } else { finish(&op) };
+            let ok = outcome.is_ok();
+            let Fulfilled { waker, unclaimed } = op.state.promise.fulfil(outcome, lost);
+            if let Some(error) = &unclaimed {
+                tracing::warn!(%error, "an op whose ticket was dropped failed");
+            }
+            let epoch = op.state.epoch.load(std::sync::atomic::Ordering::Acquire);
+            accounts.push(Ended { priority: op.state.priority, epoch, ok, unclaimed });
+            wakers.extend(waker);
+            // The descriptor may go with this reference, and with it the user's buffer.
+            report_drop(op);
+        }
+        self.account(accounts);
+        for waker in wakers {
+            report(catch("wake", || waker.wake()));
+        }
+    }
+
+    /// Books ended ops.
+    pub(crate) fn account(&self, accounts: Vec<Ended>) {
+        if self.work.ended(accounts) {
+            self.wake_all();
+            self.file_ops.wake_all();
+        }
+    }
+}
+
+/// Gives back what the op held and calls `fini`.
+fn finish(op: &Transfer) -> Outcome {
+    let mut outcome = op.outcome();
+    let file = op.state.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(file) = file {
+        let growing = op.state.growing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(growing), Some(inode)) = (growing, file.inode())
+            && let Err(error) = inode.grown(file.fd(), growing, outcome.is_ok())
+        {
+            tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
+        }
+        if let Target::Path(path, mode) = op.desc.target() {
+            outcome = finish_path(op, path, *mode, file, outcome);
+        }
+    }
+    if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
+        outcome = outcome.and(Err(panicked));
+    }
+    leave_write_epoch(op);
+    outcome
+}
+
+/// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
+fn finish_lost(op: &Transfer) -> Outcome {
+    leave_write_epoch(op);
+    op.outcome()
+}
+
+/// The op opened the file, so it closes it, and what closing says counts.
+fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outcome: Outcome) -> Outcome {
+    let failed = |kind, source: io::Error| op.io_error(kind, 0, end_of(op), "", source);
+    let mut outcome = outcome;
+    let end = end_of(op);
+    match mode {
+        PathMode::Write if outcome.is_ok() && file.len_at_open() > end => {
+            let cut = file.inode().map_or(Ok(()), |inode| inode.set_len(file.fd(), end));
+            outcome = outcome.and_then(|bytes| cut.map(|()| bytes).map_err(|error| failed(OpKind::SetLen, error)));
+        }
+        PathMode::WriteNew if outcome.is_err() && file.is_at(path) => {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
+            }
+        }
+        _ => {}
+    }
+    let closed = file.close();
+    outcome.and_then(|bytes| closed.map(|()| bytes).map_err(|error| failed(OpKind::Close, error)))
+}
+
+/// The write does not hold up syncs any more.
+pub(crate) fn leave_write_epoch(op: &Transfer) {
+    if let Some((inode, epoch)) = op.state.write_epoch.get() {
+        inode.write_ended(*epoch);
+    }
+}

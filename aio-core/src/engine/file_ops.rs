@@ -1,0 +1,206 @@
+//! Operations on whole files, as tickets: sync, set_len, allocate, punch_hole.
+//!
+//! They block for long (a sync for as long as the device needs), so they run on threads of their own and never hold up
+//! the transfers of a worker. The threads are started when needed, stay until the handle goes, and are few.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::engine::Shared;
+use crate::engine::op::{Priority, catch, report};
+use crate::engine::promise::{Fulfilled, Promise};
+use crate::engine::work::{Ended, Full};
+use crate::error::{IoError, OpKind, Result};
+use crate::file::OpenFile;
+use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync};
+
+/// Most threads; enough for the syncs of several files to share a journal commit.
+const MAX_THREADS: usize = 4;
+
+/// One operation on a file.
+#[derive(Debug)]
+pub(crate) struct FileOp {
+    pub(crate) promise: Promise,
+    pub(crate) file: OpenFile,
+    command: FileCommand,
+    priority: Priority,
+    cancelled: AtomicBool,
+    epoch: Mutex<u64>,
+}
+
+/// What to do with the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileCommand {
+    /// `fdatasync(2)`, after the writes that were accepted before.
+    SyncData,
+    /// `fsync(2)`, likewise.
+    SyncAll,
+    SetLen(u64),
+    Allocate { offset: u64, len: u64 },
+    PunchHole { offset: u64, len: u64 },
+}
+
+/// The threads and what waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct FileOps {
+    state: ThreadSync<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Arc<FileOp>>,
+    idle: usize,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl FileOps {
+    pub(crate) fn wake_all(&self) {
+        drop(self.state.lock());
+        self.state.notify_all();
+    }
+
+    /// The threads, to be joined.
+    pub(crate) fn take_threads(&self) -> Vec<std::thread::JoinHandle<()>> {
+        std::mem::take(&mut self.state.lock().threads)
+    }
+}
+
+impl FileOp {
+    pub(crate) fn new(file: OpenFile, command: FileCommand, priority: Priority) -> Arc<Self> {
+        Arc::new(Self {
+            promise: Promise::new(None),
+            file,
+            command,
+            priority,
+            cancelled: AtomicBool::new(false),
+            epoch: Mutex::default(),
+        })
+    }
+
+    /// Asks it not to start.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    fn kind(&self) -> OpKind {
+        match self.command {
+            FileCommand::SyncData | FileCommand::SyncAll => OpKind::Sync,
+            FileCommand::SetLen(_) => OpKind::SetLen,
+            FileCommand::Allocate { .. } => OpKind::Allocate,
+            FileCommand::PunchHole { .. } => OpKind::PunchHole,
+        }
+    }
+
+    fn run(&self) -> Result<u64> {
+        if self.cancelled.load(Ordering::Acquire) {
+            let (op, path) = (self.kind(), self.file.path().to_owned());
+            return Err(crate::Error::Cancelled { op, path, bytes: 0 });
+        }
+        let (offset, length) = match self.command {
+            FileCommand::SyncData | FileCommand::SyncAll => (0, 0),
+            FileCommand::SetLen(len) => (0, len),
+            FileCommand::Allocate { offset, len } | FileCommand::PunchHole { offset, len } => (offset, len),
+        };
+        self.execute().map(|()| 0).map_err(|source| {
+            let (op, path) = (self.kind(), self.file.path().to_owned());
+            Box::new(IoError { op, path, offset, length, backend: "", source }).into()
+        })
+    }
+
+    fn execute(&self) -> io::Result<()> {
+        let fd = self.file.fd();
+        let writable = || self.file.inode().ok_or_else(|| io::Error::other("the file is not open for writing"));
+        match self.command {
+            // Not retried on an error: the kernel reports a lost write once, and a second sync would succeed.
+            FileCommand::SyncData => Ok(nix::unistd::fdatasync(fd)?),
+            FileCommand::SyncAll => Ok(nix::unistd::fsync(fd)?),
+            FileCommand::SetLen(len) => writable()?.set_len(fd, len),
+            FileCommand::Allocate { len: 0, .. } | FileCommand::PunchHole { len: 0, .. } => Ok(()),
+            FileCommand::Allocate { offset, len } => writable()?.allocate(fd, offset, len),
+            FileCommand::PunchHole { offset, len } => {
+                let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                let signed = |value| i64::try_from(value).map_err(|_| io::Error::from(Errno::EINVAL));
+                Ok(fallocate(fd, flags, signed(offset)?, signed(len)?)?)
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Accepts an operation on a file.
+    pub(crate) fn submit_file_op(self: &Arc<Self>, op: &Arc<FileOp>) -> Result<()> {
+        self.check_process()?;
+        let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
+        let epoch = self.work.accept(op.priority, full)?;
+        *op.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+        self.counters.ops.fetch_add(1, Ordering::Relaxed);
+        match (op.command, op.file.inode()) {
+            (FileCommand::SyncData | FileCommand::SyncAll, Some(inode)) => {
+                let (shared, op) = (self.clone(), op.clone());
+                inode.after_writes(move || shared.run_file_op(op));
+            }
+            _ => self.run_file_op(op.clone()),
+        }
+        Ok(())
+    }
+
+    /// Gives it to a thread; if none can be had, to the current one.
+    fn run_file_op(self: &Arc<Self>, op: Arc<FileOp>) {
+        let mut state = self.file_ops.state.lock();
+        state.queue.push_back(op);
+        if state.idle >= state.queue.len() || state.threads.len() >= MAX_THREADS {
+            drop(state);
+            self.file_ops.state.notify_one();
+            return;
+        }
+        let shared = self.clone();
+        let spawned = std::thread::Builder::new().name("aio-file".into()).spawn(move || shared.file_op_thread());
+        match spawned {
+            Ok(thread) => state.threads.push(thread),
+            Err(_) if !state.threads.is_empty() => {}
+            Err(error) => {
+                let op = state.queue.pop_back();
+                drop(state);
+                tracing::warn!(%error, "no thread for a file operation: running it on the current one");
+                if let Some(op) = op {
+                    self.finish_file_op(op);
+                }
+            }
+        }
+    }
+
+    fn file_op_thread(&self) {
+        crate::engine::worker::block_signals();
+        self.enter_worker();
+        let pool = &self.file_ops.state;
+        let mut state = pool.lock();
+        loop {
+            state.idle += 1;
+            let ready = |state: &mut State| !state.queue.is_empty() || self.work.is_finished();
+            state = pool.wait_until(state, None, ready).0;
+            state.idle -= 1;
+            let Some(op) = state.queue.pop_front() else { return };
+            drop(state);
+            self.finish_file_op(op);
+            state = pool.lock();
+        }
+    }
+
+    fn finish_file_op(&self, op: Arc<FileOp>) {
+        let outcome = op.run();
+        let ok = outcome.is_ok();
+        let Fulfilled { waker, unclaimed } = op.promise.fulfil(outcome, false);
+        if let Some(error) = &unclaimed {
+            tracing::warn!(%error, "a file operation whose ticket was dropped failed");
+        }
+        let epoch = *op.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        self.account(vec![Ended { priority: op.priority, epoch, ok, unclaimed }]);
+        if let Some(waker) = waker {
+            report(catch("wake", || waker.wake()));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The engine: generic over backends, it knows of I/O only what [`crate::backend`] says.
+//!
+//! [`Shared`] is what everybody holds: users through a handle, tickets, worker threads. It has no reference to the
+//! threads, so it can be held for as long as anybody likes.
+
+mod block;
+pub(crate) mod blocking;
+mod end;
+mod file_ops;
+mod inflight;
+pub(crate) mod op;
+mod prepare;
+pub(crate) mod promise;
+mod registered;
+pub(crate) mod registry;
+mod staging;
+pub(crate) mod work;
+pub(crate) mod worker;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
+use crate::arena::Arena;
+use crate::backend::IoBackend;
+use crate::config::AioConfig;
+use crate::desc::{IoOpDesc, Target};
+use crate::error::{Error, Result};
+use crate::fork::Generation;
+use crate::stats::Counters;
+use crate::sync::{AtomicBool, Ordering};
+
+pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
+use self::op::{Op, Transfer};
+use self::registry::{FileTable, Port};
+use self::work::{Full, Work};
+
+/// Slots in each queue's table of registered files.
+pub(crate) const FILE_SLOTS: u32 = 1024;
+/// Slots in each queue's table of registered regions; the most the kernel takes.
+pub(crate) const REGION_SLOTS: u32 = 16384;
+
+thread_local! {
+    /// The engine whose worker this thread is, by the address of its `Shared`.
+    static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What users, tickets and workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn IoBackend>,
+    pub(crate) config: AioConfig,
+    pub(crate) arena: Arena,
+    pub(crate) work: Work,
+    pub(crate) counters: Counters,
+    pub(crate) ports: Arc<[Port]>,
+    pub(crate) files: Arc<FileTable>,
+    pub(crate) file_ops: FileOps,
+    made_in: Generation,
+    /// Spinning makes sense: the thread waited for may run on another CPU.
+    pub(crate) may_spin: bool,
+    /// `RLIMIT_FSIZE` is set.
+    pub(crate) has_file_size_limit: bool,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(backend: Arc<dyn IoBackend>, config: AioConfig) -> Arc<Self> {
+        let workers = config.intra_op_parallelism;
+        let ports: Arc<[Port]> = (0..workers).map(|_| Port::default()).collect();
+        let slots = if config.register_files { FILE_SLOTS } else { 0 };
+        Arc::new(Self {
+            arena: Arena::new(config.arena_limit.unwrap_or_else(Arena::default_limit)),
+            work: Work::new(workers, config.queue_depth, config.max_pending_ops),
+            counters: Counters::default(),
+            files: FileTable::new(ports.clone(), slots),
+            ports,
+            file_ops: FileOps::default(),
+            made_in: Generation::now(),
+            may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
+            has_file_size_limit: getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft != RLIM_INFINITY),
+            closed: AtomicBool::new(false),
+            backend,
+            config,
+        })
+    }
+
+    /// An error in a forked child, whose engine stayed with the parent.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.made_in.is_forked()
+    }
+
+    /// An error once the handle is closed, or in a forked child.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.check_process()?;
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Accepts nothing more; the workers go when all that was accepted has ended.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.work.close();
+        self.wake_all();
+        self.file_ops.wake_all();
+    }
+
+    /// Spins for as long as waking another thread would take; true if `ready` came true meanwhile.
+    pub(crate) fn spin_until(&self, deadline: Option<Instant>, ready: impl Fn() -> bool) -> bool {
+        if !self.may_spin || self.config.spin.is_zero() {
+            return ready();
+        }
+        let end = Instant::now() + self.config.spin;
+        let end = deadline.map_or(end, |deadline| deadline.min(end));
+        loop {
+            if ready() {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Marks the current thread as one that completes ops of this engine.
+    pub(crate) fn enter_worker(&self) {
+        WORKER_OF.set(std::ptr::from_ref(self).addr());
+    }
+
+    /// Whether the current thread completes ops of this engine, and so must not wait for one.
+    pub(crate) fn on_worker(&self) -> bool {
+        WORKER_OF.get() == std::ptr::from_ref(self).addr()
+    }
+
+    /// An error where waiting would wait for itself.
+    pub(crate) fn check_may_wait(&self) -> Result<()> {
+        self.check_process()?;
+        if self.on_worker() { Err(Error::WaitOnWorker) } else { Ok(()) }
+    }
+
+    /// Takes an op in. An error means that it was not accepted and nothing of it was done.
+    pub(crate) fn submit<D: IoOpDesc + 'static>(self: &Arc<Self>, op: &Arc<Op<D>>, full: Full) -> Result<()> {
+        let op: Arc<Transfer> = op.clone();
+        self.submit_transfer(op, full)
+    }
+
+    pub(crate) fn submit_transfer(self: &Arc<Self>, op: Arc<Transfer>, full: Full) -> Result<()> {
+        self.check_process()?;
+        prepare::check(&op)?;
+        if let Target::File(file) = op.desc.target() {
+            prepare::plan_if_easy(self, &op, file)?;
+        }
+        // A worker that waited for room would wait for itself.
+        let full = if self.on_worker() { Full::Refuse } else { full };
+        prepare::enter_write_epoch(&op);
+        match self.work.push(&op, full) {
+            Ok(wake) => {
+                self.counters.ops.fetch_add(1, Ordering::Relaxed);
+                self.wake(wake);
+                Ok(())
+            }
+            Err(error) => {
+                end::leave_write_epoch(&op);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts an op that a worker has in hand back to the front of its queue, where all workers can get at it.
+    fn requeue(&self, op: &Arc<Transfer>) {
+        self.wake(self.work.push_front(op));
+    }
+
+    fn wake(&self, worker: Option<usize>) {
+        if let Some(port) = worker.and_then(|worker| self.ports.get(worker)) {
+            port.wake();
+        }
+    }
+
+    /// Wakes every worker, to look at a change that concerns them all.
+    pub(crate) fn wake_all(&self) {
+        self.ports.iter().for_each(Port::wake);
+    }
+
+    /// Asks an op to stop. One that nobody has begun ends at once, on this thread.
+    pub(crate) fn cancel(self: &Arc<Self>, op: &Arc<Transfer>) {
+        op.state.cancel();
+        if self.work.remove(op) {
+            self.end([op.clone()]);
+        }
+    }
+}

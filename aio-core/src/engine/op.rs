@@ -1,0 +1,251 @@
+//! An op on its way through the engine.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use crate::backend::Direction;
+use crate::desc::{Extent, IoOpDesc, Outcome, Target};
+use crate::engine::promise::Promise;
+use crate::error::{Error, IoError, OpKind};
+use crate::file::OpenFile;
+use crate::file::inode::{Growing, Inode};
+use crate::plan::Plan;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+
+/// A transfer: its state and its descriptor, in one allocation.
+pub(crate) struct Op<D: ?Sized> {
+    pub(crate) state: OpState,
+    pub(crate) desc: D,
+}
+
+impl<D: ?Sized> fmt::Debug for Op<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Op").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A transfer as the engine handles it.
+pub(crate) type Transfer = Op<dyn IoOpDesc>;
+
+/// Which of the two queues an op waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Priority {
+    /// What somebody waits for, such as a prefetch.
+    #[default]
+    Normal,
+    /// What may take longer, such as a checkpoint: it leaves room in every queue for normal ops.
+    Background,
+}
+
+/// What the engine keeps per transfer.
+#[derive(Debug)]
+pub(crate) struct OpState {
+    pub(crate) promise: Promise,
+    pub(crate) priority: Priority,
+    pub(crate) validate: bool,
+    /// The epoch of the handle that it was accepted in.
+    pub(crate) epoch: AtomicU64,
+    /// Of a write to an open file: its place among the writes that a sync waits for.
+    pub(crate) write_epoch: OnceLock<(Arc<Inode>, u64)>,
+    pub(crate) plan: OnceLock<Plan>,
+    /// There from planning to the end.
+    pub(crate) file: Mutex<Option<OpenFile>>,
+    /// There while the op may have to give a length back.
+    pub(crate) growing: Mutex<Option<Growing>>,
+    /// Blocks that are not accounted for.
+    pending: AtomicUsize,
+    moved: AtomicU64,
+    cancelled: AtomicBool,
+    failed: AtomicBool,
+    /// The failure nearest to the start of the op, with its position.
+    failure: Mutex<Option<(u64, Error)>>,
+    verifying: AtomicBool,
+    /// The kernel may use the op's memory for ever.
+    lost: AtomicBool,
+}
+
+impl OpState {
+    pub(crate) fn new(promise: Promise, priority: Priority, validate: bool) -> Self {
+        Self {
+            promise,
+            priority,
+            validate,
+            epoch: AtomicU64::new(0),
+            write_epoch: OnceLock::new(),
+            plan: OnceLock::new(),
+            file: Mutex::default(),
+            growing: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
+            cancelled: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            verifying: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the op to stop; blocks that a queue has accepted run on.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Whether blocks that nobody has claimed are not worth starting.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_cancelled() || self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether this pass reads back and compares.
+    pub(crate) fn is_verifying(&self) -> bool {
+        self.verifying.load(Ordering::Acquire)
+    }
+
+    /// Records a failure at `position` bytes into the op. The nearest to the start is the one reported, so that the
+    /// same fault gives the same error however its blocks were spread.
+    pub(crate) fn fail(&self, position: u64, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.as_ref().is_none_or(|(first, _)| position < *first) {
+            *failure = Some((position, error));
+        }
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Sets the plan; its blocks are pending from now on.
+    pub(crate) fn start(&self, plan: Plan) {
+        self.pending.store(plan.blocks, Ordering::Release);
+        let _ = self.plan.set(plan);
+    }
+
+    /// Begins the second pass, which reads every block back.
+    pub(crate) fn start_verifying(&self) {
+        self.verifying.store(true, Ordering::Release);
+        self.moved.store(0, Ordering::Release);
+        self.pending.store(self.plan.get().map_or(0, |plan| plan.blocks), Ordering::Release);
+    }
+
+    /// `blocks` blocks that moved `bytes` are done with, well or not. True for exactly one caller: the last.
+    pub(crate) fn account(&self, blocks: usize, bytes: u64) -> bool {
+        self.moved.fetch_add(bytes, Ordering::AcqRel);
+        self.pending.fetch_sub(blocks, Ordering::AcqRel) == blocks
+    }
+
+    /// Whether every byte of this pass moved.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.failed.load(Ordering::Acquire)
+            && self.plan.get().is_some_and(|plan| plan.bytes == self.moved.load(Ordering::Acquire))
+    }
+
+    /// A queue broke with blocks of this op in flight: its memory is never given back.
+    pub(crate) fn set_lost(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// A second owner of the file.
+    pub(crate) fn file(&self) -> Option<OpenFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<D: IoOpDesc + ?Sized> Op<D> {
+    pub(crate) fn kind(&self) -> OpKind {
+        match self.desc.direction() {
+            Direction::Read => OpKind::Read,
+            Direction::Write => OpKind::Write,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self.desc.target() {
+            Target::File(file) => file.path(),
+            Target::Path(path, _) => path,
+        }
+    }
+
+    /// An error of the operating system in this op.
+    pub(crate) fn io_error(
+        &self,
+        kind: OpKind,
+        offset: u64,
+        length: u64,
+        backend: &'static str,
+        source: std::io::Error,
+    ) -> Error {
+        Box::new(IoError { op: kind, path: self.path().to_owned(), offset, length, backend, source }).into()
+    }
+
+    /// The end of the file came `read` bytes into the op.
+    pub(crate) fn eof(&self, read: u64) -> Error {
+        let extents = self.desc.extents();
+        Error::UnexpectedEof {
+            path: self.path().to_owned(),
+            offset: extents.first().map_or(0, |extent| extent.offset),
+            length: extents.iter().map(|extent| extent.len as u64).sum(),
+            read,
+        }
+    }
+
+    /// How it ended, going by what was recorded.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let state = &self.state;
+        if let Some((_, error)) = state.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        let moved = state.moved.load(Ordering::Acquire);
+        if state.is_complete() {
+            return Ok(moved);
+        }
+        Err(Error::Cancelled { op: self.kind(), path: self.path().to_owned(), bytes: moved })
+    }
+
+    /// Runs a callback of the descriptor; a panic becomes the op's error.
+    pub(crate) fn call(&self, callback: &'static str, run: impl FnOnce(&D)) -> Result<(), Error> {
+        catch(callback, || run(&self.desc))
+    }
+}
+
+/// Runs foreign code; a panic becomes an error.
+pub(crate) fn catch(callback: &'static str, run: impl FnOnce()) -> Result<(), Error> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| Error::Panicked { callback, message: message_of(&*panic) })
+}
+
+/// A panic's message, if it is text.
+pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Checks what every range must satisfy before it is planned.
+pub(crate) fn check_extents(extents: &[Extent]) -> Result<(), Error> {
+    for extent in extents {
+        let end = extent.offset.checked_add(extent.len as u64);
+        if end.is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(Error::InvalidInput(format!(
+                "{} bytes at offset {} end past the largest file offset, 2^63 - 1",
+                extent.len, extent.offset
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Drops what belongs to a user; a panic in that goes to the log.
+pub(crate) fn report_drop<T>(value: T) {
+    report(catch("drop", || drop(value)));
+}
+
+/// A panic in code of the user's that has no op left to fail.
+pub(crate) fn report(result: Result<(), Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "a callback panicked after its op had ended");
+    }
+}

@@ -1,0 +1,123 @@
+//! What happens to an op before its first block: checks, opening its path, preallocating, planning.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, PoisonError};
+
+use crate::backend::Direction;
+use crate::desc::{PathMode, Target};
+use crate::engine::Shared;
+use crate::engine::op::{Transfer, check_extents};
+use crate::error::{OpKind, Result};
+use crate::file::{OpenFile, OpenOptions};
+use crate::plan::Plan;
+
+/// Refuses what can never work, before it is accepted.
+pub(crate) fn check(op: &Transfer) -> Result<()> {
+    check_extents(op.desc.extents())?;
+    if let Target::File(file) = op.desc.target() {
+        let direction = op.desc.direction();
+        let refused = |why| {
+            let source = io::Error::new(io::ErrorKind::PermissionDenied, why);
+            Err(op.io_error(op.kind(), 0, total(op), "open", source))
+        };
+        if !file.allows(direction) {
+            return refused(match direction {
+                Direction::Read => "the file is open for writing only",
+                Direction::Write => "the file is open for reading only",
+            });
+        }
+        if op.state.validate && !file.allows(Direction::Read) {
+            return refused("validate reads back what was written, and the file is open for writing only");
+        }
+    }
+    Ok(())
+}
+
+fn total(op: &Transfer) -> u64 {
+    op.desc.extents().iter().map(|extent| extent.len as u64).sum()
+}
+
+/// The end of the last byte that the op touches.
+pub(crate) fn end_of(op: &Transfer) -> u64 {
+    let ends = op.desc.extents().iter().filter(|extent| extent.len > 0);
+    ends.map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0)
+}
+
+/// Plans an op on the caller's thread where that takes no system call; leaves it to a worker otherwise.
+pub(crate) fn plan_if_easy(shared: &Shared, op: &Transfer, file: &OpenFile) -> Result<()> {
+    let grows = op.desc.direction() == Direction::Write
+        && file.inode().is_some_and(|inode| inode.may_grow(end_of(op)));
+    if grows {
+        return Ok(());
+    }
+    let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
+    if plan.blocks > 0 && (!plan.buffered || file.buffered_if_open().is_some()) {
+        set_file(op, file.clone());
+        op.state.start(plan);
+    }
+    Ok(())
+}
+
+/// Counts a write among those that a sync of its file waits for.
+pub(crate) fn enter_write_epoch(op: &Transfer) {
+    if let (Direction::Write, Target::File(file)) = (op.desc.direction(), op.desc.target())
+        && let Some(inode) = file.inode()
+    {
+        let _ = op.state.write_epoch.set((inode.clone(), inode.write_accepted()));
+    }
+}
+
+/// Opens, preallocates and plans an op on a worker. On success it has a plan and a file.
+pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
+    let file = match op.desc.target() {
+        Target::File(file) => file.clone(),
+        Target::Path(path, mode) => {
+            // Comparing what was written needs to read it.
+            let read = *mode == PathMode::Read || op.state.validate;
+            let options = OpenOptions::new()
+                .read(read)
+                .create(*mode == PathMode::Write)
+                .create_new(*mode == PathMode::WriteNew);
+            OpenFile::open(path, &options, shared.config.direct)?
+        }
+    };
+    set_file(op, file.clone());
+    let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
+    if plan.buffered {
+        file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
+    }
+    if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
+        let end = end_of(op);
+        let growing = inode
+            .grow(file.fd(), end, shared.config.preallocate)
+            .map_err(|source| op.io_error(OpKind::Allocate, 0, end, "", source))?;
+        *op.state.growing.lock().unwrap_or_else(PoisonError::into_inner) = growing;
+    }
+    op.state.start(plan);
+    Ok(())
+}
+
+fn set_file(op: &Transfer, file: OpenFile) {
+    *op.state.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+}
+
+/// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and
+/// dropped from it.
+pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
+    op.state.start_verifying();
+    let (Some(plan), Some(file)) = (op.state.plan.get(), op.state.file()) else { return Ok(()) };
+    let through_cache = !file.is_direct() || plan.buffered;
+    let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
+    if op.desc.direction() == Direction::Write {
+        nix::unistd::fdatasync(fd).map_err(|error| op.io_error(OpKind::Sync, 0, 0, "", error.into()))?;
+    }
+    for segment in plan.segments.iter().filter(|segment| !segment.direct) {
+        let (offset, len) = (segment.offset.cast_signed(), (segment.len as u64).cast_signed());
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        if let Err(error) = nix::fcntl::posix_fadvise(fd, offset, len, advice) {
+            tracing::debug!(fd = fd.as_raw_fd(), %error, "validate may compare with the page cache");
+        }
+    }
+    Ok(())
+}

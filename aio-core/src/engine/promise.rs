@@ -1,0 +1,170 @@
+//! Where the end of an op meets the one who waits for it.
+//!
+//! A blocking wait and a `Future` are one mechanism: both leave a [`Waker`] and look again when it fires.
+
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::desc::Outcome;
+use crate::error::{Error, Failures};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, ThreadSync};
+
+/// The engine's side of a ticket or of a scope.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    /// Set last; what spins and polls reads only this.
+    done: AtomicBool,
+    state: Mutex<State>,
+    scope: Option<Arc<ScopeSync>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Running { waker: Option<Waker> },
+    /// The ticket was dropped: a failure goes to the handle.
+    Detached,
+    Ended { outcome: Outcome, lost: bool },
+    Taken,
+}
+
+/// What is left to do after [`Promise::fulfil`], with no lock held.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Fulfilled {
+    pub(crate) waker: Option<Waker>,
+    /// A failure that nobody holds a ticket for.
+    pub(crate) unclaimed: Option<Error>,
+}
+
+impl Promise {
+    /// For a ticket, or for a scope.
+    pub(crate) fn new(scope: Option<Arc<ScopeSync>>) -> Self {
+        Self { done: AtomicBool::new(false), state: Mutex::new(State::Running { waker: None }), scope }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The op has ended. `lost`: the kernel may still use its memory, which must never be given back.
+    ///
+    /// For an op of a scope this is the last touch of anything that the scope borrowed.
+    pub(crate) fn fulfil(&self, outcome: Outcome, lost: bool) -> Fulfilled {
+        if let Some(scope) = &self.scope {
+            if lost {
+                // The borrow ends when the scope returns, so it must not; and it would wait for ever.
+                tracing::error!("a broken I/O queue may still use borrowed memory: aborting rather than corrupting it");
+                std::process::abort();
+            }
+            scope.ended(outcome);
+            return Fulfilled::default();
+        }
+        let mut state = self.state();
+        let fulfilled = match &mut *state {
+            State::Running { waker } => {
+                let waker = waker.take();
+                *state = State::Ended { outcome, lost };
+                Fulfilled { waker, unclaimed: None }
+            }
+            State::Detached => {
+                *state = State::Taken;
+                Fulfilled { waker: None, unclaimed: outcome.err() }
+            }
+            // An op ends once; the first end stands.
+            State::Ended { .. } | State::Taken => Fulfilled::default(),
+        };
+        drop(state);
+        self.done.store(true, Ordering::Release);
+        fulfilled
+    }
+
+    /// Whether the op has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The outcome, once; `Err` with the failure of a second taking.
+    pub(crate) fn take(&self) -> (Outcome, bool) {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Ended { outcome, lost } => (outcome, lost),
+            other => {
+                *state = other;
+                (Err(Error::ResultTaken), false)
+            }
+        }
+    }
+
+    /// Ready if the op has ended; else `context`'s waker fires when it does. The latest waker counts.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_done() {
+            return Poll::Ready(());
+        }
+        // Foreign code: cloned before, and the one it replaces dropped after, the lock.
+        let mut waker = Some(context.waker().clone());
+        let poll = match &mut *self.state() {
+            State::Running { waker: latest } => {
+                std::mem::swap(latest, &mut waker);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        };
+        drop(waker);
+        poll
+    }
+
+    /// The ticket goes away. Returns a failure that it did not take.
+    pub(crate) fn detach(&self) -> Option<Error> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Running { .. } => {
+                *state = State::Detached;
+                None
+            }
+            State::Ended { outcome, .. } => outcome.err(),
+            State::Detached | State::Taken => None,
+        }
+    }
+}
+
+/// The ops of one scope.
+#[derive(Debug, Default)]
+pub(crate) struct ScopeSync {
+    state: ThreadSync<ScopeState>,
+}
+
+#[derive(Debug, Default)]
+struct ScopeState {
+    running: usize,
+    completed: usize,
+    errors: Vec<Error>,
+}
+
+impl ScopeSync {
+    /// An op joins, before it is submitted.
+    pub(crate) fn started(&self) {
+        self.state.lock().running += 1;
+    }
+
+    fn ended(&self, outcome: Outcome) {
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(_) => state.completed += 1,
+            Err(error) => state.errors.push(error),
+        }
+        state.running -= 1;
+        if state.running == 0 {
+            self.state.notify_all();
+        }
+    }
+
+    /// Waits for all of them.
+    pub(crate) fn wait(&self) -> Result<(), Failures> {
+        let (mut state, _) = self.state.wait_until(self.state.lock(), None, |state| state.running == 0);
+        let completed = std::mem::take(&mut state.completed);
+        match std::mem::take(&mut state.errors) {
+            errors if errors.is_empty() => Ok(()),
+            errors => Err(Failures { completed, errors }),
+        }
+    }
+}

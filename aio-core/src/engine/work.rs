@@ -1,0 +1,326 @@
+//! The shared queues of ops, and who is woken to work on them.
+//!
+//! Ops wait in one FIFO per priority. A worker claims runs of blocks from the front op by moving a cursor, so one
+//! large op spreads over all workers and small ops follow each other without a gap. One lock covers queues, cursors
+//! and sleepers: it is taken once per batch of blocks, not per block, and it makes the parking protocol plain. A worker
+//! announces that it will block under the lock under which it saw that there is nothing to claim; whoever adds work
+//! afterwards sees the announcement.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::engine::inflight::Run;
+use crate::engine::op::{Priority, Transfer};
+use crate::epochs::Epochs;
+use crate::error::{Error, Failures};
+use crate::sync::{AtomicUsize, MutexGuard, Ordering, ThreadSync};
+
+/// Everything that waits, and the accounts of what was accepted.
+#[derive(Debug)]
+pub(crate) struct Work {
+    state: ThreadSync<State>,
+    /// Blocks waiting, for those who spin.
+    waiting: CachePadded<AtomicUsize>,
+    limit: usize,
+    depth: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    /// By [`Priority`].
+    queues: [VecDeque<Waiting>; 2],
+    /// Accepted and not ended, by priority.
+    accepted: [usize; 2],
+    /// Blocks in the queues; an op that is not planned yet counts as one.
+    blocks: usize,
+    /// Workers that said they would block and were not woken since.
+    sleeping: Vec<usize>,
+    workers: usize,
+    /// Why no worker is left.
+    dead: Option<String>,
+    closed: bool,
+    epochs: Epochs,
+    /// Since the last wait.
+    completed: usize,
+    failures: Vec<Error>,
+    claims: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    op: Arc<Transfer>,
+    /// The first block that is not claimed.
+    next: usize,
+}
+
+impl State {
+    fn is_finished(&self) -> bool {
+        self.closed && self.accepted == [0; 2]
+    }
+}
+
+impl Waiting {
+    fn blocks(&self) -> usize {
+        self.op.state.plan.get().map_or(1, |plan| plan.blocks - self.next)
+    }
+}
+
+/// What [`Work::claim`] found.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Runs were added.
+    Blocks,
+    /// This op must be opened and planned first; then it goes [back to the front](Work::push_front).
+    Prepare(Arc<Transfer>),
+    /// There is nothing; the worker counts as sleeping if it asked for that.
+    Nothing,
+}
+
+/// How one op ended, for the accounts.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) priority: Priority,
+    pub(crate) epoch: u64,
+    pub(crate) ok: bool,
+    /// A failure that nobody else will hear of.
+    pub(crate) unclaimed: Option<Error>,
+}
+
+/// Whether a full queue makes the caller wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    Wait,
+    Refuse,
+}
+
+impl Work {
+    pub(crate) fn new(workers: usize, depth: usize, limit: usize) -> Self {
+        let state = State {
+            queues: Default::default(),
+            accepted: [0; 2],
+            blocks: 0,
+            sleeping: Vec::new(),
+            workers,
+            dead: None,
+            closed: false,
+            epochs: Epochs::default(),
+            completed: 0,
+            failures: Vec::new(),
+            claims: 0,
+        };
+        Self { state: ThreadSync::new(state), waiting: CachePadded::new(AtomicUsize::new(0)), limit, depth }
+    }
+
+    /// Takes responsibility for an op: returns its epoch. Every op accepted is [ended](Self::ended) exactly once.
+    pub(crate) fn accept(&self, priority: Priority, full: Full) -> Result<u64, Error> {
+        self.accept_locked(priority, full).map(|(_, epoch)| epoch)
+    }
+
+    fn accept_locked(&self, priority: Priority, full: Full) -> Result<(MutexGuard<'_, State>, u64), Error> {
+        let class = priority as usize;
+        let has_room = |state: &mut State| state.closed || state.dead.is_some() || state.accepted[class] < self.limit;
+        let mut state = self.state.lock();
+        if !has_room(&mut state) {
+            if full == Full::Refuse {
+                return Err(Error::QueueFull { limit: self.limit });
+            }
+            state = self.state.wait_until(state, None, has_room).0;
+        }
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        if let Some(reason) = &state.dead {
+            return Err(Error::WorkerDied { reason: reason.clone() });
+        }
+        state.accepted[class] += 1;
+        let epoch = state.epochs.enter();
+        Ok((state, epoch))
+    }
+
+    /// Accepts an op and puts it at the end of its queue. Returns a worker to wake.
+    pub(crate) fn push(&self, op: &Arc<Transfer>, full: Full) -> Result<Option<usize>, Error> {
+        let (mut state, epoch) = self.accept_locked(op.state.priority, full)?;
+        op.state.epoch.store(epoch, Ordering::Release);
+        state.queues[op.state.priority as usize].push_back(Waiting { op: op.clone(), next: 0 });
+        Ok(self.added(state, op))
+    }
+
+    /// Puts an op that was accepted before at the front. Returns a worker to wake.
+    pub(crate) fn push_front(&self, op: &Arc<Transfer>) -> Option<usize> {
+        let mut state = self.state.lock();
+        state.queues[op.state.priority as usize].push_front(Waiting { op: op.clone(), next: 0 });
+        self.added(state, op)
+    }
+
+    fn added(&self, mut state: MutexGuard<'_, State>, op: &Transfer) -> Option<usize> {
+        state.blocks += op.state.plan.get().map_or(1, |plan| plan.blocks);
+        self.waiting.store(state.blocks, Ordering::Release);
+        // Those who are awake look here before they sleep; another is worth its wake-up once there is more than they
+        // can hold.
+        let awake = state.workers - state.sleeping.len();
+        if state.blocks > awake * self.depth { state.sleeping.pop() } else { None }
+    }
+
+    /// Claims up to `room` blocks, of which up to `background` of the lower priority, into `runs`. Ops that need no
+    /// more work because they were stopped go to `ended`. With `sleep`, a worker that finds nothing announces that it
+    /// will block.
+    pub(crate) fn claim(
+        &self,
+        room: usize,
+        background: usize,
+        runs: &mut Vec<Run>,
+        ended: &mut Vec<Arc<Transfer>>,
+        sleep: Option<usize>,
+    ) -> Claim {
+        let mut state = self.state.lock();
+        state.claims = state.claims.wrapping_add(1);
+        let mut left = [room, background.min(room)];
+        let mut found = Claim::Nothing;
+        // Mostly the normal queue goes first; now and then the other one, so that it never starves.
+        let order = if state.claims % 16 == 0 { [1, 0] } else { [0, 1] };
+        for class in order {
+            while left[class] > 0 {
+                let Some(front) = state.queues[class].front_mut() else { break };
+                let op = front.op.clone();
+                let plan = op.state.plan.get();
+                if op.state.is_stopped() {
+                    let skipped = front.blocks();
+                    state.queues[class].pop_front();
+                    state.blocks -= skipped;
+                    if plan.is_none() || op.state.account(skipped, 0) {
+                        ended.push(op);
+                    }
+                    continue;
+                }
+                let (Some(plan), Some(file)) = (plan, op.state.file()) else {
+                    if matches!(found, Claim::Blocks) {
+                        break;
+                    }
+                    state.queues[class].pop_front();
+                    state.blocks -= 1;
+                    self.waiting.store(state.blocks, Ordering::Release);
+                    return Claim::Prepare(op);
+                };
+                let next = front.next;
+                let take = left[class].min(plan.blocks - next);
+                front.next += take;
+                if front.next == plan.blocks {
+                    state.queues[class].pop_front();
+                }
+                state.blocks -= take;
+                left = left.map(|room| room.saturating_sub(take));
+                runs.push(Run::new(op, file, next, next + take));
+                found = Claim::Blocks;
+            }
+        }
+        if let (Claim::Nothing, Some(worker), true) = (&found, sleep, ended.is_empty()) {
+            state.sleeping.push(worker);
+        }
+        self.waiting.store(state.blocks, Ordering::Release);
+        found
+    }
+
+    /// The worker is not blocked any more.
+    pub(crate) fn awake(&self, worker: usize) {
+        self.state.lock().sleeping.retain(|sleeper| *sleeper != worker);
+    }
+
+    /// Whether there is something to claim, without the lock.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Takes an op out that nobody has begun; true if it was there. The caller ends it.
+    pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
+        let mut state = self.state.lock();
+        let queue = &mut state.queues[op.state.priority as usize];
+        let unbegun = |waiting: &Waiting| waiting.next == 0 && Arc::ptr_eq(&waiting.op, op);
+        let Some(index) = queue.iter().position(unbegun).filter(|_| !op.state.is_verifying()) else {
+            return false;
+        };
+        let blocks = queue.remove(index).map_or(0, |waiting| waiting.blocks());
+        state.blocks -= blocks;
+        self.waiting.store(state.blocks, Ordering::Release);
+        true
+    }
+
+    /// Ops have ended. True if that was the last of a closed handle, so that its workers can go.
+    pub(crate) fn ended(&self, ended: impl IntoIterator<Item = Ended>) -> bool {
+        let mut state = self.state.lock();
+        for op in ended {
+            state.accepted[op.priority as usize] -= 1;
+            state.completed += usize::from(op.ok);
+            state.failures.extend(op.unclaimed);
+            state.epochs.leave(op.epoch);
+        }
+        let finished = state.is_finished();
+        drop(state);
+        self.state.notify_all();
+        finished
+    }
+
+    /// A failure that came to light after its op had ended.
+    pub(crate) fn unclaimed(&self, error: Error) {
+        self.state.lock().failures.push(error);
+    }
+
+    /// Waits for the ops accepted so far. Gives back how many ended well since the last time, or the failures that
+    /// nobody else heard of.
+    pub(crate) fn wait(&self) -> Result<usize, Failures> {
+        let mut state = self.drained();
+        let completed = std::mem::take(&mut state.completed);
+        match std::mem::take(&mut state.failures) {
+            errors if errors.is_empty() => Ok(completed),
+            errors => Err(Failures { completed, errors }),
+        }
+    }
+
+    /// Waits for the ops accepted so far, and leaves the accounts alone.
+    pub(crate) fn drain(&self) {
+        drop(self.drained());
+    }
+
+    fn drained(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        let epoch = state.epochs.close();
+        self.state.wait_until(state, None, |state| state.epochs.is_drained(epoch)).0
+    }
+
+    /// Accepts nothing more.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.state.notify_all();
+    }
+
+    /// Whether everything that was accepted has ended, and nothing more will come.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state.lock().is_finished()
+    }
+
+    /// A worker is gone. If it was the last one, all that waits is given out to be failed.
+    pub(crate) fn worker_died(&self, worker: usize, reason: &str) -> Vec<Arc<Transfer>> {
+        let mut state = self.state.lock();
+        state.workers -= 1;
+        state.sleeping.retain(|sleeper| *sleeper != worker);
+        if state.workers > 0 {
+            return Vec::new();
+        }
+        state.dead = Some(reason.to_owned());
+        state.blocks = 0;
+        self.waiting.store(0, Ordering::Release);
+        let waiting = state.queues.iter_mut().flat_map(std::mem::take);
+        let mut orphans = Vec::new();
+        for Waiting { op, next } in waiting {
+            let left = op.state.plan.get().map(|plan| plan.blocks - next);
+            op.state.fail(u64::MAX, Error::WorkerDied { reason: reason.to_owned() });
+            if left.is_none_or(|left| op.state.account(left, 0)) {
+                orphans.push(op);
+            }
+        }
+        drop(state);
+        self.state.notify_all();
+        orphans
+    }
+}

@@ -1,0 +1,437 @@
+//! The worker thread: a queue, a work queue of claimed runs, and a complete queue of ended ops.
+//!
+//! One turn of its loop claims work until the I/O queue is full, tells users what has ended, and waits for
+//! completions; submission and wait are one system call where the backend can do that. The I/O queue is kept full
+//! across ops, and users' code runs only after the device has got its next blocks.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::backend::{QueueConfig, Unavailable};
+use crate::engine::block::{Next, Verdict};
+use crate::engine::inflight::{InFlight, RunId, Slot, UnknownToken};
+use crate::engine::op::{Priority, Transfer, message_of};
+use crate::engine::registered::Registrations;
+use crate::engine::staging::Staging;
+use crate::engine::work::Claim;
+use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
+use crate::error::Error;
+use crate::stats::Stats;
+use crate::sync::Ordering;
+
+/// After this many retries at once, a block that keeps getting EAGAIN is tried again at intervals.
+const QUICK_RETRIES: u32 = 16;
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// About ten seconds of EAGAIN without a single byte: an error after all.
+const MAX_RETRIES: u32 = QUICK_RETRIES + 10_000;
+
+/// A worker thread; see the [module](self).
+pub(crate) struct AioThread {
+    pub(super) id: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) flight: InFlight,
+    /// The work queue: runs that still have blocks to issue, oldest first.
+    runs: VecDeque<RunId>,
+    /// The complete queue: ops to be ended.
+    ended: Vec<Arc<Transfer>>,
+    /// An op in hand while it is being opened and planned.
+    preparing: Option<Arc<Transfer>>,
+    /// Blocks that wait for their next try.
+    delayed: Vec<(Instant, usize, Slot)>,
+    /// Blocks of background ops that hold a slot or are claimed.
+    background: usize,
+    pub(super) staging: Staging,
+    pub(super) registered: Registrations,
+    pub(super) counted: Stats,
+    scratch: Vec<crate::engine::inflight::Run>,
+    /// What this worker added to the shared count of blocks in flight.
+    reported: u64,
+    /// Submissions in a row that took nothing with nothing in flight.
+    refused: u32,
+}
+
+/// Starts worker `id` and waits until its queue is open.
+pub(crate) fn spawn(shared: &Arc<Shared>, id: usize) -> Result<JoinHandle<()>, Unavailable> {
+    let (report, opened) = mpsc::channel();
+    let backend = shared.backend.name();
+    let shared = shared.clone();
+    let no_thread = |error: std::io::Error| {
+        Unavailable::new(backend, format!("cannot start a worker thread: {error}"), Some(&error))
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("aio-{backend}-{id}"))
+        .spawn(move || start(shared, id, &report))
+        .map_err(no_thread)?;
+    match opened.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(unavailable)) => {
+            let _ = thread.join();
+            Err(unavailable)
+        }
+        Err(_) => Err(Unavailable::new(backend, "the backend panicked while it opened a queue", None)),
+    }
+}
+
+/// Signals are for the threads of the user. In particular SIGXFSZ, which comes with EFBIG, would end the process.
+pub(crate) fn block_signals() {
+    if let Err(error) = nix::sys::signal::SigSet::all().thread_block() {
+        tracing::debug!(%error, "could not block signals on a worker");
+    }
+}
+
+fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavailable>>) {
+    block_signals();
+    shared.enter_worker();
+    let config = &shared.config;
+    let mut queue = QueueConfig::new(config.queue_depth);
+    queue.single_submit = config.single_submit;
+    queue.regions = if config.register_memory { REGION_SLOTS } else { 0 };
+    queue.files = if config.register_files { FILE_SLOTS } else { 0 };
+    let queue = match shared.backend.open_queue(&queue) {
+        Ok(queue) => queue,
+        Err(unavailable) => {
+            let _ = report.send(Err(unavailable));
+            return;
+        }
+    };
+    shared.ports[id].set_waker(queue.waker());
+    let flight = InFlight::new(queue);
+    let worker = AioThread {
+        id,
+        staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity()),
+        registered: Registrations::new(config.register_memory, config.register_files),
+        flight,
+        runs: VecDeque::new(),
+        ended: Vec::new(),
+        preparing: None,
+        delayed: Vec::new(),
+        background: 0,
+        counted: Stats::default(),
+        scratch: Vec::new(),
+        reported: 0,
+        refused: 0,
+        shared,
+    };
+    let _ = report.send(Ok(()));
+    worker.run_to_the_end();
+}
+
+impl AioThread {
+    /// Works until the handle is closed and all that was accepted has ended, or the queue breaks.
+    fn run_to_the_end(mut self) {
+        let reason = match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            Ok(Ok(())) => "the handle is closed".to_owned(),
+            Ok(Err(reason)) => reason,
+            Err(panic) => format!("a panic: {}", message_of(&*panic)),
+        };
+        self.stop(&reason);
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        loop {
+            self.read_mail();
+            self.fill()?;
+            self.flush();
+            if self.flight.len() == 0 && self.delayed.is_empty() && self.runs.is_empty() {
+                if self.shared.work.is_finished() {
+                    return Ok(());
+                }
+                self.spin();
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Fills the I/O queue: issues blocks of the runs in hand, claims more, prepares ops.
+    fn fill(&mut self) -> Result<(), String> {
+        self.retry_delayed();
+        loop {
+            self.issue();
+            let room = self.flight.room();
+            if room == 0 || !self.runs.is_empty() || !self.may_refill() {
+                break;
+            }
+            match self.claim(room, None) {
+                Claim::Blocks => {}
+                Claim::Prepare(op) => {
+                    // The device works while the next file is opened.
+                    if self.flight.has_unsubmitted() {
+                        self.submit()?;
+                        self.reap(0, Some(Duration::ZERO))?;
+                    }
+                    self.prepare(op);
+                }
+                Claim::Nothing if self.ended.is_empty() => break,
+                Claim::Nothing => self.flush(),
+            }
+        }
+        self.submit()
+    }
+
+    /// With `overlap_events` off, a batch is finished before the next one is begun.
+    fn may_refill(&self) -> bool {
+        self.shared.config.overlap_events || self.flight.len() == 0 || self.flight.has_unsubmitted()
+    }
+
+    /// How many more background blocks may be claimed: a quarter of the queue is kept for what somebody waits for.
+    fn background_room(&self) -> usize {
+        let capacity = self.flight.capacity();
+        let most = if capacity == 1 { 1 } else { capacity - (capacity / 4).max(1) };
+        most.saturating_sub(self.background)
+    }
+
+    fn claim(&mut self, room: usize, sleep: Option<usize>) -> Claim {
+        let background = self.background_room();
+        let mut runs = std::mem::take(&mut self.scratch);
+        let claim = self.shared.work.claim(room, background, &mut runs, &mut self.ended, sleep);
+        for run in runs.drain(..) {
+            if run.op.state.priority == Priority::Background {
+                self.background += run.end - run.next;
+            }
+            let id = self.flight.add_run(run);
+            self.runs.push_back(id);
+        }
+        self.scratch = runs;
+        claim
+    }
+
+    fn prepare(&mut self, op: Arc<Transfer>) {
+        self.preparing = Some(op.clone());
+        let prepared = prepare::prepare(&self.shared, &op);
+        self.preparing = None;
+        match prepared {
+            Err(error) => {
+                op.state.fail(0, error);
+                self.ended.push(op);
+            }
+            // Nothing to transfer; opening the file was all.
+            Ok(()) if op.state.plan.get().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
+            Ok(()) => self.shared.requeue(&op),
+        }
+    }
+
+    /// Issues blocks of the runs in hand while there is room.
+    fn issue(&mut self) {
+        while let Some(&id) = self.runs.front() {
+            match self.next_block(id) {
+                Next::Issued => {}
+                Next::NoRoom => return,
+                Next::RunIssued => {
+                    self.runs.pop_front();
+                    self.finish_run(id);
+                }
+            }
+        }
+    }
+
+    /// If nothing of a run is left, gives its account to the op.
+    fn finish_run(&mut self, id: RunId) {
+        let Some(run) = self.flight.take_finished(id) else { return };
+        if run.op.state.priority == Priority::Background {
+            self.background -= run.finished;
+        }
+        if run.op.state.account(run.finished, run.bytes) {
+            self.pass_ended(run.op);
+        }
+    }
+
+    /// All blocks of an op are done with: it is verified, or ended.
+    fn pass_ended(&mut self, op: Arc<Transfer>) {
+        let state = &op.state;
+        if !state.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
+            self.ended.push(op);
+            return;
+        }
+        match prepare::prepare_verify(&op) {
+            Ok(()) => self.shared.requeue(&op),
+            Err(error) => {
+                state.fail(0, error);
+                self.ended.push(op);
+            }
+        }
+    }
+
+    fn submit(&mut self) -> Result<(), String> {
+        let refused = |error| format!("the I/O queue refused its blocks: {error}");
+        if self.flight.submit().map_err(refused)? || self.flight.in_queue() > 0 {
+            self.refused = 0;
+        } else {
+            self.refused += 1;
+        }
+        if self.refused < MAX_RETRIES { Ok(()) } else { Err("the I/O queue takes no blocks".to_owned()) }
+    }
+
+    /// Waits for completions or a wake-up.
+    fn wait(&mut self) -> Result<(), String> {
+        let in_flight = self.flight.in_queue();
+        let has_room = self.flight.room() > 0 && self.runs.is_empty() && self.may_refill();
+        let mut sleeping = false;
+        if has_room {
+            // What comes from now on has to wake this thread.
+            match self.claim(self.flight.room(), Some(self.id)) {
+                Claim::Nothing if self.ended.is_empty() => sleeping = true,
+                Claim::Nothing | Claim::Blocks => return Ok(()),
+                Claim::Prepare(op) => {
+                    self.prepare(op);
+                    return Ok(());
+                }
+            }
+        }
+        let min = match in_flight {
+            0 => 0,
+            _ if self.shared.config.overlap_events => 1,
+            all => all,
+        };
+        let now = Instant::now;
+        let timeout = self.delayed.iter().map(|(due, ..)| due.saturating_duration_since(now())).min();
+        // Blocks that were refused a moment ago, with nothing in flight that could make room.
+        let timeout = if self.flight.has_unsubmitted() && in_flight == 0 { Some(RETRY_INTERVAL) } else { timeout };
+        // The last look before blocking: the waker makes up for what comes after it.
+        let timeout = if self.shared.ports[self.id].has_mail() { Some(Duration::ZERO) } else { timeout };
+        self.publish();
+        let reaped = self.reap(min, timeout);
+        if sleeping {
+            self.shared.work.awake(self.id);
+        }
+        reaped
+    }
+
+    /// Looks for work for a while before blocking: waking a thread on another CPU costs many times a small read.
+    fn spin(&mut self) {
+        let (work, port) = (&self.shared.work, &self.shared.ports[self.id]);
+        self.shared.spin_until(None, || work.has_waiting() || port.has_mail());
+    }
+
+    /// Reaps and deals with each completion.
+    fn reap(&mut self, min: usize, timeout: Option<Duration>) -> Result<(), String> {
+        let reaped = self.flight.reap(min, timeout);
+        while let Some(done) = self.flight.next_done() {
+            let (index, slot, result) = done.map_err(|UnknownToken(token)| {
+                format!("the {} backend reported a block that it did not have ({token:#x})", self.shared.backend.name())
+            })?;
+            self.complete(index, slot, result);
+        }
+        reaped.map_err(|error| format!("the I/O queue broke: {error}"))
+    }
+
+    /// Deals with what a queue said of one block.
+    fn complete(&mut self, index: usize, mut slot: Slot, result: std::io::Result<usize>) {
+        match self.judge(&mut slot, result) {
+            Verdict::Finished { bytes } => self.finish_block(index, slot, bytes),
+            Verdict::Resume => self.flight.push_again(index, slot),
+            Verdict::Retry(error) => {
+                self.counted.retries += 1;
+                slot.retries += 1;
+                if slot.retries > MAX_RETRIES {
+                    let error = self.block_error(&slot, error);
+                    self.fail_block(index, slot, error);
+                } else if slot.retries > QUICK_RETRIES {
+                    self.delayed.push((Instant::now() + RETRY_INTERVAL, index, slot));
+                } else {
+                    self.flight.push_again(index, slot);
+                }
+            }
+            Verdict::Failed(error) => self.fail_block(index, slot, error),
+        }
+    }
+
+    pub(super) fn fail_block(&mut self, index: usize, slot: Slot, error: Error) {
+        if let Some(run) = self.flight.run(slot.run) {
+            let position = run.op.state.plan.get().map_or(0, |plan| {
+                plan.segments[slot.range.segment].position + (slot.range.from + slot.done) as u64
+            });
+            run.op.state.fail(position, error);
+        }
+        self.finish_block(index, slot, 0);
+    }
+
+    fn finish_block(&mut self, index: usize, slot: Slot, bytes: usize) {
+        if let Some(buffer) = slot.staging {
+            self.staging.give(buffer);
+        }
+        if let Some(run) = self.flight.run(slot.run) {
+            run.finished += 1;
+            run.bytes += bytes as u64;
+        }
+        self.counted.blocks += 1;
+        self.flight.release(index, slot.run);
+        self.finish_run(slot.run);
+    }
+
+    fn retry_delayed(&mut self) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let (due, later): (Vec<_>, Vec<_>) = self.delayed.drain(..).partition(|(due, ..)| *due <= now);
+        self.delayed = later;
+        for (_, index, slot) in due {
+            self.flight.push_again(index, slot);
+        }
+    }
+
+    fn read_mail(&mut self) {
+        let port = &self.shared.ports[self.id];
+        if !port.has_mail() {
+            return;
+        }
+        for id in port.take_mail() {
+            self.registered.remove_file(self.flight.queue(), id);
+            self.shared.files.removed(id);
+        }
+    }
+
+    /// Tells users what has ended.
+    fn flush(&mut self) {
+        if self.ended.is_empty() {
+            return;
+        }
+        self.publish();
+        let shared = self.shared.clone();
+        shared.end(self.ended.drain(..));
+    }
+
+    /// Brings the shared counters up to date.
+    fn publish(&mut self) {
+        let in_flight = std::mem::replace(&mut self.reported, self.flight.len() as u64);
+        let gauge = &self.shared.counters.in_flight;
+        match self.reported.cmp(&in_flight) {
+            std::cmp::Ordering::Greater => {
+                gauge.fetch_add(self.reported - in_flight, Ordering::Relaxed);
+            }
+            std::cmp::Ordering::Less => {
+                gauge.fetch_sub(in_flight - self.reported, Ordering::Relaxed);
+            }
+            std::cmp::Ordering::Equal => {}
+        }
+        self.shared.counters.add(&mut self.counted);
+    }
+
+    /// The end of the worker, well or not: waits for what is in flight, fails what is left, answers the mail.
+    fn stop(mut self, reason: &str) {
+        let died = || Error::WorkerDied { reason: reason.to_owned() };
+        let left = self.flight.close();
+        self.delayed.clear();
+        for id in self.shared.ports[self.id].close() {
+            self.shared.files.removed(id);
+        }
+        for run in left {
+            run.op.state.fail(u64::MAX, died());
+            let unfinished = run.finished + (run.end - run.next) + run.unreaped();
+            if run.op.state.account(unfinished, run.bytes) {
+                self.ended.push(run.op);
+            }
+        }
+        if let Some(op) = self.preparing.take() {
+            op.state.fail(u64::MAX, died());
+            self.ended.push(op);
+        }
+        self.flush();
+        self.publish();
+        self.shared.end(self.shared.work.worker_died(self.id, reason));
+    }
+}

@@ -1,0 +1,289 @@
+//! Open files as the engine sees them: descriptors, alignment, and what happens at close.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+
+use crate::backend::{Direction, FileId};
+use crate::config::DirectMode;
+use crate::engine::registry::Registered;
+use crate::error::{IoError, OpKind, Result};
+use crate::file::inode::Inode;
+use crate::file::statx::{FileFacts, facts};
+use crate::plan::Alignment;
+use crate::sync::Mutex;
+
+/// How to open a file. Nothing is set at first.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) create: bool,
+    pub(crate) create_new: bool,
+    pub(crate) direct: Option<DirectMode>,
+    pub(crate) mode: Option<u32>,
+}
+
+impl OpenOptions {
+    /// Nothing set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For reading.
+    pub fn read(mut self, read: bool) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// For writing. An existing file is neither cut nor replaced.
+    pub fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    /// Make the file if there is none. Implies `write`.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Make the file; an existing one is an error. Implies `write`.
+    pub fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Whether to bypass the page cache; the default is the handle's.
+    pub fn direct(mut self, direct: DirectMode) -> Self {
+        self.direct = Some(direct);
+        self
+    }
+
+    /// Permission bits of a new file, before the umask; default 0o666.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    fn flags(&self) -> OFlag {
+        let write = self.write || self.create || self.create_new;
+        let mut flags = OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        flags |= match (self.read, write) {
+            (true, true) => OFlag::O_RDWR,
+            (false, true) => OFlag::O_WRONLY,
+            _ => OFlag::O_RDONLY,
+        };
+        if self.create || self.create_new {
+            flags |= OFlag::O_CREAT;
+        }
+        if self.create_new {
+            flags |= OFlag::O_EXCL;
+        }
+        flags
+    }
+}
+
+/// An open file, without a handle: what an op descriptor names. Cheap to clone; closed with the last clone.
+#[derive(Clone)]
+pub struct OpenFile(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    /// Open from the start; bypasses the page cache if `direct`. Errors of write-back are reported to it.
+    primary: OwnedFd,
+    direct: bool,
+    /// For the edges of a direct file: the same file through the page cache, opened when first needed.
+    edges: OnceLock<OwnedFd>,
+    opening: Mutex<()>,
+    flags: OFlag,
+    facts: FileFacts,
+    alignment: Alignment,
+    /// Of a regular file that is open for writing.
+    inode: Option<Arc<Inode>>,
+    /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
+    registered: OnceLock<Registered>,
+}
+
+impl OpenFile {
+    /// Opens `path`. Directories, pipes and character devices are refused.
+    pub(crate) fn open(path: &Path, options: &OpenOptions, default: DirectMode) -> Result<Self> {
+        Self::try_open(path, options, options.direct.unwrap_or(default)).map_err(|source| {
+            let (op, path) = (OpKind::Open, path.to_owned());
+            Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }).into()
+        })
+    }
+
+    fn try_open(path: &Path, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
+        let flags = options.flags();
+        let permissions = Mode::from_bits_truncate(options.mode.unwrap_or(0o666) as libc::mode_t);
+        // Not to hang on a pipe that nobody writes to; cleared below.
+        let first = flags | OFlag::O_NONBLOCK;
+        let primary = match mode {
+            DirectMode::Off => open(path, first, permissions)?,
+            DirectMode::On | DirectMode::Auto => match open(path, first | OFlag::O_DIRECT, permissions) {
+                // The file system knows no direct I/O. O_EXCL may have made the file before that came out.
+                Err(Errno::EINVAL) => open(path, first.difference(OFlag::O_EXCL), permissions)?,
+                opened => opened?,
+            },
+        };
+        let facts = facts(primary.as_fd())?;
+        if let Some(reason) = facts.not_a_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        let has_direct = OFlag::from_bits_retain(fcntl(&primary, FcntlArg::F_GETFL)?).contains(OFlag::O_DIRECT);
+        let alignment = facts.direct_alignment().filter(|_| has_direct);
+        if alignment.is_none() && mode == DirectMode::On {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "direct I/O was asked for, but this file system does not offer it",
+            ));
+        }
+        // From here on the flags must say what the descriptor does, and later opens must not make the file again.
+        let kept = if alignment.is_some() { OFlag::O_DIRECT } else { OFlag::empty() };
+        fcntl(&primary, FcntlArg::F_SETFL(kept))?;
+        let writes = flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR);
+        Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
+            primary,
+            direct: alignment.is_some(),
+            edges: OnceLock::new(),
+            opening: Mutex::new(()),
+            flags: flags.difference(OFlag::O_CREAT | OFlag::O_EXCL),
+            inode: (writes && facts.regular).then(|| Inode::of(facts.device, facts.inode, facts.len)),
+            facts,
+            alignment: alignment.unwrap_or(Alignment { offset: 0, memory: 1 }),
+            registered: OnceLock::new(),
+        })))
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Whether aligned parts of ops bypass the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.0.direct
+    }
+
+    /// What direct I/O on this file asks for; [`Alignment::offset`] is 0 where there is none.
+    pub fn alignment(&self) -> Alignment {
+        self.0.alignment
+    }
+
+    /// Length in bytes, now. Of a block device: its size.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        if self.0.facts.regular {
+            return Ok(facts(self.fd())?.len);
+        }
+        let end = nix::unistd::lseek64(self.fd(), 0, nix::unistd::Whence::SeekEnd)?;
+        Ok(u64::try_from(end).unwrap_or(0))
+    }
+
+    /// Whether it is open for this direction.
+    pub(crate) fn allows(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Read => !self.0.flags.contains(OFlag::O_WRONLY),
+            Direction::Write => self.0.flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR),
+        }
+    }
+
+    /// Length when it was opened.
+    pub(crate) fn len_at_open(&self) -> u64 {
+        self.0.facts.len
+    }
+
+    pub(crate) fn inode(&self) -> Option<&Arc<Inode>> {
+        self.0.inode.as_ref()
+    }
+
+    /// The descriptor that has been open longest.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.primary.as_fd()
+    }
+
+    /// The descriptor through the page cache, if it is open already.
+    pub(crate) fn buffered_if_open(&self) -> Option<BorrowedFd<'_>> {
+        if self.0.direct { self.0.edges.get().map(AsFd::as_fd) } else { Some(self.fd()) }
+    }
+
+    /// The descriptor through the page cache.
+    pub(crate) fn buffered(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(fd) = self.buffered_if_open() {
+            return Ok(fd);
+        }
+        let _one_at_a_time = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.edges.get().is_none() {
+            let fd = self.reopen()?;
+            // Edges are read page by page between direct writes: read-ahead would fill the cache with pages that
+            // those writes have to throw out again.
+            let _ = nix::fcntl::posix_fadvise(&fd, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM);
+            let _ = self.0.edges.set(fd);
+        }
+        self.buffered_if_open().ok_or_else(|| io::Error::from(Errno::EBADF))
+    }
+
+    /// Opens the same inode once more, also after a rename or unlink where /proc is mounted.
+    fn reopen(&self) -> io::Result<OwnedFd> {
+        let through_proc = format!("/proc/self/fd/{}", self.fd().as_raw_fd());
+        match open(through_proc.as_str(), self.0.flags, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::EACCES) => {}
+            opened => return Ok(opened?),
+        }
+        let fd = open(&self.0.path, self.0.flags, Mode::empty())?;
+        if facts(fd.as_fd())?.identity() != self.0.facts.identity() {
+            return Err(io::Error::other("the path names another file by now"));
+        }
+        Ok(fd)
+    }
+
+    /// Whether `path` still names this file.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        nix::sys::stat::lstat(path).is_ok_and(|found| (found.st_dev, found.st_ino) == self.0.facts.identity())
+    }
+
+    /// The slot it has in the queues' file tables.
+    pub(crate) fn file_id(&self) -> Option<FileId> {
+        self.0.registered.get().map(Registered::id)
+    }
+
+    pub(crate) fn registered(&self) -> Option<&Registered> {
+        self.0.registered.get()
+    }
+
+    pub(crate) fn set_registered(&self, registered: Registered) {
+        let _ = self.0.registered.set(registered);
+    }
+
+    /// Closes it if this is the last clone, and says what `close(2)` said.
+    pub(crate) fn close(self) -> io::Result<()> {
+        let Some(inner) = Arc::into_inner(self.0) else { return Ok(()) };
+        let edges = inner.edges.into_inner().map_or(Ok(()), close_fd);
+        close_fd(inner.primary).and(edges)
+    }
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile")
+            .field("path", &self.0.path)
+            .field("direct", &self.0.direct)
+            .field("alignment", &self.0.alignment)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `close(2)`. On Linux the descriptor is gone also when it reports an error, so EINTR is not retried.
+fn close_fd(fd: OwnedFd) -> io::Result<()> {
+    match nix::unistd::close(fd) {
+        Ok(()) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,93 @@
+//! What `statx(2)` says of an open file. Neither `std` nor nix has `STATX_DIOALIGN`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::LazyLock;
+
+use crate::plan::Alignment;
+
+/// The page size in bytes, from `sysconf(3)`.
+pub(crate) static PAGE_SIZE: LazyLock<usize> = LazyLock::new(|| {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(4096)
+});
+
+/// The facts of an open file that the engine needs.
+#[derive(Debug, Clone)]
+pub(crate) struct FileFacts {
+    pub(crate) regular: bool,
+    file_type: u32,
+    pub(crate) len: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    block_size: u32,
+    /// Memory and offset alignment of direct I/O; `None` where the kernel or file system does not say.
+    dio: Option<(u32, u32)>,
+}
+
+/// Asks the kernel.
+pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
+    let mut statx = MaybeUninit::<libc::statx>::zeroed();
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
+    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor, which the borrow keeps open; the result buffer
+    // is large enough by its type.
+    let status =
+        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, statx.as_mut_ptr()) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid statx, and the kernel filled it in on top.
+    let statx = unsafe { statx.assume_init() };
+    let file_type = u32::from(statx.stx_mode) & libc::S_IFMT;
+    Ok(FileFacts {
+        regular: file_type == libc::S_IFREG,
+        file_type,
+        len: statx.stx_size,
+        device: libc::makedev(statx.stx_dev_major, statx.stx_dev_minor),
+        inode: statx.stx_ino,
+        block_size: statx.stx_blksize,
+        dio: (statx.stx_mask & libc::STATX_DIOALIGN != 0)
+            .then_some((statx.stx_dio_mem_align, statx.stx_dio_offset_align)),
+    })
+}
+
+impl FileFacts {
+    /// Device and inode number.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// Why ops on it make no sense, if they do not.
+    pub(crate) fn not_a_file(&self) -> Option<&'static str> {
+        match self.file_type {
+            libc::S_IFREG | libc::S_IFBLK => None,
+            libc::S_IFDIR => Some("it is a directory, not a file"),
+            libc::S_IFIFO => Some("it is a pipe: only regular files and block devices have offsets"),
+            libc::S_IFCHR => Some("it is a character device: only regular files and block devices have offsets"),
+            _ => Some("it is neither a regular file nor a block device"),
+        }
+    }
+
+    /// The units of direct I/O; `None` if the file system says that it has none.
+    ///
+    /// Where it says nothing (kernels before 6.1, some file systems), whole pages are assumed, and a block that is
+    /// refused all the same goes through the page cache.
+    pub(crate) fn direct_alignment(&self) -> Option<Alignment> {
+        let page = *PAGE_SIZE as u32;
+        let (memory, offset) = self.dio.unwrap_or((page, page));
+        if memory == 0 || offset == 0 {
+            return None;
+        }
+        // st_blksize of a regular file is its file system's block size; a block device's is its own affair.
+        let block = if self.regular && self.block_size.is_power_of_two() { self.block_size } else { page };
+        // Some network file systems give their transfer size as st_blksize; that is no reason to cut by it.
+        let block = if block <= 64 << 10 { block } else { page };
+        let offset = offset.max(page).max(block);
+        (memory.is_power_of_two() && offset.is_power_of_two()).then_some(Alignment { offset, memory })
+    }
+}

@@ -1,0 +1,327 @@
+//! The handle: what a user holds of an engine.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::arena::{AlignedBuf, Arena};
+use crate::backend::IoBackend;
+use crate::buf::{IoBuf, IoBufMut};
+use crate::config::AioConfig;
+use crate::desc::{IoOpDesc, PathMode};
+use crate::engine::op::{Op, OpState, Priority};
+use crate::engine::promise::Promise;
+use crate::engine::work::Full;
+use crate::engine::{FileCommand, FileOp, Shared, worker};
+use crate::error::{Error, OpError, Result};
+use crate::file::{AioFile, OpenFile, OpenOptions};
+use crate::owned::{Custom, Owned, RawOp, Vouched};
+use crate::scope::{Scope, path_target, scope};
+use crate::stats::Stats;
+use crate::sync::Mutex;
+use crate::ticket::{Owner, Ticket};
+
+/// An engine: worker threads, each with an I/O queue, and the memory arena they share.
+///
+/// Cheap to clone; every clone is the same engine. Dropping the last one, and the last [`AioFile`], waits for every op
+/// that was accepted and ends the threads; on a worker thread, where it cannot wait, it leaves them to end by
+/// themselves.
+#[derive(Clone)]
+pub struct AioHandle {
+    inner: Arc<Inner>,
+    options: OpOptions,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What ops inherit from the handle or the file that they are submitted through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OpOptions {
+    pub(crate) priority: Priority,
+    pub(crate) validate: bool,
+}
+
+impl AioHandle {
+    /// Starts an engine on `backend`. The crate `tensor-aio` has a builder that picks one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for values out of range, [`Error::Unavailable`] if the backend refuses a queue.
+    pub fn with_backend(backend: Arc<dyn IoBackend>, config: AioConfig) -> Result<Self> {
+        config.validate_ranges()?;
+        let options = OpOptions { priority: Priority::Normal, validate: config.validate };
+        let workers = config.intra_op_parallelism;
+        // Made first, so that its drop stops the workers that did start.
+        let inner = Inner { shared: Shared::new(backend, config), threads: Mutex::default() };
+        for id in 0..workers {
+            let thread = worker::spawn(&inner.shared, id)?;
+            inner.threads().push(thread);
+        }
+        Ok(Self { inner: Arc::new(inner), options })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn options(&self) -> OpOptions {
+        self.options
+    }
+
+    /// The backend's name.
+    pub fn backend_name(&self) -> &'static str {
+        self.shared().backend.name()
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &AioConfig {
+        &self.shared().config
+    }
+
+    /// What the engine has done so far.
+    pub fn stats(&self) -> Stats {
+        self.shared().counters.snapshot()
+    }
+
+    /// The same engine; ops through this clone take second place: they leave a part of every queue free, and a
+    /// limit of pending ops of their own.
+    pub fn background(&self) -> Self {
+        let options = OpOptions { priority: Priority::Background, ..self.options };
+        Self { inner: self.inner.clone(), options }
+    }
+
+    /// The same engine; ops through this clone read every block back and compare, or do not.
+    pub fn validated(&self, validate: bool) -> Self {
+        Self { inner: self.inner.clone(), options: OpOptions { validate, ..self.options } }
+    }
+
+    /// The memory that buffers come from.
+    pub fn arena(&self) -> &Arena {
+        &self.shared().arena
+    }
+
+    /// A buffer of `len` bytes in huge pages that the kernel may have registered: what transfers fastest. Its contents
+    /// are unspecified. Waits while the arena's limit is reached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if that much can never be had. On a worker thread it does not wait, and fails instead.
+    pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
+        self.shared().check_process()?;
+        if self.shared().on_worker() { self.arena().try_alloc(len) } else { self.arena().alloc(len) }
+    }
+
+    /// Likewise without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if it cannot be had now.
+    pub fn try_alloc(&self, len: usize) -> Result<AlignedBuf> {
+        self.shared().check_process()?;
+        self.arena().try_alloc(len)
+    }
+
+    /// Opens an existing file for reading, and for writing too if that is permitted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if there is no such file, it may not be read, or it is a directory, a pipe or the like.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<AioFile> {
+        let path = path.as_ref();
+        match self.open_with(path, &OpenOptions::new().read(true).write(true)) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY)) => {
+                self.open_with(path, &OpenOptions::new().read(true))
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a file for reading and writing, and makes it if it does not exist. What it holds stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with the reason.
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<AioFile> {
+        self.open_with(path, &OpenOptions::new().read(true).create(true))
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with the reason.
+    pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<AioFile> {
+        let shared = self.shared();
+        shared.check_open()?;
+        let file = OpenFile::open(path.as_ref(), options, shared.config.direct)?;
+        if let Some(registered) = shared.files.register().filter(|_| shared.config.register_files) {
+            file.set_registered(registered);
+        }
+        Ok(AioFile::new(file, self.clone()))
+    }
+
+    /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
+    pub fn read_path<B: IoBufMut + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
+        self.start(Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options)
+    }
+
+    /// Writes `buffer` to a new file at `path`; an existing one is an error. If writing fails, the file is removed.
+    pub fn write_new<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
+        self.start(Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options)
+    }
+
+    /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist. A file that
+    /// was longer is cut once all is written; if writing fails, it holds a mixture.
+    pub fn write_path<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
+        self.start(Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
+    }
+
+    /// Submits an op with a descriptor of the caller's own.
+    pub fn submit<D: IoOpDesc + 'static>(&self, desc: D) -> Ticket<()> {
+        let options = OpOptions { validate: self.options.validate || desc.validate(), ..self.options };
+        self.start_desc(Custom(desc), options)
+    }
+
+    /// Submits an op on raw memory.
+    ///
+    /// # Safety
+    ///
+    /// The memory of every extent is valid until the op has ended (which dropping the ticket does not do): for writes
+    /// and untouched by others if it is read into, for reads and unchanged if it is written from. If the ticket gives
+    /// [`Error::WorkerDied`], the memory must stay valid for ever.
+    #[allow(unsafe_code)]
+    pub unsafe fn submit_raw(&self, op: RawOp) -> Ticket<()> {
+        let options = OpOptions { validate: self.options.validate || op.validate, ..self.options };
+        self.start_desc(Vouched(op), options)
+    }
+
+    /// Runs ops on borrowed memory: `body` starts them, and `scope` returns when all of them have ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failures`] with every failure. [`Error::WaitOnWorker`], [`Error::Forked`] before anything was begun.
+    ///
+    /// # Panics
+    ///
+    /// If `body` does, after its ops have ended.
+    pub fn scope<'env, R>(&self, body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> Result<R> {
+        scope(self.shared(), self.options, body)
+    }
+
+    /// Waits for all ops accepted so far, through any clone, and gives back how many ended well since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failures`] with the failures of ops whose tickets were dropped. [`Error::WaitOnWorker`],
+    /// [`Error::Forked`].
+    pub fn wait(&self) -> Result<usize> {
+        self.shared().check_may_wait()?;
+        Ok(self.shared().work.wait()?)
+    }
+
+    /// Takes no more ops, waits for those it took, and ends the threads. Clones, and files opened through them, get
+    /// [`Error::Closed`] from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn close(self) -> Result<()> {
+        self.shared().check_may_wait()?;
+        self.inner.stop();
+        Ok(self.shared().work.wait().map(|_completed| ())?)
+    }
+
+    pub(crate) fn start<T: Send + 'static>(&self, desc: Owned<T>, options: OpOptions) -> Ticket<T> {
+        self.start_desc(desc.validated(options.validate), options)
+    }
+
+    fn start_desc<T, D: IoOpDesc + Owner<T> + 'static>(&self, desc: D, options: OpOptions) -> Ticket<T>
+    where
+        T: 'static,
+    {
+        let op = new_op(desc, options);
+        if let Err(error) = self.shared().submit(&op, Full::Wait) {
+            refused(&op, error);
+        }
+        Ticket::new(op, self.shared().clone())
+    }
+
+    pub(crate) fn try_start<T: Send + 'static>(
+        &self,
+        desc: Owned<T>,
+        options: OpOptions,
+    ) -> Result<Ticket<T>, OpError<T>> {
+        let op = new_op(desc.validated(options.validate), options);
+        match self.shared().submit(&op, Full::Refuse) {
+            Ok(()) => Ok(Ticket::new(op, self.shared().clone())),
+            Err(error) => Err(OpError::new(error, op.desc.give_back())),
+        }
+    }
+
+    pub(crate) fn start_file_op(&self, file: OpenFile, command: FileCommand, options: OpOptions) -> Ticket<()> {
+        let op = FileOp::new(file, command, options.priority);
+        if let Err(error) = self.shared().submit_file_op(&op) {
+            let _nobody_waits = op.promise.fulfil(Err(error), false);
+        }
+        Ticket::new(op, self.shared().clone())
+    }
+}
+
+fn new_op<D: IoOpDesc>(desc: D, options: OpOptions) -> Arc<Op<D>> {
+    let state = OpState::new(Promise::new(None), options.priority, options.validate);
+    Arc::new(Op { state, desc })
+}
+
+/// An op that was not accepted ends here and now.
+fn refused<D: IoOpDesc>(op: &Op<D>, error: Error) {
+    let outcome = Err(error);
+    let finished = op.call("fini", |desc| desc.fini(&outcome));
+    let _nobody_waits = op.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
+}
+
+impl Inner {
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more ops, and ends the threads when all that were taken have ended.
+    fn stop(&self) {
+        let shared = &self.shared;
+        shared.close();
+        let mut threads = std::mem::take(&mut *self.threads());
+        if shared.on_worker() {
+            // It would wait for itself. The threads end by themselves.
+            return;
+        }
+        for thread in threads.drain(..).chain(shared.file_ops.take_threads()) {
+            if thread.join().is_err() {
+                tracing::error!("an aio thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.shared.is_forked() {
+            // The threads, and the locks they may have held, stayed with the parent.
+            std::mem::forget(self.shared.clone());
+            std::mem::forget(std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner)));
+            return;
+        }
+        self.stop();
+    }
+}
+
+impl fmt::Debug for AioHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AioHandle")
+            .field("backend", &self.backend_name())
+            .field("config", self.config())
+            .finish_non_exhaustive()
+    }
+}

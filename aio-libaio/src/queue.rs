@@ -1,0 +1,291 @@
+//! One native AIO context as a queue.
+//!
+//! `submit` goes to the kernel right away: there is no call that submits and reaps, so putting it off would only keep
+//! the device waiting. `reap` looks at the ring first and enters the kernel only to sleep.
+
+use std::fmt;
+use std::io;
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aio_core::{Completion, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
+
+use crate::abi::io_event;
+use crate::context::Context;
+use crate::refusal;
+use crate::slots::Slots;
+use crate::wait::{BELL, Wait};
+use crate::waker::EventWaker;
+use crate::{Avoid, NAME};
+
+/// The most that [`QueueConfig::depth`] may ask for.
+const MAX_DEPTH: usize = 32768;
+
+/// How often a submission that the kernel has no room for is tried when nothing is in flight that could make room;
+/// with pauses of 1, 2, 4, ... ms that is about a second.
+const LONELY_TRIES: u32 = 10;
+
+/// See [`LibaioBackend`](crate::LibaioBackend).
+pub(crate) struct LibaioQueue {
+    // Before `waker`, so that the poll request goes before the eventfd that it watches.
+    context: Context,
+    slots: Slots,
+    wait: Wait,
+    waker: Arc<EventWaker>,
+    /// Where `io_getevents` puts events; room for all that can be there, the poll request's included.
+    events: Vec<io_event>,
+    single_submit: bool,
+    /// The process that opened the queue, see `drain`.
+    process: u32,
+}
+
+impl LibaioQueue {
+    pub(crate) fn open(config: &QueueConfig, avoid: Avoid) -> Result<Self, Unavailable> {
+        let capacity = config.depth.clamp(1, MAX_DEPTH) as u32;
+        // One more for the poll request on the waker. The kernel grants all of it or refuses.
+        let requests = capacity + 1;
+        let context = Context::setup(requests, !avoid.ring).map_err(|error| refusal::of_setup(requests, &error))?;
+        let failed = |what: &str, error: io::Error| {
+            Unavailable::new(NAME, format!("{what} for the waker of a queue failed: {error}"), Some(&error))
+        };
+        let waker = EventWaker::new().map_err(|error| failed("eventfd", error))?;
+        let wait = Wait::open(&context, &waker, !avoid.poll).map_err(|error| failed("io_submit of a poll", error))?;
+        Ok(Self {
+            context,
+            slots: Slots::new(capacity),
+            wait,
+            waker: Arc::new(waker),
+            events: Vec::with_capacity(requests as usize),
+            single_submit: config.single_submit,
+            process: process::id(),
+        })
+    }
+
+    /// The kernel interfaces that this queue makes use of.
+    pub(crate) fn features(&self) -> Vec<String> {
+        let wait = match self.wait {
+            Wait::Poll { .. } => "IOCB_CMD_POLL",
+            Wait::Resfd(_) => "IOCB_FLAG_RESFD",
+        };
+        let ring = self.context.has_ring().then_some("user-space reap");
+        let library = cfg!(feature = "system-libaio").then_some("system-libaio");
+        [ring, Some(wait), library].into_iter().flatten().map(str::to_owned).collect()
+    }
+
+    /// Hands the staged requests to the kernel, and returns how many blocks are in flight by that.
+    ///
+    /// # Safety
+    ///
+    /// As [`IoQueue::submit`] for the blocks that were staged.
+    unsafe fn submit_staged(&mut self, staged: usize) -> io::Result<usize> {
+        let mut accepted = 0;
+        let mut tries = 0;
+        while accepted < staged {
+            let until = if self.single_submit { accepted + 1 } else { staged };
+            // SAFETY: the pointers are those of distinct requests in the slab that nothing else touches during the
+            // call. The caller vouches for what they describe until they are reaped, and a request leaves the count
+            // of those in the kernel only then.
+            let taken = unsafe { self.context.submit(&mut self.slots.pointers()[accepted..until]) };
+            match taken.map_err(|error| (error.raw_os_error(), error)) {
+                Ok(0) | Err((Some(libc::EAGAIN | libc::EBUSY), _)) => {
+                    if accepted > 0 {
+                        break;
+                    }
+                    // With blocks in flight, reaping makes room. With none, only other processes do.
+                    if self.slots.in_flight() > 0 {
+                        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+                    }
+                    if tries == LONELY_TRIES {
+                        return Err(io::Error::other(
+                            "io_submit refused a request for a second with nothing in flight (EAGAIN): the kernel \
+                             is short of memory",
+                        ));
+                    }
+                    thread::sleep(Duration::from_millis(1 << tries));
+                    tries += 1;
+                }
+                Ok(taken) => {
+                    self.slots.took(taken);
+                    accepted += taken;
+                }
+                Err((Some(libc::EINTR), _)) => {}
+                Err((_, error)) => {
+                    self.slots.refused(accepted, error);
+                    accepted += 1;
+                }
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// Takes what has completed, without waiting.
+    fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
+        if !self.context.has_ring() {
+            // Retried at a signal: giving up here could leave events behind whose eventfd was silenced already.
+            while let Err(error) = self.context.getevents(0, Some(Duration::ZERO), &mut self.events) {
+                if error.raw_os_error() != Some(libc::EINTR) {
+                    return Err(error);
+                }
+            }
+            return self.sort_fetched(done);
+        }
+        let mut sorted = Ok(());
+        let (slots, wait) = (&mut self.slots, &mut self.wait);
+        if let Some(ring) = self.context.ring() {
+            ring.consume(|event| {
+                if let Err(stray) = sort(event, slots, wait, done) {
+                    sorted = Err(stray);
+                }
+            });
+        }
+        sorted
+    }
+
+    /// Sorts what `io_getevents` left in `self.events`.
+    fn sort_fetched(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
+        let mut sorted = Ok(());
+        for event in self.events.drain(..) {
+            if let Err(stray) = sort(&event, &mut self.slots, &mut self.wait, done) {
+                sorted = Err(stray);
+            }
+        }
+        sorted
+    }
+
+    /// Sleeps until `done` holds `target` completions, `timeout` passed or the waker was used, which takes its wake-up.
+    fn wait(&mut self, target: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        // A deadline past the end of time is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if !self.waker.announce() {
+            return Ok(());
+        }
+        let waited = self.wait_announced(target, deadline, done);
+        self.waker.retract();
+        waited
+    }
+
+    fn wait_announced(
+        &mut self,
+        target: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        loop {
+            // In this order: `prepare` may forget a ring of the bell, but then its wake-up shows right after.
+            self.wait.prepare(&self.context, &self.waker);
+            if self.waker.is_woken() {
+                return Ok(());
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(());
+            }
+            self.wait.sleep(&self.context, &self.waker, left, &mut self.events)?;
+            self.sort_fetched(done)?;
+            self.collect(done)?;
+            if done.len() >= target {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sleeps until at least one event came, and throws completions away.
+    fn discard_some(&mut self, discarded: &mut Vec<Completion>) -> io::Result<()> {
+        discarded.clear();
+        match self.context.getevents(1, None, &mut self.events) {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => Ok(()),
+            fetched => fetched.and_then(|()| self.sort_fetched(discarded)),
+        }
+    }
+}
+
+impl IoQueue for LibaioQueue {
+    fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.slots.in_flight()
+    }
+
+    unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
+        let staged = self.slots.stage(blocks, self.wait.resfd());
+        // SAFETY: the caller vouches for `blocks`, of which the staged ones are the first.
+        let accepted = unsafe { self.submit_staged(staged) };
+        self.slots.settle(*accepted.as_ref().unwrap_or(&0));
+        accepted
+    }
+
+    fn reap(&mut self, min: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        let in_flight = self.slots.in_flight();
+        let target = if in_flight == 0 { usize::MAX } else { done.len() + min.min(in_flight) };
+        self.slots.report_failed(done);
+        self.collect(done)?;
+        if self.waker.take() || timeout == Some(Duration::ZERO) || done.len() >= target {
+            return Ok(());
+        }
+        self.wait(target, timeout, done)
+    }
+
+    fn drain(&mut self) -> usize {
+        // A forked child shares the mapped ring but not the context: the blocks and their memory are the parent's,
+        // and so are the events, which reaping here would steal.
+        if process::id() != self.process {
+            self.slots.clear();
+            return 0;
+        }
+        let mut discarded = Vec::new();
+        self.slots.report_failed(&mut discarded);
+        while self.slots.in_kernel() > 0 {
+            if let Err(error) = self.discard_some(&mut discarded) {
+                tracing::warn!(%error, "reaping the last blocks of a libaio queue failed; destroying its context");
+                // Waits for all of them as well.
+                match self.context.destroy() {
+                    Ok(()) => self.slots.clear(),
+                    Err(_) => break,
+                }
+            }
+        }
+        self.slots.in_kernel()
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.waker.clone()
+    }
+}
+
+impl Drop for LibaioQueue {
+    fn drop(&mut self) {
+        let lost = self.drain();
+        if lost > 0 {
+            tracing::error!(lost, "a libaio queue was dropped with blocks that the kernel may still work on");
+        }
+    }
+}
+
+impl fmt::Debug for LibaioQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LibaioQueue")
+            .field("capacity", &self.capacity())
+            .field("in_flight", &self.in_flight())
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Routes one event: the bell's to `wait`, a block's to `done`.
+fn sort(event: &io_event, slots: &mut Slots, wait: &mut Wait, done: &mut Vec<Completion>) -> io::Result<()> {
+    if event.data == BELL {
+        wait.rang();
+        return Ok(());
+    }
+    if slots.complete(event, done) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the completion ring names request {}, which is not in flight", event.data)))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,68 @@
+//! Why there is no context: `io_setup`'s error as a sentence for a user.
+
+use std::fs;
+use std::io;
+
+use aio_core::Unavailable;
+
+use crate::NAME;
+
+/// The sentence for a failed `io_setup(requests)`.
+pub(crate) fn of_setup(requests: u32, error: &io::Error) -> Unavailable {
+    let reason = match error.raw_os_error() {
+        Some(libc::EAGAIN) => no_slots(requests),
+        Some(libc::ENOSYS) => {
+            "the kernel has no native AIO (built without CONFIG_AIO, or hidden by a seccomp filter): io_setup failed \
+             with ENOSYS"
+                .to_owned()
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            format!("io_setup was refused, as by the seccomp filter of a container: {error}")
+        }
+        _ => format!("io_setup for {requests} requests failed: {error}"),
+    };
+    Unavailable::new(NAME, reason, Some(error))
+}
+
+/// EAGAIN: the system-wide limit. The figures are read after the fact, so they may have moved since.
+fn no_slots(requests: u32) -> String {
+    let (Some(used), Some(most)) = (setting("aio-nr"), setting("aio-max-nr")) else {
+        return format!(
+            "io_setup for {requests} requests failed with EAGAIN: the system's requests (fs.aio-max-nr) are used up; \
+             raise the limit with `sysctl -w fs.aio-max-nr=1048576` or lower the queue depth"
+        );
+    };
+    let enough = (used + u64::from(requests)).max(2 * most).next_power_of_two();
+    format!(
+        "io_setup for {requests} requests failed with EAGAIN: fs.aio-nr is {used} of fs.aio-max-nr {most}; raise the \
+         limit with `sysctl -w fs.aio-max-nr={enough}`, lower the queue depth or the number of workers, or stop other \
+         users of AIO"
+    )
+}
+
+/// A number in `/proc/sys/fs`.
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    fs::read_to_string(format!("/proc/sys/fs/{name}")).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_names_the_call_and_keeps_the_errno() {
+        for errno in [libc::EAGAIN, libc::ENOSYS, libc::EPERM, libc::ENOMEM] {
+            let refusal = of_setup(33, &io::Error::from_raw_os_error(errno));
+            assert!(refusal.reason.contains("io_setup"), "{refusal}");
+            assert_eq!((refusal.backend, refusal.errno), ("libaio", Some(errno)));
+        }
+    }
+
+    #[test]
+    fn used_up_slots_name_the_limit_and_the_remedy() {
+        let reason = no_slots(33);
+        for part in ["33", "fs.aio-nr", "fs.aio-max-nr", "sysctl -w fs.aio-max-nr="] {
+            assert!(reason.contains(part), "{reason} lacks {part}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The threads, and the mutex that blocks and completions pass through.
+//!
+//! Which side may sleep when, in one place:
+//!
+//! - If blocks are pending, some thread is on its way (`waking`), or none can be made to come: all are busy, and a busy
+//!   thread looks for pending blocks before it sleeps. `State::summon` keeps this true whenever blocks arrive or are
+//!   left behind.
+//! - The reaper announces how many completions it `wanted`; whoever puts completions back notifies it at that number.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use aio_core::{Completion, IoBlock, QueueConfig, Wake};
+
+use crate::merge;
+use crate::signals::with_signals_blocked;
+
+/// Most threads of one queue.
+///
+/// Enough to keep one NVMe drive busy with large blocks; a process has a pool per worker of the engine, so a machine
+/// that needs more parallelism has it from there.
+pub const MAX_THREADS: usize = 16;
+
+/// A pool thread calls `preadv`, and logs at worst.
+const STACK_SIZE: usize = 256 << 10;
+
+/// The state that a queue shares with its threads and wakers.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    state: Mutex<State>,
+    /// For pool threads: there are blocks, or it is over.
+    work: Condvar,
+    /// For the reaper: there are as many completions as it wanted, or it was woken.
+    news: Condvar,
+    /// Whether blocks may share a system call.
+    merging: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Accepted, and not yet taken by a thread.
+    pending: VecDeque<IoBlock>,
+    /// Transferred, and not yet reaped.
+    done: Vec<Completion>,
+    /// The number of completions that the reaper sleeps for; `usize::MAX` when it does not.
+    wanted: usize,
+    /// The waker was used since the last reap returned.
+    woken: bool,
+    /// The queue is being dropped.
+    closing: bool,
+    /// Threads that run or are being started.
+    threads: usize,
+    /// Most of them.
+    limit: usize,
+    /// Threads that sleep.
+    idle: usize,
+    /// A thread was notified or is being started, and has not looked for blocks yet.
+    waking: bool,
+    handles: Vec<JoinHandle<()>>,
+    stack_size: usize,
+}
+
+/// What `State::summon` decided, to be done without the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Summons {
+    Nobody,
+    Sleeper,
+    NewThread,
+}
+
+impl Pool {
+    /// A pool for a queue with this config. Starts no thread.
+    pub(crate) fn new(config: &QueueConfig) -> Arc<Self> {
+        Self::with_limits(config, MAX_THREADS.min(config.depth), STACK_SIZE)
+    }
+
+    fn with_limits(config: &QueueConfig, limit: usize, stack_size: usize) -> Arc<Self> {
+        let state = State {
+            pending: VecDeque::new(),
+            done: Vec::new(),
+            wanted: usize::MAX,
+            woken: false,
+            closing: false,
+            threads: 0,
+            limit,
+            idle: 0,
+            waking: false,
+            handles: Vec::new(),
+            stack_size,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            news: Condvar::new(),
+            merging: !config.single_submit,
+        })
+    }
+
+    /// How many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.lock().threads
+    }
+
+    /// Hands blocks to the threads.
+    ///
+    /// # Safety
+    ///
+    /// The memory of the blocks is valid and theirs until their completions came back from [`wait`](Self::wait), or
+    /// [`discard`](Self::discard) and a `wait` for all the others returned.
+    pub(crate) unsafe fn push(self: &Arc<Self>, blocks: &[IoBlock]) {
+        let mut state = self.lock();
+        state.pending.extend(blocks);
+        let summons = state.summon();
+        drop(state);
+        self.carry_out(summons);
+    }
+
+    /// Waits for `min` completions, the deadline (`None`: none) or, where `heed_waker`, the waker, whichever is first;
+    /// then moves the completions there are to `done`.
+    pub(crate) fn wait(&self, min: usize, deadline: Option<Instant>, heed_waker: bool, done: &mut Vec<Completion>) {
+        let mut state = self.lock();
+        let over = |state: &State| {
+            state.done.len() >= min
+                || (heed_waker && state.woken)
+                || deadline.is_some_and(|deadline| deadline <= Instant::now())
+        };
+        // At least one run, so that a reaper that only polls gets on, too.
+        while state.threads == 0 && !state.pending.is_empty() {
+            state = self.transfer_here(state);
+            if over(&state) {
+                break;
+            }
+        }
+        while !over(&state) {
+            state.wanted = min;
+            state = match deadline {
+                None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.wanted = usize::MAX;
+        }
+        state.woken &= !heed_waker;
+        done.append(&mut state.done);
+    }
+
+    /// Forgets the blocks that no thread has taken, and returns how many.
+    pub(crate) fn discard(&self) -> usize {
+        let mut state = self.lock();
+        let discarded = state.pending.len();
+        state.pending.clear();
+        discarded
+    }
+
+    /// Ends the threads and waits for them. They finish what is pending first.
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_all();
+        // A thread that started another one put its handle here before it ended itself, so none is missed.
+        loop {
+            let Some(handle) = self.lock().handles.pop() else { break };
+            // An error is a panic, and `work` lets none out.
+            let _ = handle.join();
+        }
+    }
+
+    /// The life of a pool thread.
+    fn work(self: &Arc<Self>) {
+        let mut run = Vec::with_capacity(merge::MAX_RUN);
+        let mut done = Vec::with_capacity(merge::MAX_RUN);
+        let mut state = self.lock();
+        state.waking = false;
+        loop {
+            state.take(self.merging, &mut run);
+            if !run.is_empty() {
+                let summons = state.summon();
+                drop(state);
+                self.carry_out(summons);
+                transfer(&run, &mut done);
+                run.clear();
+                state = self.lock();
+                state.done.append(&mut done);
+                if state.done.len() >= state.wanted {
+                    self.news.notify_one();
+                }
+            } else if state.closing {
+                break;
+            } else {
+                state.idle += 1;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+                state.waking = false;
+            }
+        }
+    }
+
+    /// Transfers one run on the reaper's own thread, when there is no other.
+    fn transfer_here<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let (mut run, mut done) = (Vec::new(), Vec::new());
+        state.take(self.merging, &mut run);
+        drop(state);
+        transfer(&run, &mut done);
+        let mut state = self.lock();
+        state.done.append(&mut done);
+        state
+    }
+
+    fn carry_out(self: &Arc<Self>, summons: Summons) {
+        match summons {
+            Summons::Nobody => {}
+            Summons::Sleeper => self.work.notify_one(),
+            Summons::NewThread => self.start(),
+        }
+    }
+
+    /// Starts a thread that is counted already, or takes it off the count again.
+    fn start(self: &Arc<Self>) {
+        let stack_size = self.lock().stack_size;
+        let pool = Arc::clone(self);
+        let builder = thread::Builder::new().name("aio-pthread".into()).stack_size(stack_size);
+        let started = with_signals_blocked(|| builder.spawn(move || pool.work()));
+        let mut state = self.lock();
+        match started {
+            Ok(handle) => state.handles.push(handle),
+            Err(error) => {
+                state.threads -= 1;
+                state.waking = false;
+                // Make do with those there are; if there is none, the next `push` tries again.
+                state.limit = state.threads.max(1);
+                // One that became idle since then was not woken for what arrived since then.
+                let summons = if state.idle > 0 { state.summon() } else { Summons::Nobody };
+                let threads = state.threads;
+                drop(state);
+                tracing::warn!(%error, threads, "cannot start another I/O thread");
+                self.carry_out(summons);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs with the lock held, and each change of the state is complete in itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Pool {
+    fn wake(&self) {
+        self.lock().woken = true;
+        self.news.notify_one();
+    }
+}
+
+impl State {
+    /// Moves what belongs in one system call to `run`, which is empty.
+    fn take(&mut self, merging: bool, run: &mut Vec<IoBlock>) {
+        let length = if merging { merge::run_length(&self.pending) } else { self.pending.len().min(1) };
+        run.extend(self.pending.drain(..length));
+    }
+
+    /// Decides who comes to take pending blocks, and counts on it.
+    fn summon(&mut self) -> Summons {
+        if self.waking || self.pending.is_empty() {
+            Summons::Nobody
+        } else if self.idle > 0 {
+            self.waking = true;
+            Summons::Sleeper
+        } else if self.threads < self.limit {
+            self.waking = true;
+            self.threads += 1;
+            Summons::NewThread
+        } else {
+            Summons::Nobody
+        }
+    }
+}
+
+/// Transfers a run and appends a completion for each of its blocks, whatever happens.
+fn transfer(run: &[IoBlock], done: &mut Vec<Completion>) {
+    // SAFETY: the blocks came through `Pool::push`, whose caller vouches for their memory until their completions were
+    // handed out, and that happens after this.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| unsafe { merge::transfer(run, done) }));
+    if outcome.is_err() {
+        // Completions are appended in order.
+        let lost = run.iter().skip(done.len());
+        let lost: Vec<_> = lost.map(|block| Completion::from_kernel(block.token, -i64::from(libc::EIO))).collect();
+        done.extend(lost);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! The queue: which blocks are in flight, and how to wait for them.
+//!
+//! A block is in flight from the moment its request was pushed, not from the moment the kernel took it: a request that
+//! was pushed before a failed system call is still queued and goes with the next one, so its memory is not free.
+//!
+//! Two bounds make overflow impossible. The submission queue has room for every block in flight and the request that
+//! watches the bell, and the completion queue is at least as large; `submit` accepts no block beyond that.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Wake};
+use io_uring::{opcode, types};
+
+use crate::register::Tables;
+use crate::request::request;
+use crate::ring::{Enter, Ring};
+use crate::setup::Rung;
+use crate::waker::Bell;
+
+/// The token of the request that watches the bell; blocks never have it.
+const BELL: u64 = u64::MAX;
+/// Places in the ring that are not for blocks: one for that request.
+const RESERVED: usize = 1;
+/// The most that a ring holds, `IORING_MAX_ENTRIES`.
+const MAX_ENTRIES: usize = 32768;
+/// How long the kernel may refuse a submission while it has nothing of ours to finish first.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to leave it alone in between.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// An [`IoQueue`] on a ring of its own.
+pub(crate) struct UringQueue {
+    /// Before `tables`: fields are dropped in this order, and regions must outlive the ring that knows their memory.
+    pub(crate) ring: Ring,
+    pub(crate) tables: Tables,
+    bell: Arc<Bell>,
+    capacity: usize,
+    single_submit: bool,
+    /// Blocks accepted and not reported.
+    in_flight: usize,
+    /// Requests pushed so far, of blocks and of the bell.
+    pushed: u64,
+    /// The value of `pushed` at which the request that watches the bell was pushed, until it completes.
+    bell_watched: Option<u64>,
+    /// Since when the kernel has taken no request and finished none.
+    refused: Option<Instant>,
+    /// The process that opened it; a fork's copy shares the ring but has nothing in flight.
+    owner: u32,
+    /// `drain` gave requests up that are still in the submission queue: they must never be submitted.
+    closed: bool,
+}
+
+impl UringQueue {
+    pub(crate) fn open(ladder: &[Rung], config: &QueueConfig) -> io::Result<Self> {
+        let depth = config.depth.clamp(1, MAX_ENTRIES);
+        let entries = (depth + RESERVED).next_power_of_two().min(MAX_ENTRIES);
+        let bell = Arc::new(Bell::new()?);
+        let ring = Ring::open(ladder, entries as u32)?;
+        let tables = Tables::reserve(&ring.submitter(), config);
+        Ok(Self {
+            capacity: depth.min(ring.entries() - RESERVED),
+            ring,
+            tables,
+            bell,
+            single_submit: config.single_submit,
+            in_flight: 0,
+            pushed: 0,
+            bell_watched: None,
+            refused: None,
+            owner: std::process::id(),
+            closed: false,
+        })
+    }
+
+    /// The body of `reap`, without the return to Running that every way out of it needs.
+    fn reap_or_be_woken(
+        &mut self,
+        min: usize,
+        timeout: Option<Duration>,
+        done: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        if self.closed {
+            return Err(io::Error::from_raw_os_error(libc::ESHUTDOWN));
+        }
+        let idle = self.in_flight == 0;
+        let start = done.len();
+        let goal = start + min.min(self.in_flight);
+        let mut may_wait = timeout != Some(Duration::ZERO) && (idle || min > 0);
+        let deadline = timeout.filter(|_| may_wait).and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut entered = false;
+        loop {
+            self.collect(done)?;
+            let mut wait = may_wait && (idle || done.len() < goal);
+            let limit = deadline.filter(|_| wait).map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            wait = wait && limit != Some(Duration::ZERO) && self.bell.announce_wait();
+            if wait {
+                self.watch_bell()?;
+            }
+            let nothing_to_gain = entered || done.len() > start || !self.ring.completions_deferred();
+            if !wait && nothing_to_gain && self.ring.queued() == 0 {
+                return Ok(());
+            }
+            // One completion at a time, although `min` may be more: the bell is only one, and has to end the wait.
+            let then = if wait { Enter::Wait { limit, idle } } else { Enter::Flush };
+            match self.enter(then) {
+                Ok(()) => entered = true,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::ETIME) => may_wait = false,
+                    Some(libc::EAGAIN | libc::EBUSY) => {
+                        self.hold_back(error, wait, limit)?;
+                        if !wait {
+                            return self.collect(done);
+                        }
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Submits all that is queued, and what else [`Ring::enter`] does. EAGAIN if the kernel took nothing.
+    fn enter(&mut self, then: Enter) -> io::Result<()> {
+        let queued = self.ring.queued();
+        match self.ring.enter(queued, then)? {
+            0 if queued > 0 => return Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            0 => {}
+            _ => self.refused = None,
+        }
+        Ok(())
+    }
+
+    /// Moves what has completed to `done`, without a system call.
+    fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for completion in self.ring.completions() {
+            let (token, result) = (completion.user_data(), completion.result());
+            if token == BELL {
+                self.bell_watched = None;
+                self.bell.silence();
+                if result < 0 {
+                    outcome = Err(io::Error::from_raw_os_error(-result));
+                }
+            } else {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.refused = None;
+                done.push(Completion::from_kernel(token, result.into()));
+            }
+        }
+        outcome
+    }
+
+    /// Queues the request that completes when the bell rings, unless there is one. It stays in the ring from one reap
+    /// to the next. A poll rather than a read: it names no memory, so nothing has to outlive the ring for it.
+    fn watch_bell(&mut self) -> io::Result<()> {
+        if self.bell_watched.is_some() {
+            return Ok(());
+        }
+        let watch = opcode::PollAdd::new(types::Fd(self.bell.as_raw_fd()), libc::POLLIN as u32).build();
+        // SAFETY: the request points to no memory.
+        if !unsafe { self.ring.push(&watch.user_data(BELL)) } {
+            return Err(io::Error::other("the submission queue is full beyond the capacity of the queue"));
+        }
+        self.bell_watched = Some(self.pushed);
+        self.pushed += 1;
+        Ok(())
+    }
+
+    /// The kernel takes no request now. Lets it finish what it has, for a moment if `wait`, or fails with `cause` if it
+    /// has had nothing to finish for too long.
+    fn hold_back(&mut self, cause: io::Error, wait: bool, limit: Option<Duration>) -> io::Result<()> {
+        let since = *self.refused.get_or_insert_with(Instant::now);
+        if self.in_flight == self.unsent() && since.elapsed() >= PATIENCE {
+            return Err(cause);
+        }
+        let pause = limit.map_or(PAUSE, |limit| limit.min(PAUSE));
+        let then = if wait { Enter::Wait { limit: Some(pause), idle: false } } else { Enter::Flush };
+        match self.ring.enter(0, then).map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) | Err((Some(libc::EINTR | libc::ETIME), _)) => Ok(()),
+            Err((Some(libc::EAGAIN | libc::EBUSY), _)) => {
+                if wait {
+                    thread::sleep(pause);
+                }
+                Ok(())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Rings without waking, as a waker does that was held up until nobody waits for it any more.
+    #[cfg(test)]
+    pub(crate) fn ring_bell(&self) {
+        self.bell.ring();
+    }
+
+    /// Blocks whose request the kernel has not taken.
+    fn unsent(&mut self) -> usize {
+        let queued = self.ring.queued();
+        let first_queued = self.pushed - queued as u64;
+        let watch_is_queued = self.bell_watched.is_some_and(|at| at >= first_queued);
+        queued - usize::from(watch_is_queued)
+    }
+}
+
+impl IoQueue for UringQueue {
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
+        if self.closed {
+            return Err(io::Error::from_raw_os_error(libc::ESHUTDOWN));
+        }
+        let mut accepted = 0;
+        for block in blocks.iter().take(self.capacity - self.in_flight) {
+            let region = block.region.and_then(|id| self.tables.region(id));
+            let file = block.file.and_then(|id| self.tables.file(id));
+            // SAFETY: the caller keeps the block's memory valid until its completion is reaped, or `drain` has returned
+            // 0, which it does only when no request of a block can reach the kernel any more.
+            if !unsafe { self.ring.push(&request(block, region, file)) } {
+                break;
+            }
+            self.pushed += 1;
+            self.in_flight += 1;
+            accepted += 1;
+            if self.single_submit {
+                // Accepted all the same if this fails: the next reap submits it, and reports the failure if it lasts.
+                let _ = self.enter(Enter::Submit);
+            }
+        }
+        Ok(accepted)
+    }
+
+    fn reap(&mut self, min: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        let outcome = self.reap_or_be_woken(min, timeout, done);
+        self.bell.settle();
+        outcome
+    }
+
+    fn drain(&mut self) -> usize {
+        let mut thrown_away = Vec::new();
+        while self.in_flight > 0 && !self.closed {
+            thrown_away.clear();
+            if let Err(error) = self.reap(1, None, &mut thrown_away) {
+                tracing::error!(%error, unsent = self.unsent(), "io_uring: draining a broken queue");
+                // Nothing submits from now on, so these never reach the kernel.
+                self.in_flight -= self.unsent();
+                self.closed = true;
+            }
+        }
+        while self.in_flight > 0 {
+            thrown_away.clear();
+            // An error here is one of the bell, which nobody listens to any more.
+            let _ = self.collect(&mut thrown_away);
+            if self.in_flight == 0 {
+                break;
+            }
+            match self.ring.enter(0, Enter::Wait { limit: None, idle: false }) {
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EAGAIN | libc::EBUSY) => thread::sleep(PAUSE),
+                    _ => break,
+                },
+            }
+        }
+        self.in_flight
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.bell) as Arc<dyn Wake>
+    }
+
+    fn add_region(&mut self, region: &Region) -> io::Result<()> {
+        self.tables.add_region(&self.ring.submitter(), region)
+    }
+
+    fn add_file(&mut self, id: FileId, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.tables.add_file(&self.ring.submitter(), id, fd)
+    }
+
+    fn remove_file(&mut self, id: FileId) -> io::Result<()> {
+        self.tables.remove_file(&self.ring.submitter(), id)
+    }
+}
+
+impl Drop for UringQueue {
+    /// Closing a ring does not wait for direct I/O in flight, so this does.
+    fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            return;
+        }
+        let stuck = self.drain();
+        if stuck == 0 {
+            self.tables.unregister(&self.ring.submitter());
+        } else {
+            tracing::error!(blocks = stuck, "io_uring: blocks can never be reaped; their memory is leaked");
+            std::mem::forget(std::mem::take(&mut self.tables));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What ends a reap.
+
+use std::io::{PipeReader, PipeWriter};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A read that stays in flight until the test writes to the pipe.
+fn pipe_read(token: u64, pipe: &PipeReader, memory: &Memory) -> IoBlock {
+    let (fd, ptr) = (pipe.as_raw_fd(), memory.ptr.wrapping_add(token as usize));
+    IoBlock { token, direction: Direction::Read, fd, file: None, region: None, ptr, len: 1, offset: 0 }
+}
+
+fn pipes(count: usize) -> Vec<(PipeReader, PipeWriter)> {
+    (0..count).map(|_| io::pipe().unwrap()).collect()
+}
+
+#[test]
+fn min_is_waited_for_and_more_is_not() {
+    for backend in rungs() {
+        let mut pipes = pipes(4);
+        let memory = Memory::new(PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(4));
+        let blocks: Vec<_> = (0..4).map(|i| pipe_read(i, &pipes[i as usize].0, &memory)).collect();
+        submit(&mut queue, &blocks);
+        let mut done = Vec::new();
+        queue.reap(0, None, &mut done).unwrap();
+        queue.reap(4, Some(Duration::ZERO), &mut done).unwrap();
+        assert_eq!((done.len(), queue.in_flight()), (0, 4));
+        for ready in [2, 0, 3] {
+            pipes[ready].1.write_all(b"x").unwrap();
+        }
+        queue.reap(3, None, &mut done).unwrap();
+        assert_eq!((done.len(), queue.in_flight()), (3, 1));
+        // Appends, and clamps `min` to what is in flight.
+        pipes[1].1.write_all(b"x").unwrap();
+        queue.reap(99, None, &mut done).unwrap();
+        assert_eq!((done.len(), queue.in_flight()), (4, 0));
+        assert_eq!(memory.bytes()[..4], *b"xxxx");
+    }
+}
+
+#[test]
+fn min_is_met_by_completions_that_come_one_by_one() {
+    for backend in rungs() {
+        let pipes = pipes(3);
+        let memory = Memory::new(PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(3));
+        let blocks: Vec<_> = (0..3).map(|i| pipe_read(i, &pipes[i as usize].0, &memory)).collect();
+        submit(&mut queue, &blocks);
+        assert_eq!(queue.in_flight(), 3);
+        let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+        let writer = std::thread::spawn(move || {
+            for writer in &mut writers {
+                writer.write_all(b"x").unwrap();
+                std::thread::yield_now();
+            }
+        });
+        let mut done = Vec::new();
+        queue.reap(3, None, &mut done).unwrap();
+        assert_eq!(done.len(), 3);
+        writer.join().unwrap();
+        drop(readers);
+    }
+}
+
+#[test]
+fn a_timeout_ends_the_wait_and_not_before_its_time() {
+    for backend in rungs() {
+        for ext_arg in [true, false] {
+            let mut pipes = pipes(1);
+            let memory = Memory::new(PAGE);
+            let mut queue = open(&backend, &QueueConfig::new(4));
+            queue.ring.ext_arg &= ext_arg;
+            let mut done = Vec::new();
+            let timeout = Duration::from_millis(5);
+            for in_flight in [0, 1] {
+                // The first of these waits submits as well, the second only waits.
+                for _ in 0..2 {
+                    assert_eq!(queue.in_flight(), in_flight);
+                    let start = Instant::now();
+                    queue.reap(1, Some(timeout), &mut done).unwrap();
+                    assert!(start.elapsed() >= timeout && done.is_empty());
+                }
+                if in_flight == 0 {
+                    submit(&mut queue, &[pipe_read(0, &pipes[0].0, &memory)]);
+                }
+            }
+            pipes[0].1.write_all(b"x").unwrap();
+            queue.reap(1, Some(NEVER), &mut done).unwrap();
+            assert_eq!(done.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_wait_without_ext_arg_sees_completions_and_wakes() {
+    for backend in rungs() {
+        let file = direct_file(64 * PAGE);
+        let memory = Memory::new(64 * PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(64));
+        queue.ring.ext_arg = false;
+        submit(&mut queue, &reads(&file, &memory, 64, PAGE));
+        assert!(reap_all(&mut queue).into_iter().all(|(_, result)| result == Ok(PAGE)));
+        assert!(memory.bytes() == pattern(0, 64 * PAGE));
+        let waker = queue.waker();
+        let thread = std::thread::spawn(move || waker.wake());
+        let start = Instant::now();
+        queue.reap(0, Some(NEVER), &mut Vec::new()).unwrap();
+        assert!(start.elapsed() < NEVER);
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_timeout_of_zero_never_waits() {
+    for backend in rungs() {
+        let pipes = pipes(1);
+        let memory = Memory::new(PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(4));
+        let mut done = Vec::new();
+        queue.reap(0, Some(Duration::ZERO), &mut done).unwrap();
+        queue.reap(1, Some(Duration::ZERO), &mut done).unwrap();
+        submit(&mut queue, &[pipe_read(0, &pipes[0].0, &memory)]);
+        queue.reap(1, Some(Duration::ZERO), &mut done).unwrap();
+        assert!(done.is_empty() && queue.in_flight() == 1);
+        assert_eq!(queue.ring.queued(), 0, "what was put off is submitted all the same");
+        drop(pipes);
+    }
+}
+
+#[test]
+fn completions_that_are_there_cost_no_system_call() {
+    for backend in rungs() {
+        let file = direct_file(4 * PAGE);
+        let memory = Memory::new(4 * PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(4));
+        // Buffered reads of cached pages complete while they are submitted.
+        let mut cached = tempfile::tempfile().unwrap();
+        cached.write_all(&pattern(0, 4 * PAGE)).unwrap();
+        submit(&mut queue, &reads(&cached, &memory, 4, PAGE));
+        while queue.ring.completions().len() < 4 {
+            let queued = queue.ring.queued();
+            queue.ring.enter(queued, crate::ring::Enter::Wait { limit: None, idle: false }).unwrap();
+        }
+        *queue.ring.fault.borrow_mut() = Some(Box::new(|_| panic!("a system call for nothing")));
+        let mut done = Vec::new();
+        queue.reap(4, None, &mut done).unwrap();
+        assert_eq!(done.len(), 4);
+        queue.reap(0, Some(Duration::ZERO), &mut done).unwrap();
+        drop(file);
+    }
+}
+
+#[test]
+fn signals_do_not_end_a_wait() {
+    extern "C" fn ignore(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = ignore;
+    // SAFETY: the handler does nothing; SIGUSR2 is not used by anybody else in this process.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut());
+    }
+    for backend in rungs() {
+        let pipes = pipes(1);
+        let memory = Memory::new(PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(1));
+        submit(&mut queue, &[pipe_read(0, &pipes[0].0, &memory)]);
+        // SAFETY: names the calling thread, which outlives the other one.
+        let this = unsafe { libc::pthread_self() };
+        let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+        let sender = std::thread::spawn(move || {
+            for _ in 0..200 {
+                // SAFETY: the thread joins this one before it ends.
+                unsafe { libc::pthread_kill(this, libc::SIGUSR2) };
+                std::thread::yield_now();
+            }
+            writers[0].write_all(b"x").unwrap();
+        });
+        let mut done = Vec::new();
+        queue.reap(1, Some(NEVER), &mut done).unwrap();
+        assert_eq!(done.len(), 1);
+        sender.join().unwrap();
+        drop(readers);
+    }
+}

@@ -1,0 +1,102 @@
+//! Which backends there are, and picking one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use aio_core::{Capabilities, Error, IoBackend, Result, Unavailable};
+
+/// The environment variable that overrides [`Backend::Auto`].
+pub const BACKEND_VARIABLE: &str = "AIO_BACKEND";
+
+/// A way to do I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Backend {
+    /// The first of the others that works here.
+    #[default]
+    Auto,
+    /// io_uring: the fastest, with registered memory and files.
+    Uring,
+    /// Linux native AIO: where io_uring is forbidden, as in many containers.
+    Libaio,
+    /// `pread(2)` and `pwrite(2)` on threads: works everywhere.
+    Pthread,
+}
+
+impl Backend {
+    /// Those that were compiled in, in the order in which [`Backend::Auto`] tries them.
+    pub const COMPILED: &[Self] = &[
+        #[cfg(feature = "uring")]
+        Self::Uring,
+        #[cfg(feature = "libaio")]
+        Self::Libaio,
+        #[cfg(feature = "pthread")]
+        Self::Pthread,
+    ];
+
+    /// The name, as `AIO_BACKEND` and errors have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Libaio => "libaio",
+            Self::Pthread => "pthread",
+        }
+    }
+
+    /// The implementation; `None` if it was not compiled in, and for `Auto`, which is not one.
+    pub fn implementation(self) -> Option<Arc<dyn IoBackend>> {
+        match self {
+            #[cfg(feature = "uring")]
+            Self::Uring => Some(Arc::new(aio_uring::UringBackend::default())),
+            #[cfg(feature = "libaio")]
+            Self::Libaio => Some(Arc::new(aio_libaio::LibaioBackend::default())),
+            #[cfg(feature = "pthread")]
+            Self::Pthread => Some(Arc::new(aio_pthread::PthreadBackend::default())),
+            _ => None,
+        }
+    }
+
+    /// Tries it with a real operation. For `Auto`: what [`Backend::COMPILED`] first offers.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be used here, in a sentence.
+    pub fn probe(self) -> Result<Capabilities, Unavailable> {
+        if self == Self::Auto {
+            let mut last = Err(self.not_compiled());
+            for backend in Self::COMPILED {
+                last = backend.probe();
+                if last.is_ok() {
+                    break;
+                }
+            }
+            return last;
+        }
+        self.implementation().ok_or_else(|| self.not_compiled())?.probe()
+    }
+
+    pub(crate) fn not_compiled(self) -> Unavailable {
+        let name = self.name();
+        Unavailable::new(name, format!("it was not compiled in: enable the feature `{name}` of tensor-aio"), None)
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Self::Auto, Self::Uring, Self::Libaio, Self::Pthread];
+        all.into_iter().find(|backend| backend.name() == name.trim().to_ascii_lowercase()).ok_or_else(|| Error::Config {
+            key: "backend".to_owned(),
+            value: format!("{name:?}"),
+            accepted: "it is one of auto, uring, libaio, pthread".to_owned(),
+        })
+    }
+}
