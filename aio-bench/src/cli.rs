@@ -60,7 +60,7 @@ pub(crate) struct SwapArgs {
     pub(crate) tensors: Option<u64>,
 
     /// Size of each tensor of a uniform set.
-    #[arg(long, value_name = "SIZE", requires = "tensors", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", requires = "tensors", value_parser = size::parse_positive)]
     pub(crate) tensor_size: Option<u64>,
 
     /// Folder on the device to use; it must exist.
@@ -71,7 +71,8 @@ pub(crate) struct SwapArgs {
     #[arg(long, value_enum, default_value_t = Layout::Files)]
     pub(crate) layout: Layout,
 
-    /// Use this backend only, and fail if it is not available: uring, libaio, pthread, or auto for the best one.
+    /// Use this backend only, and fail if it is not available: uring, libaio, pthread, or auto for the best one (or
+    /// the one that AIO_BACKEND names).
     ///
     /// [default: every backend that is available, in turn]
     #[arg(long, value_name = "BACKEND")]

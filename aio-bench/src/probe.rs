@@ -2,7 +2,6 @@
 
 mod report;
 
-use std::io;
 use std::path::Path;
 use std::thread;
 
@@ -18,11 +17,16 @@ use report::{BackendReport, DirReport, DirectIo, HugePages, Report};
 /// Looks, and prints what was found. Finding that something does not work is no failure.
 pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     disk::require_folder(&args.dir)?;
-    let backends: Vec<_> = Backend::COMPILED.iter().map(|&backend| BackendReport::of(backend)).collect();
+    let engine = match AioHandle::builder().build() {
+        Ok(engine) => Some(engine),
+        // Each backend's own probe says why.
+        Err(aio::Error::Unavailable(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
     let report = Report {
-        best: backends.iter().find(|backend| backend.available).map(|backend| backend.backend.clone()),
-        backends,
-        dir: look_at(&args.dir),
+        backends: Backend::COMPILED.iter().map(|&backend| BackendReport::of(backend)).collect(),
+        auto: engine.as_ref().map(|engine| engine.backend_name()),
+        dir: look_at(&args.dir, engine.as_ref()),
         memlock: limits::memlock(),
         aio_slots: limits::aio_slots(),
         io_uring_disabled: limits::io_uring_disabled(),
@@ -34,25 +38,23 @@ pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     if args.json { output::json(&report) } else { output::line(&report.to_string()) }
 }
 
-fn look_at(dir: &Path) -> DirReport {
-    let (direct_io, reason) = match direct_io(dir) {
+fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
+    let found = engine.map_or_else(|| Err("no backend works here".to_owned()), |engine| direct_io(dir, engine));
+    let (direct_io, reason) = match found {
         Ok(Alignment { offset: 0, .. }) => (None, Some("this file system has no direct I/O".to_owned())),
-        Ok(alignment) => {
-            (Some(DirectIo { offset_alignment: alignment.offset, memory_alignment: alignment.memory }), None)
+        Ok(Alignment { offset, memory, .. }) => {
+            (Some(DirectIo { offset_alignment: offset, memory_alignment: memory }), None)
         }
-        Err(failure) => (None, Some(failure.to_string())),
+        Err(reason) => (None, Some(reason)),
     };
     let file_system = disk::file_system(dir).ok();
     DirReport { path: dir.to_owned(), file_system, free_bytes: disk::free_bytes(dir).ok(), direct_io, reason }
 }
 
-/// Asks a new file of the engine's own, which is gone again afterwards: only an open file can tell.
-fn direct_io(dir: &Path) -> Result<Alignment, Failure> {
-    let unusable = |error: io::Error| Failure::Failed(format!("cannot make a file in {}: {error}", dir.display()));
-    let folder = Made::folder_in(dir).map_err(unusable)?;
-    let handle = AioHandle::builder().build()?;
+/// Asks a new file, which is gone again afterwards: only an open file can tell.
+fn direct_io(dir: &Path, engine: &AioHandle) -> Result<Alignment, String> {
+    let folder = Made::folder_in(dir).map_err(|error| format!("cannot make a file in {}: {error}", dir.display()))?;
     let options = OpenOptions::new().read(true).write(true).create_new(true).direct(DirectMode::Auto);
-    let alignment = handle.open_with(folder.path().join("probe"), &options)?.alignment();
-    handle.close()?;
-    Ok(alignment)
+    let file = engine.open_with(folder.path().join("probe"), &options).map_err(|error| error.to_string())?;
+    Ok(file.alignment())
 }

@@ -8,7 +8,7 @@ mod report;
 mod safetensors;
 pub(crate) mod tensors;
 
-use aio::{Backend, Unavailable};
+use aio::{AioConfig, AioHandle, Backend, Unavailable};
 
 use crate::cli::SwapArgs;
 use crate::failure::Failure;
@@ -25,6 +25,7 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let config = args.engine.config();
     config.validate_ranges()?;
     disk::require_folder(&args.dir)?;
+    let usable = usable_backends(args.backend, &config)?;
     let set = tensor_set(args)?;
     let sizes: Vec<_> = set.tensors.iter().map(|tensor| tensor.bytes).collect();
     let groups = groups::plan(&sizes, memory::available())?;
@@ -33,7 +34,6 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let folder = Made::folder_in(&args.dir)
         .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", args.dir.display())))?;
     let mut report = Report::new(args, &config, &set, groups.len());
-    let usable = usable_backends(args.backend)?;
     let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
     for (backend, probed) in usable {
         let outcome = match probed {
@@ -70,15 +70,15 @@ fn tensor_set(args: &SwapArgs) -> Result<TensorSet, Failure> {
     }
 }
 
-/// The backend that was asked for, or all that are compiled in, with what their probe said. One that was asked for has
-/// to work; of the others one has to.
-fn usable_backends(asked: Option<Backend>) -> Result<Vec<(Backend, Result<(), Unavailable>)>, Failure> {
+/// A backend, and what its probe said.
+type Probed = (Backend, Result<(), Unavailable>);
+
+/// The backend that was asked for, or all that are compiled in. One that was asked for has to work; of the others one
+/// has to.
+fn usable_backends(asked: Option<Backend>, config: &AioConfig) -> Result<Vec<Probed>, Failure> {
     if let Some(backend) = asked {
-        let probed = backend.probe();
-        return match probed {
-            Ok(_) => Ok(vec![(backend, Ok(()))]),
-            Err(why) => Err(Failure::Failed(why.to_string())),
-        };
+        AioHandle::builder().config(config.clone()).backend(backend).build()?.close()?;
+        return Ok(vec![(backend, Ok(()))]);
     }
     let all: Vec<_> = Backend::COMPILED.iter().map(|&backend| (backend, backend.probe().map(drop))).collect();
     if all.iter().any(|(_, probed)| probed.is_ok()) {

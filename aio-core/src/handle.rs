@@ -133,7 +133,9 @@ impl AioHandle {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<AioFile> {
         let path = path.as_ref();
         match self.open_with(path, &OpenOptions::new().read(true).write(true)) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY)) => {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY)) =>
+            {
                 self.open_with(path, &OpenOptions::new().read(true))
             }
             opened => opened,

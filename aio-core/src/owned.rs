@@ -143,7 +143,13 @@ impl RawOp {
     }
 
     /// Likewise on a path that a worker opens.
-    pub fn on_path(direction: Direction, path: impl Into<PathBuf>, mode: crate::PathMode, ptr: *mut u8, len: usize) -> Self {
+    pub fn on_path(
+        direction: Direction,
+        path: impl Into<PathBuf>,
+        mode: crate::PathMode,
+        ptr: *mut u8,
+        len: usize,
+    ) -> Self {
         Self::new(direction, Target::Path(path.into(), mode), 0, ptr, len)
     }
 }

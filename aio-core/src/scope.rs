@@ -38,8 +38,7 @@ pub(crate) fn scope<'env, R>(
     body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 ) -> Result<R> {
     shared.check_may_wait()?;
-    let scope =
-        Scope { shared: shared.clone(), options, ops: Arc::default(), scope: PhantomData, env: PhantomData };
+    let scope = Scope { shared: shared.clone(), options, ops: Arc::default(), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| body(&scope)));
     if shared.is_forked() {
         // `body` forked, and this is the child: its memory is a copy, and the ops are the parent's.
@@ -112,7 +111,8 @@ impl<'scope> Scope<'scope, '_> {
         if let Err(error) = self.shared.submit_transfer(op.clone(), Full::Wait) {
             let outcome = Err(error);
             let finished = op.call("fini", |desc| desc.fini(&outcome));
-            let _nobody_to_wake = op.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
+            let _nobody_to_wake =
+                op.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
         }
     }
 }

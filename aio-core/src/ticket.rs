@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use crate::desc::IoOpDesc;
 use crate::engine::op::{Op, Transfer};
 use crate::engine::promise::Promise;
 use crate::engine::{FileOp, Shared};
 use crate::error::{Error, OpError, Result};
-use crate::desc::IoOpDesc;
 
 /// One op in flight, which owns its buffer until it has ended.
 ///

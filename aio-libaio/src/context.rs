@@ -23,8 +23,7 @@ impl Context {
     /// A context for `requests` requests at once; `map` says whether to read the ring from user space if possible.
     pub(crate) fn setup(requests: u32, map: bool) -> io::Result<Self> {
         let mut id = std::ptr::null_mut();
-        // SAFETY: nothing to keep.
-        checked(unsafe { sys::io_setup(requests, &mut id) })?;
+        checked(sys::io_setup(requests, &mut id))?;
         // SAFETY: `io_setup` just returned `id`. `destroy` drops the ring before the context, and this type is not
         // `Send`, so one thread reaps.
         let ring = if map { unsafe { Ring::of(id) } } else { None };

@@ -16,11 +16,11 @@
 //!   to hear why". Only EAGAIN speaks of the context: no room, or no memory.
 //! - The kernel copies a request during `io_submit` and does not look at it afterwards.
 //! - The id of a context is the address of its completion ring, mapped into the process. Completions can be taken
-//!   from there without a system call ([`ring`], where the memory ordering is argued).
+//!   from there without a system call (`ring.rs`, where the memory ordering is argued).
 //! - Requests are counted against a system-wide limit, `fs.aio-max-nr` (65536 by default), when the context is made.
 //!   A queue of depth *n* takes *n* + 1.
 //! - `io_getevents` waits for events of its own context. To be woken by anything else, a queue keeps a poll request
-//!   on an eventfd in the context ([`wait`], and [`waker`] for why no wake-up is lost).
+//!   on an eventfd in the context (`wait.rs`, and `waker.rs` for why no wake-up is lost).
 //!
 //! The calls are made directly, because the C library has no wrappers for them and libaio, which has, may not be
 //! installed. With the feature `system-libaio` they go through that library; nothing else changes.
@@ -111,13 +111,17 @@ fn round_trip(queue: &mut LibaioQueue) -> io::Result<()> {
 }
 
 fn memfd() -> io::Result<OwnedFd> {
-    // SAFETY: the name is a C string that outlives the call.
-    let fd = unsafe { libc::memfd_create(c"aio-probe".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call just returned this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // A hardened system (`vm.memfd_noexec`) insists on the flag, and one before Linux 6.3 does not know it.
+    let create = |flags| {
+        // SAFETY: the name is a C string that outlives the call.
+        let fd = unsafe { libc::memfd_create(c"aio-probe".as_ptr(), libc::MFD_CLOEXEC | flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call just returned this descriptor, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    create(libc::MFD_NOEXEC_SEAL).or_else(|_| create(0))
 }
 
 fn moved(completion: Option<Completion>, len: usize) -> io::Result<()> {

@@ -29,7 +29,7 @@ const LONELY_TRIES: u32 = 10;
 
 /// See [`LibaioBackend`](crate::LibaioBackend).
 pub(crate) struct LibaioQueue {
-    // Before `waker`, so that the poll request goes before the eventfd that it watches.
+    // First, so that the kernel is done with the requests and the eventfds before they go.
     context: Context,
     slots: Slots,
     wait: Wait,

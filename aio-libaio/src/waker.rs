@@ -18,7 +18,6 @@
 //! A waker may be suspended between its swap and its ring. The owner, back for another reason, takes the `WOKEN` and
 //! may wait again; the late ring then gets it out for nothing, it finds the word `WAITING`, and waits on.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -33,6 +32,7 @@ const WAITING: u8 = 1;
 const WOKEN: u8 = 2;
 
 /// The [`Wake`] of a queue. `wake` is for any thread, all else for the queue's owner.
+#[derive(Debug)]
 pub(crate) struct EventWaker {
     state: AtomicU8,
     bell: EventFd,
@@ -86,12 +86,6 @@ impl Wake for EventWaker {
         if self.state.swap(WOKEN, Ordering::SeqCst) == WAITING {
             self.bell.ring();
         }
-    }
-}
-
-impl fmt::Debug for EventWaker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventWaker").field("state", &self.state).finish_non_exhaustive()
     }
 }
 

@@ -93,10 +93,12 @@ impl FromStr for Backend {
 
     fn from_str(name: &str) -> Result<Self> {
         let all = [Self::Auto, Self::Uring, Self::Libaio, Self::Pthread];
-        all.into_iter().find(|backend| backend.name() == name.trim().to_ascii_lowercase()).ok_or_else(|| Error::Config {
-            key: "backend".to_owned(),
-            value: format!("{name:?}"),
-            accepted: "it is one of auto, uring, libaio, pthread".to_owned(),
+        all.into_iter().find(|backend| backend.name() == name.trim().to_ascii_lowercase()).ok_or_else(|| {
+            Error::Config {
+                key: "backend".to_owned(),
+                value: format!("{name:?}"),
+                accepted: "it is one of auto, uring, libaio, pthread".to_owned(),
+            }
         })
     }
 }

@@ -14,8 +14,8 @@ use crate::size;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) backends: Vec<BackendReport>,
-    /// The backend that `auto` means here.
-    pub(crate) best: Option<String>,
+    /// The backend that `auto` means here; `AIO_BACKEND` has its say.
+    pub(crate) auto: Option<&'static str>,
     pub(crate) dir: DirReport,
     pub(crate) memlock: Option<Memlock>,
     pub(crate) aio_slots: Option<AioSlots>,
@@ -97,7 +97,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "{table}")?;
         let lines = [
-            ("auto means", self.best.clone().unwrap_or_else(|| "none: nothing works here".to_owned())),
+            ("auto means", self.auto.unwrap_or("none: nothing works here").to_owned()),
             ("folder", self.dir.path.display().to_string()),
             ("  file system", self.dir.to_string()),
             ("  direct I/O", self.dir.direct()),
@@ -215,7 +215,7 @@ mod tests {
                     registered_files: false,
                 },
             ],
-            best: Some("pthread".to_owned()),
+            auto: Some("pthread"),
             dir: DirReport {
                 path: "/data".into(),
                 file_system: Some("ext4".to_owned()),

@@ -90,7 +90,7 @@ impl TensorSet {
 
     /// Bytes of all tensors.
     pub(crate) fn bytes(&self) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+        self.tensors.iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add)
     }
 
     /// Puts the tensor's bytes into `memory`, which is as long as the tensor, and returns their hash.

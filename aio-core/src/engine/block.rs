@@ -27,7 +27,9 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Every byte moved.
-    Finished { bytes: usize },
+    Finished {
+        bytes: usize,
+    },
     /// The rest of the block is to be submitted.
     Resume,
     /// The same again.
@@ -130,7 +132,11 @@ impl AioThread {
                 Verdict::Failed(self.block_error(slot, source))
             }
             Ok(0) => match slot.block.direction {
-                Direction::Read => Verdict::Failed(self.eof(slot)),
+                // What did arrive is the user's, also of a block that the end of the file cuts short.
+                Direction::Read => match self.deliver(slot, slot.done) {
+                    Verdict::Failed(error) => Verdict::Failed(error),
+                    _ => Verdict::Failed(self.eof(slot)),
+                },
                 Direction::Write => {
                     Verdict::Failed(self.block_error(slot, io::Error::from(io::ErrorKind::WriteZero)))
                 }
@@ -140,7 +146,7 @@ impl AioThread {
                 slot.done += moved;
                 slot.retries = 0;
                 if moved == left {
-                    return self.deliver(slot);
+                    return self.deliver(slot, slot.range.len);
                 }
                 self.counted.short_transfers += 1;
                 self.resume(slot, moved)
@@ -193,9 +199,9 @@ impl AioThread {
         Ok(())
     }
 
-    /// All bytes of the block are where the queue was told to put them; brings them to where they belong.
-    fn deliver(&mut self, slot: &Slot) -> Verdict {
-        let bytes = slot.range.len;
+    /// The first `bytes` bytes of the block are where the queue was told to put them; brings them to where they
+    /// belong.
+    fn deliver(&mut self, slot: &Slot, bytes: usize) -> Verdict {
         let (Some(buffer), Some(run)) = (&slot.staging, self.flight.run(slot.run)) else {
             return Verdict::Finished { bytes };
         };
@@ -229,9 +235,7 @@ impl AioThread {
     pub(super) fn block_error(&mut self, slot: &Slot, source: io::Error) -> Error {
         let backend = self.shared.backend.name();
         match self.flight.run(slot.run) {
-            Some(run) => {
-                run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source)
-            }
+            Some(run) => run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source),
             None => Error::WorkerDied { reason: "a block lost its op".to_owned() },
         }
     }

@@ -36,7 +36,13 @@ pub(crate) fn read(
 }
 
 /// Writes on this thread; false if the op is one for the workers.
-pub(crate) fn write(shared: &Shared, file: &OpenFile, options: OpOptions, buffer: &[u8], offset: u64) -> Result<bool> {
+pub(crate) fn write(
+    shared: &Shared,
+    file: &OpenFile,
+    options: OpOptions,
+    buffer: &[u8],
+    offset: u64,
+) -> Result<bool> {
     let (ptr, len) = (buffer.as_ptr().cast_mut(), buffer.len());
     // Extending has to be undone on failure, and past a file-size limit the kernel sends a signal that would end the
     // process; workers do the one and block the other.
@@ -116,7 +122,8 @@ unsafe fn transfer(
                     retries = 0;
                     if at < end {
                         counters.short_transfers.fetch_add(1, Ordering::Relaxed);
-                        direct &= block.offset.wrapping_add(moved as u64).is_multiple_of(file.alignment().offset.into());
+                        direct &=
+                            block.offset.wrapping_add(moved as u64).is_multiple_of(file.alignment().offset.into());
                     }
                 }
                 Err(error) if is_transient(&error) && retries < MAX_RETRIES => {

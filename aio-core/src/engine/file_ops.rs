@@ -40,8 +40,14 @@ pub(crate) enum FileCommand {
     /// `fsync(2)`, likewise.
     SyncAll,
     SetLen(u64),
-    Allocate { offset: u64, len: u64 },
-    PunchHole { offset: u64, len: u64 },
+    Allocate {
+        offset: u64,
+        len: u64,
+    },
+    PunchHole {
+        offset: u64,
+        len: u64,
+    },
 }
 
 /// The threads and what waits for them.

@@ -259,7 +259,10 @@ impl InFlight {
                 tracing::error!("an I/O queue panicked while it was closed");
             }
         } else {
-            tracing::error!(left, "an I/O queue is broken and cannot be drained: leaking the memory it may still use");
+            tracing::error!(
+                left,
+                "an I/O queue is broken and cannot be drained: leaking the memory it may still use"
+            );
         }
         left
     }

@@ -46,8 +46,8 @@ pub(crate) fn end_of(op: &Transfer) -> u64 {
 
 /// Plans an op on the caller's thread where that takes no system call; leaves it to a worker otherwise.
 pub(crate) fn plan_if_easy(shared: &Shared, op: &Transfer, file: &OpenFile) -> Result<()> {
-    let grows = op.desc.direction() == Direction::Write
-        && file.inode().is_some_and(|inode| inode.may_grow(end_of(op)));
+    let grows =
+        op.desc.direction() == Direction::Write && file.inode().is_some_and(|inode| inode.may_grow(end_of(op)));
     if grows {
         return Ok(());
     }

@@ -20,10 +20,15 @@ pub(crate) struct Promise {
 
 #[derive(Debug)]
 enum State {
-    Running { waker: Option<Waker> },
+    Running {
+        waker: Option<Waker>,
+    },
     /// The ticket was dropped: a failure goes to the handle.
     Detached,
-    Ended { outcome: Outcome, lost: bool },
+    Ended {
+        outcome: Outcome,
+        lost: bool,
+    },
     Taken,
 }
 
@@ -53,7 +58,9 @@ impl Promise {
         if let Some(scope) = &self.scope {
             if lost {
                 // The borrow ends when the scope returns, so it must not; and it would wait for ever.
-                tracing::error!("a broken I/O queue may still use borrowed memory: aborting rather than corrupting it");
+                tracing::error!(
+                    "a broken I/O queue may still use borrowed memory: aborting rather than corrupting it"
+                );
                 std::process::abort();
             }
             scope.ended(outcome);

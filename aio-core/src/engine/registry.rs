@@ -96,11 +96,8 @@ struct Slots {
 
 impl FileTable {
     pub(crate) fn new(ports: Arc<[Port]>, slots: u32) -> Arc<Self> {
-        let slots = Slots {
-            free: (0..slots).rev().collect(),
-            generations: vec![0; slots as usize],
-            leaving: HashMap::new(),
-        };
+        let slots =
+            Slots { free: (0..slots).rev().collect(), generations: vec![0; slots as usize], leaving: HashMap::new() };
         Arc::new(Self { ports, slots: ThreadSync::new(slots) })
     }
 

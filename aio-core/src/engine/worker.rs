@@ -311,7 +311,10 @@ impl AioThread {
         let reaped = self.flight.reap(min, timeout);
         while let Some(done) = self.flight.next_done() {
             let (index, slot, result) = done.map_err(|UnknownToken(token)| {
-                format!("the {} backend reported a block that it did not have ({token:#x})", self.shared.backend.name())
+                format!(
+                    "the {} backend reported a block that it did not have ({token:#x})",
+                    self.shared.backend.name()
+                )
             })?;
             self.complete(index, slot, result);
         }
@@ -341,9 +344,10 @@ impl AioThread {
 
     pub(super) fn fail_block(&mut self, index: usize, slot: Slot, error: Error) {
         if let Some(run) = self.flight.run(slot.run) {
-            let position = run.op.state.plan.get().map_or(0, |plan| {
-                plan.segments[slot.range.segment].position + (slot.range.from + slot.done) as u64
-            });
+            let position =
+                run.op.state.plan.get().map_or(0, |plan| {
+                    plan.segments[slot.range.segment].position + (slot.range.from + slot.done) as u64
+                });
             run.op.state.fail(position, error);
         }
         self.finish_block(index, slot, 0);

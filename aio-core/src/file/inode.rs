@@ -73,12 +73,8 @@ impl Inode {
         if let Some(inode) = open.get(&key).and_then(Weak::upgrade) {
             return inode;
         }
-        let inode = Arc::new(Self {
-            key,
-            settled: AtomicU64::new(len),
-            state: Mutex::default(),
-            writes: Mutex::default(),
-        });
+        let inode =
+            Arc::new(Self { key, settled: AtomicU64::new(len), state: Mutex::default(), writes: Mutex::default() });
         open.insert(key, Arc::downgrade(&inode));
         inode
     }

@@ -36,8 +36,7 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
     let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
     // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor, which the borrow keeps open; the result buffer
     // is large enough by its type.
-    let status =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, statx.as_mut_ptr()) };
+    let status = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, statx.as_mut_ptr()) };
     if status != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -5,13 +5,9 @@ use libc::{c_long, timespec};
 use crate::abi::{io_context_t, io_event, iocb};
 
 /// `io_setup(2)`.
-///
-/// # Safety
-///
-/// None beyond the types: the kernel writes `*context` only.
-pub(crate) unsafe fn io_setup(requests: u32, context: &mut io_context_t) -> c_long {
-    // SAFETY: `context` is a live, exclusive place for the id, and holds null as the kernel demands or EINVAL results.
-    returned(unsafe { libc::syscall(libc::SYS_io_setup, requests, std::ptr::from_mut(context)) })
+pub(crate) fn io_setup(requests: u32, context: &mut io_context_t) -> c_long {
+    // SAFETY: the kernel writes the id to `context`, a live and exclusive place for one, and to nothing else.
+    returned(unsafe { libc::syscall(libc::SYS_io_setup, c_long::from(requests), std::ptr::from_mut(context)) })
 }
 
 /// `io_destroy(2)`: cancels what can be cancelled, waits for the rest, unmaps the ring.

@@ -27,13 +27,9 @@ mod c {
 }
 
 /// `io_setup(2)`.
-///
-/// # Safety
-///
-/// None beyond the types: the library writes `*context` only.
-pub(crate) unsafe fn io_setup(requests: u32, context: &mut io_context_t) -> c_long {
+pub(crate) fn io_setup(requests: u32, context: &mut io_context_t) -> c_long {
     let Ok(requests) = c_int::try_from(requests) else { return -c_long::from(libc::EINVAL) };
-    // SAFETY: `context` is a live, exclusive place for the id, and holds null as the kernel demands or EINVAL results.
+    // SAFETY: the kernel writes the id to `context`, a live and exclusive place for one, and to nothing else.
     c_long::from(unsafe { c::io_setup(requests, context) })
 }
 

@@ -27,7 +27,7 @@ use crate::setup::LADDER;
 /// What direct I/O on every file system of these tests is aligned to.
 const PAGE: usize = 4096;
 /// Long enough that only a lost wake-up or completion reaches it.
-const NEVER: std::time::Duration = std::time::Duration::from_secs(60);
+const NEVER: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// One backend per rung that this kernel takes; none where it refuses io_uring, which is said.
 fn rungs() -> Vec<UringBackend> {
