@@ -148,6 +148,7 @@ impl Ring {
     }
 
     /// A wait with a limit on kernels whose wait takes none: the ring's descriptor is readable while it has completions.
+    /// Not for DEFER_TASKRUN, which such kernels do not have either: deferred completions do not end a poll.
     fn enter_and_poll(&self, submit: usize, limit: Duration) -> io::Result<usize> {
         let taken = self.enter_raw(submit, 0, EnterFlags::GETEVENTS, None)?;
         if taken < submit {

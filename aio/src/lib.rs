@@ -54,3 +54,8 @@ pub use aio_core::{
 pub use backend::{BACKEND_VARIABLE, Backend};
 pub use builder::Builder;
 pub use handle::AioHandle;
+
+/// The README's quick start is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

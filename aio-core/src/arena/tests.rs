@@ -116,7 +116,7 @@ fn what_can_never_fit_is_refused_at_once() {
     let pages = 100_001 / page_size();
     let held: Vec<_> = (0..pages).map(|_| arena.try_alloc(1).unwrap()).collect();
     assert!(is_out_of_memory(arena.try_alloc(1)));
-    assert!(arena.mapped() <= 100_001);
+    assert!(arena.mapped() <= 100_001 && arena.mapped().is_multiple_of(page_size() as u64));
     let staging = arena.alloc_unlimited(100_000).unwrap();
     assert_eq!(arena.in_use(), (pages * page_size()) as u64);
     drop((held, staging));
@@ -151,6 +151,8 @@ fn waiting_allocations_are_woken_by_drops_on_other_threads() {
         assert!(!done.load(Ordering::SeqCst));
         let other = threads.spawn(|| arena.alloc(2 * MIB).map(drop));
         until_waiting(&arena, 2);
+        // Lets both fall asleep, the large one first: waking only one of them would be waking the wrong one.
+        thread::sleep(std::time::Duration::from_millis(20));
         drop(second);
         other.join().unwrap().unwrap();
         assert!(!done.load(Ordering::SeqCst));
@@ -272,39 +274,80 @@ fn regions_stay_few() {
     assert!(arena.mapped() <= 3 << 30, "{} bytes", arena.mapped());
 }
 
+/// Runs `child` in a forked process, where no other test runs, and asserts that it returns 0.
+fn in_child(child: impl FnOnce() -> i32) {
+    // SAFETY: the child has this thread only; what is called below allocates memory, which glibc allows, and takes no
+    // lock that another thread may have held.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let failed = child();
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(failed) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child made above.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 0), "what the child found wrong");
+}
+
+/// The number, from 1, of the first check that failed, or 0.
+fn first_failed(checks: &[bool]) -> i32 {
+    checks.iter().position(|passed| !passed).map_or(0, |index| index as i32 + 1)
+}
+
 #[test]
 fn a_forked_child_gets_errors_and_its_drops_leak() {
     let arena = Arena::new(1 << 30);
     let buffer = arena.alloc(MIB).unwrap();
     let region = arena.region(IoBuf::region(&buffer).unwrap()).unwrap();
-    let (ptr, len) = (buffer.as_ptr(), buffer.len());
+    let (ptr, len) = (region.ptr(), region.len());
+    let mapped = Arc::clone(&arena.shared.mapped);
+    // Copies of the owners, as bits, for the child to drop; the parent's stay what they are.
+    let owners = std::mem::ManuallyDrop::new((buffer, region, arena));
     // So that the child finds the lock taken for ever, as it may when another thread had it.
-    let lock = arena.shared.pool.lock();
-    // SAFETY: the child only runs what is being tested here, which takes no lock, and _exit.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
+    let lock = owners.2.shared.pool.lock();
+    in_child(|| {
+        // SAFETY: the parent's values are another process's; this one drops its own once.
+        let (buffer, region, arena) = unsafe { std::ptr::read(&*owners) };
         let forked = |result: Result<AlignedBuf>| matches!(result, Err(Error::Forked));
-        let refused = forked(arena.alloc(1)) && forked(arena.try_alloc(0)) && forked(arena.alloc_unlimited(1));
-        let refused =
-            refused && matches!(arena.reserve(1), Err(Error::Forked)) && arena.region(RegionId(0)).is_none();
-        let unmapped = resident(ptr, len).is_none();
-        let mapped = arena.mapped();
-        let mut counted = arena.in_use() == 0;
-        drop(buffer);
-        drop(region);
-        counted &= arena.mapped() == mapped;
-        std::mem::forget(lock);
-        drop(arena);
-        let failed = [!refused, !unmapped, !counted].iter().position(|&failed| failed);
-        // SAFETY: ends the child without running anything of the parent's.
-        unsafe { libc::_exit(failed.map_or(0, |index| index as i32 + 1)) };
-    }
+        let checks = [
+            forked(arena.alloc(1)) && forked(arena.try_alloc(0)) && forked(arena.alloc_unlimited(1)),
+            matches!(arena.reserve(1), Err(Error::Forked)),
+            arena.region(RegionId(0)).is_none(),
+            arena.in_use() == 0,
+            resident(ptr, len).is_none(),
+        ];
+        // Something of the child's own that happens to be at the same addresses.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: NOREPLACE touches nothing that is mapped.
+        let own = unsafe { libc::mmap(ptr.cast(), len, libc::PROT_READ, flags, -1, 0) };
+        let before = mapped.load(Ordering::Relaxed);
+        drop((buffer, region, arena));
+        let unchanged = mapped.load(Ordering::Relaxed) == before;
+        first_failed(&[&checks[..], &[own == ptr.cast(), resident(ptr, len).is_some(), unchanged]].concat())
+    });
     drop(lock);
-    let mut status = 0;
-    // SAFETY: waits for the child made above.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert_eq!(status, 0, "wait status of the child; 256: not refused, 512: mapped, 768: counted");
-    assert_eq!(resident(ptr, len), Some(len / page_size()));
+    let (buffer, region, arena) = std::mem::ManuallyDrop::into_inner(owners);
+    assert!(resident(ptr, len).is_some());
+    drop((buffer, region, arena));
+    assert_eq!(mapped.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_new_arena_works_in_a_forked_child_and_leaves_nothing_mapped() {
+    in_child(|| {
+        let arena = Arena::new(1 << 30);
+        let Ok(buffer) = arena.alloc(MIB) else { return 99 };
+        let Some(region) = arena.region(RegionId(0)) else { return 98 };
+        let (ptr, len) = (region.ptr(), region.len());
+        let present = resident(buffer.as_ptr(), MIB) == Some(MIB / page_size());
+        drop(arena);
+        drop(buffer);
+        let kept = resident(ptr, len).is_some();
+        drop(region);
+        let gone = (0..len).step_by(page_size()).all(|at| resident(ptr.wrapping_add(at), 1).is_none());
+        first_failed(&[present, kept, gone])
+    });
 }
 
 #[test]

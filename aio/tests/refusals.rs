@@ -1,0 +1,225 @@
+//! What bad input and bad luck get: one sentence with the path and the reason, and nothing else disturbed.
+
+#[path = "support/disk.rs"]
+mod disk;
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use aio::{AioHandle, Backend, DirectMode, Error, OpenOptions};
+use disk::SmallDisk;
+use support::{Folder, backends, each, pattern};
+
+#[test]
+fn files_that_are_none() {
+    each(|_, aio, folder| {
+        let missing = folder.path("missing");
+        let error = aio.open(&missing).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot open {}: No such file or directory (os error 2)", missing.display())
+        );
+        assert!(!missing.exists());
+        let failed = aio.read_path(&missing, vec![0; 10]).wait().unwrap_err();
+        assert_eq!(failed.to_string(), error.to_string());
+
+        let directory = folder.path("");
+        let error = aio.open_with(&directory, &OpenOptions::new().read(true)).unwrap_err();
+        assert!(error.to_string().ends_with("it is a directory, not a file"), "{error}");
+        assert!(aio.open(&directory).unwrap_err().to_string().contains("directory"));
+
+        let pipe = folder.path("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = aio.open_with(&pipe, &OpenOptions::new().read(true)).unwrap_err();
+        assert!(error.to_string().contains("it is a pipe"), "{error}");
+        assert!(aio.open("/dev/null").unwrap_err().to_string().contains("character device"));
+    });
+}
+
+#[test]
+fn ranges_that_cannot_be() {
+    each(|_, aio, folder| {
+        let file = aio.create(folder.path("t")).unwrap();
+        for offset in [u64::MAX, u64::MAX - 10, i64::MAX as u64] {
+            let failed = file.read(vec![0; 100], offset).wait().unwrap_err();
+            assert!(matches!(failed.error(), Error::InvalidInput(_)), "{failed}");
+            assert!(failed.to_string().contains("past the largest file offset"), "{failed}");
+            assert!(matches!(file.write_at(&[0; 100], offset).unwrap_err(), Error::InvalidInput(_)));
+        }
+        // A write far out that the file system refuses leaves the file as it was.
+        file.write(vec![1; 5000], 0).wait().unwrap();
+        let failed = file.write(vec![0; 100], i64::MAX as u64 - 8192).wait().unwrap_err();
+        assert_eq!(failed.error().raw_os_error(), Some(libc::EFBIG), "{failed}");
+        assert_eq!(file.len().unwrap(), 5000);
+    });
+}
+
+#[test]
+fn directions_that_a_file_is_not_open_for() {
+    each(|_, aio, folder| {
+        let path = folder.file("t", &pattern(1, 10_000));
+        let reader = aio.open_with(&path, &OpenOptions::new().read(true)).unwrap();
+        let failed = reader.write(vec![0; 100], 0).wait().unwrap_err();
+        assert!(failed.to_string().contains("open for reading only"), "{failed}");
+        let writer = aio.open_with(&path, &OpenOptions::new().write(true)).unwrap();
+        let failed = writer.read(vec![0; 100], 0).wait().unwrap_err();
+        assert!(failed.to_string().contains("open for writing only"), "{failed}");
+        // Odd offsets reopen the file for the edges, with the same rights.
+        writer.write(vec![9; 9000], 1).wait().unwrap();
+        assert!(std::fs::read(&path).unwrap()[1..9001].iter().all(|byte| *byte == 9));
+        let failed = writer.validated(true).write(vec![0; 100], 0).wait().unwrap_err();
+        assert!(failed.to_string().contains("validate reads back"), "{failed}");
+        assert!(reader.set_len(0).wait().unwrap_err().to_string().contains("cannot set the length"));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 10_000);
+    });
+}
+
+#[test]
+fn a_full_disk() {
+    for backend in backends() {
+        for direct in [DirectMode::Auto, DirectMode::Off] {
+            let Some(disk) = SmallDisk::new(64) else { return };
+            let aio = AioHandle::builder().backend(backend).direct(direct).build().unwrap();
+            let free = disk.free();
+            let path = disk.path().join("big");
+            let failed = aio.write_new(&path, vec![1; 100 << 20]).wait().unwrap_err();
+            assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
+            assert!(failed.to_string().contains("No space left on device"), "{failed}");
+            assert_eq!(failed.into_buffer().unwrap().len(), 100 << 20);
+            assert!(!path.exists(), "a new file that could not be written is not left behind");
+            assert_eq!(disk.free(), free, "the disk is as empty as before ({backend}, {direct:?})");
+
+            // An existing file keeps its bytes and its length.
+            let file = aio.create(disk.path().join("old")).unwrap();
+            file.write(pattern(1, 10_000), 0).wait().unwrap();
+            let failed = file.write(vec![2; 100 << 20], 5_000_000).wait().unwrap_err();
+            assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
+            assert_eq!(file.len().unwrap(), 10_000);
+            assert_eq!(file.read(vec![0; 10_000], 0).wait().unwrap(), pattern(1, 10_000));
+            assert!(file.allocate(0, 100 << 20).wait().is_err());
+            assert_eq!(file.len().unwrap(), 10_000);
+            // And there is room for what fits.
+            aio.write_new(disk.path().join("fits"), pattern(2, 10 << 20)).wait().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_without_preallocation() {
+    for backend in backends() {
+        let Some(disk) = SmallDisk::new(64) else { return };
+        let mut config = aio::AioConfig::default();
+        config.preallocate = false;
+        let aio = AioHandle::builder().config(config).backend(backend).build().unwrap();
+        let path = disk.path().join("big");
+        let failed = aio.write_new(&path, vec![1; 100 << 20]).wait().unwrap_err();
+        assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_read_only_file_system() {
+    for backend in backends() {
+        let Some(disk) = SmallDisk::new(16) else { return };
+        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let path = disk.path().join("old");
+        aio.write_new(&path, pattern(1, 10_000)).wait().unwrap();
+        disk.remount("ro");
+        let file = aio.open(&path).unwrap();
+        assert_eq!(file.read(vec![0; 10_000], 0).wait().unwrap(), pattern(1, 10_000));
+        assert!(file.write(vec![0; 10], 0).wait().unwrap_err().to_string().contains("open for reading only"));
+        let failed = aio.write_new(disk.path().join("new"), vec![0; 10]).wait().unwrap_err();
+        assert_eq!(failed.error().raw_os_error(), Some(libc::EROFS), "{failed}");
+    }
+}
+
+/// Runs in a child process, because the limit is the process's.
+#[test]
+fn a_file_size_limit() {
+    const VARIABLE: &str = "AIO_TEST_FILE_SIZE_LIMIT";
+    if std::env::var_os(VARIABLE).is_none() {
+        let test = std::env::current_exe().unwrap();
+        let limited = "ulimit -f 100 && exec \"$0\" a_file_size_limit --exact --nocapture";
+        let status = Command::new("sh").args(["-c", limited]).arg(test).env(VARIABLE, "1").status().unwrap();
+        assert!(status.success(), "killed by SIGXFSZ, or failed: {status}");
+        return;
+    }
+    // The limit is in units of 512 or 1024 bytes, as the shell has it.
+    each(|_, aio, folder| {
+        let path = folder.path("t");
+        let failed = aio.write_new(&path, vec![1; 1 << 20]).wait().unwrap_err();
+        assert_eq!(failed.error().raw_os_error(), Some(libc::EFBIG), "{failed}");
+        assert!(failed.to_string().contains("ulimit -f"), "{failed}");
+        assert!(!path.exists());
+        let file = aio.create(&path).unwrap();
+        file.write_at(&[1; 5000], 0).unwrap();
+        assert_eq!(file.write_at(&[1; 5000], 1 << 20).unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        assert_eq!(file.len().unwrap(), 5000);
+    });
+}
+
+#[test]
+fn no_permission() {
+    // Root may do anything, so a child gives that up.
+    const VARIABLE: &str = "AIO_TEST_NO_PERMISSION";
+    if let Some(folder) = std::env::var_os(VARIABLE) {
+        let path = std::path::Path::new(&folder).join("secret");
+        let aio = AioHandle::builder().build().unwrap();
+        let error = aio.open(&path).unwrap_err();
+        assert!(error.to_string().contains("Permission denied"), "{error}");
+        return;
+    }
+    let folder = Folder::new();
+    let secret = folder.file("secret", b"x");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(folder.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let test = std::env::current_exe().unwrap();
+    // The test binary may lie where only its owner can read, so it is copied to where nobody can.
+    let copy = folder.path("test");
+    std::fs::copy(test, &copy).unwrap();
+    let status = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&copy)
+        .args(["no_permission", "--exact"])
+        .env(VARIABLE, folder.path(""))
+        .status();
+    match status {
+        Ok(status) if status.code() == Some(127) || status.code() == Some(1) => {
+            eprintln!("SKIPPED: setpriv cannot change the user here");
+        }
+        Ok(status) => assert!(status.success(), "{status}"),
+        Err(error) => eprintln!("SKIPPED: no setpriv: {error}"),
+    }
+}
+
+#[test]
+fn configurations_that_cannot_work() {
+    let refused = |builder: aio::Builder| builder.build().unwrap_err().to_string();
+    let text = refused(AioHandle::builder().queue_depth(0));
+    assert!(text.contains("queue_depth = 0"), "{text}");
+    for builder in [
+        AioHandle::builder().queue_depth(usize::MAX),
+        AioHandle::builder().block_size(0),
+        AioHandle::builder().block_size(4097),
+        AioHandle::builder().threads(0),
+        AioHandle::builder().threads(1 << 30),
+    ] {
+        let text = refused(builder);
+        assert!(text.contains("is not valid"), "{text}");
+    }
+    let text = "fastest".parse::<Backend>().unwrap_err().to_string();
+    assert_eq!(text, "backend = \"fastest\" is not valid: it is one of auto, uring, libaio, pthread");
+}
+
+#[test]
+fn memory_that_is_not_there() {
+    let aio = AioHandle::builder().arena_limit(8 << 20).build().unwrap();
+    let error = aio.alloc(16 << 20).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { limit: 8_388_608, .. }), "{error}");
+    let held = aio.alloc(6 << 20).unwrap();
+    assert!(matches!(aio.try_alloc(6 << 20).unwrap_err(), Error::OutOfMemory { .. }));
+    drop(held);
+    drop(aio.try_alloc(6 << 20).unwrap());
+}

@@ -1,0 +1,130 @@
+//! Which backend a handle gets, and what it says when it cannot have the one that was asked for.
+
+mod support;
+
+use std::process::Command;
+
+use aio::{AioConfig, AioFile, AioHandle, Backend, Error, Ticket};
+use static_assertions::assert_impl_all;
+use support::{Folder, backends, pattern};
+
+assert_impl_all!(AioHandle: Clone, Send, Sync);
+assert_impl_all!(aio_core::AioHandle: Clone, Send, Sync);
+assert_impl_all!(AioFile: Clone, Send, Sync);
+assert_impl_all!(Ticket<Vec<u8>>: Send, Unpin, Future);
+assert_impl_all!(Ticket<()>: Send, Unpin, Future);
+assert_impl_all!(Error: Send, Sync, std::error::Error);
+assert_impl_all!(aio::AlignedBuf: Send, Sync);
+
+#[test]
+fn auto_takes_the_first_that_works() {
+    if std::env::var_os("AIO_BACKEND").is_some() {
+        return;
+    }
+    let Some(first) = backends().first().copied() else { return };
+    let aio = AioHandle::builder().build().unwrap();
+    assert_eq!(aio.backend_name(), first.name());
+    assert!(Backend::Auto.probe().is_ok());
+}
+
+#[test]
+fn each_backend_can_be_forced() {
+    for backend in backends() {
+        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        assert_eq!(aio.backend_name(), backend.name());
+        let mut config = AioConfig::default();
+        config.backend = Some(backend.name().to_owned());
+        let aio = AioHandle::builder().config(config).build().unwrap();
+        assert_eq!(aio.backend_name(), backend.name());
+    }
+}
+
+#[test]
+fn a_backend_that_was_not_compiled_in_says_so() {
+    for backend in [Backend::Uring, Backend::Libaio, Backend::Pthread] {
+        if Backend::COMPILED.contains(&backend) {
+            continue;
+        }
+        let error = AioHandle::builder().backend(backend).build().unwrap_err();
+        let expected = format!(
+            "backend {backend} is not available: it was not compiled in: enable the feature `{backend}` of tensor-aio"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+/// The environment is the process's, so each case is a child that runs `report_backend`.
+#[test]
+fn the_environment_overrides_auto_only() {
+    let ask = |variable: &str, forced: Option<Backend>| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["report_backend", "--exact", "--nocapture"]).env("AIO_BACKEND", variable);
+        child.env("AIO_TEST_REPORT", forced.map_or("auto", Backend::name));
+        String::from_utf8(child.output().unwrap().stdout).unwrap()
+    };
+    for backend in backends() {
+        let name = backend.name();
+        assert!(ask(name, None).contains(&format!("got {name}")), "{name}");
+        assert!(ask(&name.to_uppercase(), None).contains(&format!("got {name}")), "{name}");
+        for forced in backends() {
+            assert!(ask(name, Some(forced)).contains(&format!("got {forced}")), "{name}, forced {forced}");
+        }
+    }
+    let refused = ask("fastest", None);
+    let sentence = "AIO_BACKEND = \"fastest\" is not valid: it is one of auto, uring, libaio, pthread";
+    assert!(refused.contains(sentence), "{refused}");
+    assert!(ask("", None).contains("got "));
+}
+
+#[test]
+fn report_backend() {
+    let Ok(forced) = std::env::var("AIO_TEST_REPORT") else { return };
+    match AioHandle::builder().backend(forced.parse().unwrap()).build() {
+        Ok(aio) => println!("got {}", aio.backend_name()),
+        Err(error) => println!("{error}"),
+    }
+}
+
+#[test]
+fn deepspeeds_configuration_is_understood() {
+    let Some(backend) = backends().first().copied() else { return };
+    let text = r#"{
+        "train_batch_size": 8,
+        "aio": {"block_size": 262144, "queue_depth": 16, "intra_op_parallelism": 2,
+                "single_submit": "false", "overlap_events": "true"}
+    }"#;
+    let aio = AioHandle::builder().config(AioConfig::from_json(text).unwrap()).backend(backend).build().unwrap();
+    assert_eq!((aio.config().block_size, aio.config().queue_depth), (262_144, 16));
+    let folder = Folder::new();
+    let file = aio.create(folder.path("t")).unwrap();
+    let data = pattern(1, 3 << 20);
+    file.write(data.clone(), 0).wait().unwrap();
+    assert!(file.read(vec![0; data.len()], 0).wait().unwrap() == data);
+}
+
+#[test]
+fn every_way_of_submitting_moves_the_same_bytes() {
+    for backend in backends() {
+        for (single_submit, overlap_events) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (threads, queue_depth) in [(1, 1), (1, 3), (3, 4)] {
+                let aio = AioHandle::builder()
+                    .backend(backend)
+                    .block_size(4096)
+                    .queue_depth(queue_depth)
+                    .threads(threads)
+                    .single_submit(single_submit)
+                    .overlap_events(overlap_events)
+                    .build()
+                    .unwrap();
+                let folder = Folder::new();
+                let file = aio.create(folder.path("t")).unwrap();
+                let data = pattern(queue_depth as u64, 300_001);
+                let background = file.background().write(data.clone(), 1_000_000);
+                file.write(data.clone(), 3).wait().unwrap();
+                background.wait().unwrap();
+                assert!(file.read(vec![0; data.len()], 3).wait().unwrap() == data);
+                assert!(file.background().read(vec![0; data.len()], 1_000_000).wait().unwrap() == data);
+            }
+        }
+    }
+}
