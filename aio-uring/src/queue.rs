@@ -170,6 +170,14 @@ impl UringQueue {
         Ok(())
     }
 
+    /// A request names a slot, not a file, until the kernel takes it: before the slot changes, it has to.
+    fn send_users_of(&mut self, id: FileId) -> io::Result<()> {
+        while self.tables.is_in_use(id) && self.ring.queued() > 0 {
+            self.enter(Enter::Submit)?;
+        }
+        Ok(())
+    }
+
     /// The kernel takes no request now. Lets it finish what it has, for a moment if `wait`, or fails with `cause` if it
     /// has had nothing to finish for too long.
     fn hold_back(&mut self, cause: io::Error, wait: bool, limit: Option<Duration>) -> io::Result<()> {
@@ -284,10 +292,12 @@ impl IoQueue for UringQueue {
     }
 
     fn add_file(&mut self, id: FileId, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.send_users_of(id)?;
         self.tables.add_file(&self.ring.submitter(), id, fd)
     }
 
     fn remove_file(&mut self, id: FileId) -> io::Result<()> {
+        self.send_users_of(id)?;
         self.tables.remove_file(&self.ring.submitter(), id)
     }
 }
@@ -295,15 +305,15 @@ impl IoQueue for UringQueue {
 impl Drop for UringQueue {
     /// Closing a ring does not wait for direct I/O in flight, so this does.
     fn drop(&mut self) {
-        if self.owner != std::process::id() {
-            return;
+        let forked = self.owner != std::process::id();
+        let stuck = if forked { 0 } else { self.drain() };
+        if stuck > 0 {
+            tracing::error!(blocks = stuck, "io_uring: blocks can never be reaped; registered memory is leaked");
         }
-        let stuck = self.drain();
-        if stuck == 0 {
-            self.tables.unregister(&self.ring.submitter());
-        } else {
-            tracing::error!(blocks = stuck, "io_uring: blocks can never be reaped; their memory is leaked");
+        if forked || stuck > 0 {
             std::mem::forget(std::mem::take(&mut self.tables));
+        } else {
+            self.tables.unregister(&self.ring.submitter());
         }
     }
 }

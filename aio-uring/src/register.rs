@@ -35,7 +35,7 @@ impl Tables {
             Err(error) => tracing::warn!(%error, regions, "io_uring: memory goes unregistered"),
         }
         match reserve_files(submitter, config.files) {
-            Ok(()) => tables.files.resize(config.files as usize, None),
+            Ok(files) => tables.files.resize(files as usize, None),
             Err(error) => tracing::warn!(%error, files = config.files, "io_uring: files go unregistered"),
         }
         tables
@@ -58,6 +58,11 @@ impl Tables {
     /// The slot to use for a block of this file, if it is registered here.
     pub(crate) fn file(&self, id: FileId) -> Option<u32> {
         (*self.files.get(id.slot as usize)? == Some(id.generation)).then_some(id.slot)
+    }
+
+    /// Whether the slot of `id` has a file, be it this or another one.
+    pub(crate) fn is_in_use(&self, id: FileId) -> bool {
+        self.files.get(id.slot as usize).is_some_and(Option::is_some)
     }
 
     pub(crate) fn add_region(&mut self, submitter: &Submitter<'_>, region: &Region) -> io::Result<()> {
@@ -151,15 +156,21 @@ fn reserve_regions(submitter: &Submitter<'_>, count: u32) -> io::Result<()> {
     })
 }
 
-/// An empty table of files: as such from Linux 5.19, as a table of -1 before.
-fn reserve_files(submitter: &Submitter<'_>, count: u32) -> io::Result<()> {
-    if count == 0 {
-        return Ok(());
+/// An empty table of `count` files, or of as many as RLIMIT_NOFILE and the kernel allow: as such from Linux 5.19, as a
+/// table of -1 before.
+fn reserve_files(submitter: &Submitter<'_>, mut count: u32) -> io::Result<u32> {
+    while count > 0 {
+        let reserved = submitter.register_files_sparse(count).or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => submitter.register_files(&vec![NO_FILE; count as usize]),
+            _ => Err(error),
+        });
+        match reserved {
+            Ok(()) => break,
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => count /= 2,
+            Err(error) => return Err(error),
+        }
     }
-    submitter.register_files_sparse(count).or_else(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) => submitter.register_files(&vec![NO_FILE; count as usize]),
-        _ => Err(error),
-    })
+    Ok(count)
 }
 
 fn no_place(what: &str, asked: u32, places: usize) -> io::Error {

@@ -52,7 +52,7 @@ impl Backend {
             #[cfg(feature = "libaio")]
             Self::Libaio => Some(Arc::new(aio_libaio::LibaioBackend::default())),
             #[cfg(feature = "pthread")]
-            Self::Pthread => Some(Arc::new(aio_pthread::PthreadBackend::default())),
+            Self::Pthread => Some(Arc::new(aio_pthread::PthreadBackend)),
             _ => None,
         }
     }

@@ -173,7 +173,7 @@ fn no_permission() {
     }
     let folder = Folder::new();
     let secret = folder.file("secret", b"x");
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     std::fs::set_permissions(folder.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let test = std::env::current_exe().unwrap();
     // The test binary may lie where only its owner can read, so it is copied to where nobody can.

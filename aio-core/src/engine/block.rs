@@ -84,12 +84,14 @@ impl AioThread {
                 }
             },
         };
+        let Some(index) = self.flight.reserve(id) else { return Next::NoRoom };
         let Some(run) = self.flight.run(id) else { return Next::RunIssued };
         run.next += 1;
         let (ptr, region) = match memory {
             Ok(memory) => memory,
             Err(error) => {
                 run.finished += 1;
+                self.flight.release(index, id);
                 op.state.fail(segment.position + range.from as u64, error);
                 if let Some(buffer) = staging {
                     self.staging.give(buffer);
@@ -116,11 +118,8 @@ impl AioThread {
             len: range.len,
             offset: segment.offset + range.from as u64,
         };
-        let slot = Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 };
-        match self.flight.push(slot) {
-            Ok(()) => Next::Issued,
-            Err(_no_slot) => Next::NoRoom,
-        }
+        self.flight.push(index, Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
+        Next::Issued
     }
 
     /// Decides what a completion means for its block.
@@ -153,10 +152,12 @@ impl AioThread {
             }
             Err(error) if is_transient(&error) => Verdict::Retry(error),
             // The file system asks for more alignment than it told; the page cache takes anything.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && slot.direct => match self.to_buffered(slot) {
-                Ok(()) => Verdict::Resume,
-                Err(_) => Verdict::Failed(self.block_error(slot, error)),
-            },
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && slot.direct => {
+                match self.use_page_cache(slot) {
+                    Ok(()) => Verdict::Resume,
+                    Err(_) => Verdict::Failed(self.block_error(slot, error)),
+                }
+            }
             Err(error) => Verdict::Failed(self.block_error(slot, error)),
         }
     }
@@ -183,14 +184,14 @@ impl AioThread {
         if slot.direct && !block.offset.is_multiple_of(unit) {
             // Stopped inside a direct unit: at the end of the file, or the disk is full. The page cache can go on
             // from here, and says which it is.
-            if let Err(source) = self.to_buffered(slot) {
+            if let Err(source) = self.use_page_cache(slot) {
                 return Verdict::Failed(self.block_error(slot, source));
             }
         }
         Verdict::Resume
     }
 
-    fn to_buffered(&mut self, slot: &mut Slot) -> io::Result<()> {
+    fn use_page_cache(&mut self, slot: &mut Slot) -> io::Result<()> {
         let Some(run) = self.flight.run(slot.run) else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
         slot.block.fd = run.file.buffered()?.as_raw_fd();
         slot.block.file = None;

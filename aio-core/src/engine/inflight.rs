@@ -148,23 +148,18 @@ impl InFlight {
         None
     }
 
-    /// Queues a block for the next submission. Its token is set here. The caller has checked [`room`](Self::room);
-    /// without any, the block is given back.
-    pub(crate) fn push(&mut self, slot: Slot) -> Result<(), Slot> {
-        let Some(index) = self.free_slots.pop() else { return Err(slot) };
-        if let Some(run) = self.run(slot.run) {
+    /// A free slot for a block of this run; [`push`](Self::push) fills it, [`release`](Self::release) gives it back.
+    pub(crate) fn reserve(&mut self, run: RunId) -> Option<usize> {
+        let index = self.free_slots.pop()?;
+        if let Some(run) = self.run(run) {
             run.in_flight += 1;
         }
-        self.place(index, slot);
-        Ok(())
+        Some(index)
     }
 
-    /// Queues a block again that [`reap`](Self::reap) gave out, under its old slot.
-    pub(crate) fn push_again(&mut self, index: usize, slot: Slot) {
-        self.place(index, slot);
-    }
-
-    fn place(&mut self, index: usize, mut slot: Slot) {
+    /// Queues a block for the next submission, in a slot that was reserved, or that [`next_done`](Self::next_done) gave
+    /// out and that was not released since. Its token is set here.
+    pub(crate) fn push(&mut self, index: usize, mut slot: Slot) {
         let (generation, place) = &mut self.slots[index];
         *generation = generation.wrapping_add(1);
         slot.block.token = token(index, *generation);
@@ -172,7 +167,7 @@ impl InFlight {
         *place = Some(slot);
     }
 
-    /// A block that [`reap`](Self::reap) gave out is over; its slot is free.
+    /// The block in this slot is over, or there never was one.
     pub(crate) fn release(&mut self, index: usize, run: RunId) {
         self.free_slots.push(index);
         if let Some(run) = self.run(run) {
@@ -212,14 +207,14 @@ impl InFlight {
 
     /// The next completion that was reaped, oldest first, with its slot, which is then out of the table: to be pushed
     /// again, or released.
-    pub(crate) fn next_done(&mut self) -> Option<Result<(usize, Slot, io::Result<usize>), UnknownToken>> {
+    pub(crate) fn next_done(&mut self) -> Option<Result<Done, UnknownToken>> {
         let Completion { token: reported, result } = self.done.pop()?;
         let index = (reported & u64::from(u32::MAX)) as usize;
         let slot = match self.slots.get_mut(index) {
             Some((generation, slot)) if token(index, *generation) == reported => slot.take(),
             _ => None,
         };
-        Some(slot.map(|slot| (index, slot, result)).ok_or(UnknownToken(reported)))
+        Some(slot.map(|slot| Done { index, slot, result }).ok_or(UnknownToken(reported)))
     }
 
     /// The end of the queue: waits until nothing is in flight and closes it. Gives what is left of the runs; if the
@@ -272,6 +267,14 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         drop(self.close());
     }
+}
+
+/// A block that was reaped: pushed again under the same index, or released.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) index: usize,
+    pub(crate) slot: Slot,
+    pub(crate) result: io::Result<usize>,
 }
 
 /// A queue reported a block that it did not have.

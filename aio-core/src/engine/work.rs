@@ -179,7 +179,7 @@ impl Work {
         let mut left = [room, background.min(room)];
         let mut found = Claim::Nothing;
         // Mostly the normal queue goes first; now and then the other one, so that it never starves.
-        let order = if state.claims % 16 == 0 { [1, 0] } else { [0, 1] };
+        let order = if state.claims.is_multiple_of(16) { [1, 0] } else { [0, 1] };
         for class in order {
             while left[class] > 0 {
                 let Some(front) = state.queues[class].front_mut() else { break };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Next, Verdict};
-use crate::engine::inflight::{InFlight, RunId, Slot, UnknownToken};
+use crate::engine::inflight::{Done, InFlight, Run, RunId, Slot, UnknownToken};
 use crate::engine::op::{Priority, Transfer, message_of};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
@@ -47,7 +47,7 @@ pub(crate) struct AioThread {
     pub(super) staging: Staging,
     pub(super) registered: Registrations,
     pub(super) counted: Stats,
-    scratch: Vec<crate::engine::inflight::Run>,
+    scratch: Vec<Run>,
     /// What this worker added to the shared count of blocks in flight.
     reported: u64,
     /// Submissions in a row that took nothing with nothing in flight.
@@ -310,22 +310,23 @@ impl AioThread {
     fn reap(&mut self, min: usize, timeout: Option<Duration>) -> Result<(), String> {
         let reaped = self.flight.reap(min, timeout);
         while let Some(done) = self.flight.next_done() {
-            let (index, slot, result) = done.map_err(|UnknownToken(token)| {
+            let done = done.map_err(|UnknownToken(token)| {
                 format!(
                     "the {} backend reported a block that it did not have ({token:#x})",
                     self.shared.backend.name()
                 )
             })?;
-            self.complete(index, slot, result);
+            self.complete(done);
         }
         reaped.map_err(|error| format!("the I/O queue broke: {error}"))
     }
 
     /// Deals with what a queue said of one block.
-    fn complete(&mut self, index: usize, mut slot: Slot, result: std::io::Result<usize>) {
+    fn complete(&mut self, done: Done) {
+        let Done { index, mut slot, result } = done;
         match self.judge(&mut slot, result) {
             Verdict::Finished { bytes } => self.finish_block(index, slot, bytes),
-            Verdict::Resume => self.flight.push_again(index, slot),
+            Verdict::Resume => self.flight.push(index, slot),
             Verdict::Retry(error) => {
                 self.counted.retries += 1;
                 slot.retries += 1;
@@ -335,7 +336,7 @@ impl AioThread {
                 } else if slot.retries > QUICK_RETRIES {
                     self.delayed.push((Instant::now() + RETRY_INTERVAL, index, slot));
                 } else {
-                    self.flight.push_again(index, slot);
+                    self.flight.push(index, slot);
                 }
             }
             Verdict::Failed(error) => self.fail_block(index, slot, error),
@@ -374,7 +375,7 @@ impl AioThread {
         let (due, later): (Vec<_>, Vec<_>) = self.delayed.drain(..).partition(|(due, ..)| *due <= now);
         self.delayed = later;
         for (_, index, slot) in due {
-            self.flight.push_again(index, slot);
+            self.flight.push(index, slot);
         }
     }
 

@@ -4,18 +4,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::LazyLock;
 
+use crate::arena::page_size;
 use crate::plan::Alignment;
-
-/// The page size in bytes, from `sysconf(3)`.
-pub(crate) static PAGE_SIZE: LazyLock<usize> = LazyLock::new(|| {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .and_then(|size| usize::try_from(size).ok())
-        .unwrap_or(4096)
-});
 
 /// The facts of an open file that the engine needs.
 #[derive(Debug, Clone)]
@@ -77,7 +68,7 @@ impl FileFacts {
     /// Where it says nothing (kernels before 6.1, some file systems), whole pages are assumed, and a block that is
     /// refused all the same goes through the page cache.
     pub(crate) fn direct_alignment(&self) -> Option<Alignment> {
-        let page = *PAGE_SIZE as u32;
+        let page = page_size() as u32;
         let (memory, offset) = self.dio.unwrap_or((page, page));
         if memory == 0 || offset == 0 {
             return None;

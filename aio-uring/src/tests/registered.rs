@@ -101,6 +101,31 @@ fn a_file_of_another_generation_goes_by_its_descriptor() {
 }
 
 #[test]
+fn a_slot_that_changes_hands_does_not_redirect_blocks() {
+    for backend in rungs() {
+        let (old, new) = (direct_file(2 * PAGE), direct_file(PAGE));
+        let memory = Memory::new(2 * PAGE);
+        let mut queue = open(&backend, &config(2));
+        let (before, after) = (FileId { slot: 1, generation: 0 }, FileId { slot: 1, generation: 1 });
+        let mut read = block(0, Direction::Read, &old, &memory, 0, PAGE, PAGE as u64);
+        read.fd = -1;
+        for remove in [false, true] {
+            queue.add_file(before, old.as_fd()).unwrap();
+            read.file = Some(before);
+            submit(&mut queue, &[read]);
+            assert_eq!(queue.ring.queued(), 1, "put off until the next reap");
+            if remove {
+                queue.remove_file(before).unwrap();
+            }
+            queue.add_file(after, new.as_fd()).unwrap();
+            // The new file ends where this read begins.
+            assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
+            queue.remove_file(after).unwrap();
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_goes_the_plain_way() {
     for backend in rungs() {
         let file = direct_file(PAGE);
@@ -148,13 +173,15 @@ fn tables_larger_than_the_kernel_has_leave_a_queue_that_works() {
         let mut config = QueueConfig::new(1);
         (config.regions, config.files) = (u32::MAX, u32::MAX);
         let mut queue = open(&backend, &config);
-        assert!(queue.tables.has_room_for_regions());
-        queue.add_region(&region(0, &memory)).unwrap();
-        assert!(!queue.tables.has_room_for_files());
+        // Of each as many as the kernel allows.
+        assert!(queue.tables.has_room_for_regions() && queue.tables.has_room_for_files());
         let id = FileId { slot: 0, generation: 0 };
-        assert!(queue.add_file(id, file.as_fd()).is_err());
+        queue.add_region(&region(0, &memory)).unwrap();
+        queue.add_file(id, file.as_fd()).unwrap();
+        assert!(queue.add_region(&region(u32::MAX - 1, &memory)).is_err());
+        assert!(queue.add_file(FileId { slot: u32::MAX - 1, generation: 0 }, file.as_fd()).is_err());
         let mut read = block(0, Direction::Read, &file, &memory, 0, PAGE, 0);
-        (read.region, read.file) = (Some(RegionId(0)), Some(id));
+        (read.fd, read.region, read.file) = (-1, Some(RegionId(0)), Some(id));
         submit(&mut queue, &[read]);
         assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
     }

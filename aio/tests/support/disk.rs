@@ -51,10 +51,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        if is_mounted(&self.path()) {
-            if let Err(reason) = run(Command::new("umount").arg(self.path())) {
-                eprintln!("{} stays mounted: {reason}", self.path().display());
-            }
+        if is_mounted(&self.path())
+            && let Err(reason) = run(Command::new("umount").arg(self.path()))
+        {
+            eprintln!("{} stays mounted: {reason}", self.path().display());
         }
     }
 }
