@@ -43,8 +43,9 @@ pub(crate) enum Command {
 /// Write tensors to files and read them back, on every backend, and compare every byte.
 ///
 /// For each backend in turn: the tensors are put into memory and hashed (XXH3), written to new files (swap-out,
-/// timed), the memory is overwritten, and the files are read back (swap-in, timed) and hashed again. Each backend
-/// needs room for one copy of the tensors on disk; a set that is larger than memory goes through it in groups.
+/// timed), the memory is overwritten, and the files are read back (swap-in, timed) and hashed again. Starting the
+/// engine and getting memory ready are not timed. The tensors are on disk once at a time; a set that is larger than
+/// memory goes through it in groups.
 ///
 /// The files are made in a new folder of their own inside --dir, which is removed at the end, also after a failure or
 /// Ctrl-C.
@@ -153,9 +154,9 @@ pub(crate) struct ProbeArgs {
 
 /// Run one job, as fio would, through the library's public API, and measure it.
 ///
-/// Moves blocks of --block-size between one file and memory, --queue-depth of them in flight, and reports rate, I/Os
-/// per second, CPU time per I/O and latency. At --queue-depth 1 each block is a blocking call. Opening the file,
-/// allocating its space and memory, and closing it are not timed.
+/// Moves blocks of --block-size between one file and memory, --queue-depth of them in flight per thread, and reports
+/// rate, I/Os per second, CPU time per I/O and latency. With one block in flight each is a blocking call. Starting the
+/// engine, opening the file, allocating its space and memory, and closing it are not timed.
 ///
 /// Latency is that of an op (--extents blocks) from its submission until its result was taken, in order of submission.
 ///
@@ -184,7 +185,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_usize)]
     pub(crate) block_size: usize,
 
-    /// Blocks in flight.
+    /// Blocks in flight per thread.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) queue_depth: usize,
 
@@ -201,7 +202,8 @@ pub(crate) struct RunArgs {
     pub(crate) extents: u32,
 
     /// Go on for this long, starting over at the end of the file.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "bytes")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "bytes",
+        allow_negative_numbers = true)]
     pub(crate) runtime: Option<f64>,
 
     /// Move this many bytes, rounded down to whole blocks [default: the size, once]

@@ -37,9 +37,21 @@ impl fmt::Display for Failure {
 impl From<aio::Error> for Failure {
     fn from(error: aio::Error) -> Self {
         match error {
-            aio::Error::Config { .. } => Self::Usage(error.to_string()),
+            aio::Error::Config { key, value, accepted } => {
+                Self::Usage(format!("{} = {value} is not valid: {accepted}", option(&key)))
+            }
             _ => Self::Failed(error.to_string()),
         }
+    }
+}
+
+/// The command line's name for what the configuration calls `key`.
+fn option(key: &str) -> &str {
+    match key {
+        "queue_depth" => "--queue-depth",
+        "block_size" => "--block-size",
+        "intra_op_parallelism" => "--threads",
+        other => other,
     }
 }
 

@@ -13,6 +13,7 @@ mod probe;
 mod run;
 mod size;
 mod swap;
+mod warm_up;
 
 use std::io;
 

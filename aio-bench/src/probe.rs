@@ -35,7 +35,7 @@ pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
         kernel: limits::kernel_release(),
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
-    if args.json { output::json(&report) } else { output::line(&report.to_string()) }
+    output::result(&report, args.json)
 }
 
 fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
@@ -48,12 +48,12 @@ fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
         Err(reason) => (None, Some(reason)),
     };
     let file_system = disk::file_system(dir).ok();
-    DirReport { path: dir.to_owned(), file_system, free_bytes: disk::free_bytes(dir).ok(), direct_io, reason }
+    DirReport { path: dir.to_owned(), file_system, free_bytes: disk::free_bytes(dir), direct_io, reason }
 }
 
 /// Asks a new file, which is gone again afterwards: only an open file can tell.
 fn direct_io(dir: &Path, engine: &AioHandle) -> Result<Alignment, String> {
-    let folder = Made::folder_in(dir).map_err(|error| format!("cannot make a file in {}: {error}", dir.display()))?;
+    let folder = Made::folder_in(dir).map_err(|error| format!("cannot make a file: {error}"))?;
     let options = OpenOptions::new().read(true).write(true).create_new(true).direct(DirectMode::Auto);
     let file = engine.open_with(folder.path().join("probe"), &options).map_err(|error| error.to_string())?;
     Ok(file.alignment())

@@ -15,6 +15,7 @@ use crate::generate;
 use crate::host::{cpu, limits};
 use crate::interrupt;
 use crate::output;
+use crate::warm_up::warm_up;
 use drive::{Drive, Limit};
 use offsets::Offsets;
 use report::Report;
@@ -22,10 +23,10 @@ use target::Target;
 
 /// Runs the job, prints what was measured, and fails if an I/O did.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let target = Target::look(args)?;
-    let limit = limit(args, &target)?;
     let config = config(args);
     config.validate_ranges()?;
+    let target = Target::look(args)?;
+    let limit = limit(args, &target)?;
     if let Some(cpu) = args.cpu {
         // Before any thread of the engine starts: they inherit it.
         cpu::pin(cpu)?;
@@ -40,11 +41,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let report = Report::new(args, &handle, &file, &drive);
     file.close()?;
     handle.close()?;
-    if args.json {
-        output::json(&report)?
-    } else {
-        output::line(&report.to_string())?
-    }
+    output::result(&report, args.json)?;
     if let Some(error) = drive.first_error {
         return Err(Failure::Failed(error));
     }
@@ -69,9 +66,9 @@ fn limit(args: &RunArgs, target: &Target<'_>) -> Result<Limit, Failure> {
 
 /// A block of the job is a block of the engine, where the engine takes blocks that small.
 fn config(args: &RunArgs) -> AioConfig {
-    let page = limits::page_size().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(4096);
+    let page = usize::try_from(limits::page_size()).unwrap_or(4096);
     let mut config = AioConfig::default();
-    config.block_size = args.block_size.next_multiple_of(page);
+    config.block_size = args.block_size.checked_next_multiple_of(page).unwrap_or(usize::MAX);
     config.queue_depth = args.queue_depth;
     config.intra_op_parallelism = args.threads.unwrap_or(config.intra_op_parallelism);
     config.direct = args.direct;
@@ -88,7 +85,8 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn measure(self, limit: Limit) -> Result<Drive, Failure> {
-        let (depth, extents) = (self.args.queue_depth, self.args.extents as usize);
+        let extents = self.args.extents as usize;
+        let depth = self.args.queue_depth * self.handle.config().intra_op_parallelism;
         match (depth, extents) {
             (1, 1) => self.blocking(limit),
             (_, 1) => self.one_by_one(limit, depth),
@@ -98,17 +96,17 @@ impl Job<'_> {
 
     /// Blocking calls: what there is to measure at queue depth 1.
     fn blocking(mut self, limit: Limit) -> Result<Drive, Failure> {
-        let mut buffer = self.buffer(0)?;
-        let (file, offsets) = (self.file, &mut self.offsets);
+        let mut buffers = self.buffers(1)?;
+        let (file, offsets, buffer) = (self.file, &mut self.offsets, &mut buffers[0]);
         Ok(match self.args.op.writes() {
-            true => drive::blocking(limit, || file.write_at(&buffer, offsets.next())),
-            false => drive::blocking(limit, || file.read_at(&mut buffer, offsets.next())),
+            true => drive::blocking(limit, || file.write_at(buffer, offsets.next())),
+            false => drive::blocking(limit, || file.read_at(buffer, offsets.next())),
         })
     }
 
     /// An op and a ticket per block.
     fn one_by_one(mut self, limit: Limit, ops: usize) -> Result<Drive, Failure> {
-        let buffers = (0..ops).map(|index| self.buffer(index)).collect::<Result<Vec<_>, _>>()?;
+        let buffers = self.buffers(ops)?;
         let (file, offsets) = (self.file, &mut self.offsets);
         Ok(match self.args.op.writes() {
             true => drive::tickets(limit, 1, buffers, |buffer, _| file.write(buffer, offsets.next())),
@@ -118,8 +116,8 @@ impl Job<'_> {
 
     /// Vectored ops of several blocks.
     fn vectored(mut self, limit: Limit, ops: usize, extents: usize) -> Result<Drive, Failure> {
-        let op = |op| (0..extents).map(|index| Ok((0, self.buffer(op * extents + index)?))).collect();
-        let buffers = (0..ops).map(op).collect::<Result<Vec<Vec<_>>, Failure>>()?;
+        let mut buffers = self.buffers(ops * extents)?.into_iter().map(|buffer| (0, buffer));
+        let buffers = (0..ops).map(|_| buffers.by_ref().take(extents).collect::<Vec<_>>()).collect();
         let (file, offsets) = (self.file, &mut self.offsets);
         let mut place = |mut op: Vec<(u64, AlignedBuf)>, blocks: usize| {
             op.truncate(blocks);
@@ -132,11 +130,16 @@ impl Job<'_> {
         })
     }
 
-    /// Memory for one block, with something in it: devices and file systems have short cuts for zeros.
-    fn buffer(&self, index: usize) -> Result<AlignedBuf, Failure> {
-        interrupt::check()?;
-        let mut buffer = self.handle.arena().try_alloc(self.args.block_size)?;
-        generate::fill(&mut buffer, index as u64);
-        Ok(buffer)
+    /// Memory for as many blocks, ready for use, with something in it: devices and file systems have short cuts for
+    /// zeros.
+    fn buffers(&self, blocks: usize) -> Result<Vec<AlignedBuf>, Failure> {
+        let allocate = |_| {
+            interrupt::check()?;
+            Ok(self.handle.arena().try_alloc(self.args.block_size)?)
+        };
+        let buffers = (0..blocks).map(allocate).collect::<Result<Vec<_>, Failure>>()?;
+        let mut buffers = warm_up(self.file, buffers)?;
+        buffers.iter_mut().zip(0..).for_each(|(buffer, seed)| generate::fill(buffer, seed));
+        Ok(buffers)
     }
 }

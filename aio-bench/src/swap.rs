@@ -24,41 +24,28 @@ use tensors::TensorSet;
 pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let config = args.engine.config();
     config.validate_ranges()?;
-    disk::require_folder(&args.dir)?;
+    let dir = disk::require_folder(&args.dir)?;
     let usable = usable_backends(args.backend, &config)?;
     let set = tensor_set(args)?;
     let sizes: Vec<_> = set.tensors.iter().map(|tensor| tensor.bytes).collect();
-    let groups = groups::plan(&sizes, memory::available())?;
-    disk::require_room(&args.dir, sizes.iter().copied())?;
+    let groups = groups::plan(&sizes, memory::budget())?;
+    disk::require_room(&dir, sizes.iter().copied())?;
 
-    let folder = Made::folder_in(&args.dir)
-        .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", args.dir.display())))?;
-    let mut report = Report::new(args, &config, &set, groups.len());
+    let folder = Made::folder_in(&dir).map_err(|error| Failure::Failed(format!("cannot make a folder: {error}")))?;
+    let mut report = Report::new(&dir, args.layout, &config, &set, groups.len());
     let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
+    let pass = Pass { config: &config, set: &set, groups: &groups, folder: folder.path(), progress: &progress };
     for (backend, probed) in usable {
         let outcome = match probed {
+            Ok(()) => pass.run(backend)?,
             Err(why) => Outcome::Unavailable(why),
-            Ok(()) => Pass {
-                backend,
-                config: &config,
-                set: &set,
-                groups: &groups,
-                folder: folder.path(),
-                progress: &progress,
-            }
-            .run()?,
         };
         report.add(backend, outcome);
     }
     progress.finish();
     drop(folder);
     interrupt::check()?;
-
-    if args.json {
-        output::json(&report)?
-    } else {
-        output::line(&report.to_string())?
-    }
+    output::result(&report, args.json)?;
     report.verdict()
 }
 

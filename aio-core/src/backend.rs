@@ -74,8 +74,9 @@ pub trait IoQueue {
     /// call may be put off until the next `reap`, so that one call does both.
     ///
     /// An error that belongs to one block (EBADF, EINVAL, EFAULT, ...) is not an error of this call: that block is
-    /// accepted and completes with it. `Err` concerns the queue as a whole and means that none was accepted; EAGAIN
-    /// and EBUSY mean "not now", anything else that the queue is broken.
+    /// accepted and completes with it. `Err` concerns the queue as a whole and means that none was accepted. EAGAIN
+    /// and EBUSY mean "not now" and come only with blocks in flight, whose completions make room; with none, the queue
+    /// tries for a bounded time itself and then returns another error. Anything else means that the queue is broken.
     ///
     /// # Safety
     ///
@@ -90,7 +91,8 @@ pub trait IoQueue {
     /// (`None`: no limit) or the [`waker`](Self::waker) was used since the last `reap` returned. With `min` 0 it
     /// does not wait, unless nothing is in flight and `timeout` is not zero: then it waits for the waker. With a
     /// timeout of zero it never waits. It may append more than `min`, and returns early without completions only
-    /// for the waker or the timeout.
+    /// for the waker or the timeout. Every return uses a wake-up up, also with a timeout of zero; one that arrives
+    /// while it returns may end the next `reap`.
     ///
     /// EINTR is retried here. EAGAIN and EBUSY of a submission with blocks in flight mean "reap first"; with nothing
     /// in flight they become an error after a bounded wait. `Err` means that the queue is broken; completions that
@@ -141,7 +143,8 @@ pub trait Wake: Send + Sync {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct QueueConfig {
-    /// Most blocks in flight at once, 1 to 32768. A backend may offer less through [`IoQueue::capacity`].
+    /// Most blocks in flight at once, 1 to 32768; clamped to that. A backend may offer less through
+    /// [`IoQueue::capacity`].
     pub depth: usize,
     /// Room for registered regions; ids from [`RegionId`] are below it. 0: none will be registered.
     pub regions: u32,

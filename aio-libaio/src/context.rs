@@ -45,6 +45,8 @@ impl Context {
     /// valid until its event is reaped or [`destroy`](Self::destroy) has succeeded.
     pub(crate) unsafe fn submit(&self, requests: &mut [*mut iocb]) -> io::Result<usize> {
         #[cfg(test)]
+        self.faults.submits.set(self.faults.submits.get() + 1);
+        #[cfg(test)]
         if let Some(errno) = self.faults.submit.borrow_mut().pop_front() {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -121,10 +123,11 @@ pub(crate) fn timespec_of(duration: Duration) -> timespec {
     }
 }
 
-/// Errors that the next calls return instead of going to the kernel.
+/// Errors that the next calls return instead of going to the kernel, and how many `io_submit`s there were.
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) submit: std::cell::RefCell<std::collections::VecDeque<i32>>,
+    pub(crate) submits: std::cell::Cell<usize>,
     pub(crate) getevents: std::cell::RefCell<std::collections::VecDeque<i32>>,
 }

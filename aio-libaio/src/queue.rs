@@ -230,8 +230,8 @@ impl IoQueue for LibaioQueue {
     }
 
     fn drain(&mut self) -> usize {
-        // A forked child shares the mapped ring but not the context: the blocks and their memory are the parent's,
-        // and so are the events, which reaping here would steal.
+        // A forked child has neither the context nor blocks of its own: those are the parent's, in its memory. It also
+        // must not log, as a thread that it does not have may hold the lock of the log.
         if process::id() != self.process {
             self.slots.clear();
             return 0;

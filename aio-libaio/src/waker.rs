@@ -118,10 +118,59 @@ impl EventFd {
         // SAFETY: eight bytes are written to `count`, which outlives the call.
         let _ = unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
     }
+
+    /// Whether it is readable.
+    #[cfg(test)]
+    pub(crate) fn is_ringing(&self) -> bool {
+        let mut fd = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, which outlives the call.
+        unsafe { libc::poll(&mut fd, 1, 0) == 1 }
+    }
 }
 
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wake_up_is_taken_once() {
+        let waker = EventWaker::new().unwrap();
+        assert!(!waker.take());
+        waker.wake();
+        assert!(waker.take() && !waker.take());
+
+        // Between `take` and `announce`.
+        waker.wake();
+        assert!(!waker.announce(), "the owner would sleep over a wake-up");
+        assert!(!waker.take());
+
+        assert!(waker.announce());
+        waker.wake();
+        assert!(waker.is_woken());
+        waker.retract();
+        assert!(!waker.take());
+    }
+
+    #[test]
+    fn the_bell_rings_only_for_an_owner_that_waits() {
+        let waker = EventWaker::new().unwrap();
+        waker.wake();
+        assert!(!waker.bell().is_ringing());
+        assert!(waker.take() && waker.announce());
+        waker.wake();
+        waker.wake();
+        assert!(waker.bell().is_ringing());
+        waker.bell().silence();
+        waker.bell().silence();
+        assert!(!waker.bell().is_ringing());
+        (0..3).for_each(|_| waker.bell().ring());
+        waker.bell().silence();
+        assert!(!waker.bell().is_ringing());
     }
 }

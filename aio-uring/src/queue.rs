@@ -83,13 +83,11 @@ impl UringQueue {
         timeout: Option<Duration>,
         done: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        if self.closed {
-            return Err(io::Error::from_raw_os_error(libc::ESHUTDOWN));
-        }
+        self.check_open()?;
         let idle = self.in_flight == 0;
         let start = done.len();
         let goal = start + min.min(self.in_flight);
-        let mut may_wait = timeout != Some(Duration::ZERO) && (idle || min > 0);
+        let may_wait = timeout != Some(Duration::ZERO) && (idle || min > 0);
         let deadline = timeout.filter(|_| may_wait).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut entered = false;
         loop {
@@ -109,8 +107,8 @@ impl UringQueue {
             match self.enter(then) {
                 Ok(()) => entered = true,
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::ETIME) => may_wait = false,
+                    // Whether the time is up, the clock says.
+                    Some(libc::EINTR | libc::ETIME) => {}
                     Some(libc::EAGAIN | libc::EBUSY) => {
                         self.hold_back(error, wait, limit)?;
                         if !wait {
@@ -123,8 +121,10 @@ impl UringQueue {
         }
     }
 
-    /// Submits all that is queued, and what else [`Ring::enter`] does. EAGAIN if the kernel took nothing.
+    /// Submits all that is queued, and what else [`Ring::enter`] does. EAGAIN if the kernel took nothing. The only way
+    /// for a request to reach the kernel.
     fn enter(&mut self, then: Enter) -> io::Result<()> {
+        self.check_open()?;
         let queued = self.ring.queued();
         match self.ring.enter(queued, then)? {
             0 if queued > 0 => return Err(io::Error::from_raw_os_error(libc::EAGAIN)),
@@ -132,6 +132,10 @@ impl UringQueue {
             _ => self.refused = None,
         }
         Ok(())
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        if self.closed { Err(io::Error::from_raw_os_error(libc::ESHUTDOWN)) } else { Ok(()) }
     }
 
     /// Moves what has completed to `done`, without a system call.
@@ -224,9 +228,7 @@ impl IoQueue for UringQueue {
     }
 
     unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
-        if self.closed {
-            return Err(io::Error::from_raw_os_error(libc::ESHUTDOWN));
-        }
+        self.check_open()?;
         let mut accepted = 0;
         for block in blocks.iter().take(self.capacity - self.in_flight) {
             let region = block.region.and_then(|id| self.tables.region(id));

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use aio_core::{Direction, IoBackend, IoBlock, IoQueue, QueueConfig};
+use aio_core::{Direction, IoBackend, IoBlock, QueueConfig};
 use aio_uring::UringBackend;
 
 /// The copy shares the ring: it must neither wait for nor take what is the parent's.

@@ -1,10 +1,10 @@
 //! Whether files will fit, asked before the first byte is written.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, FsType, statfs};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{Statvfs, statvfs};
 
 use crate::failure::Failure;
 use crate::size;
@@ -30,15 +30,20 @@ pub(crate) fn file_system(path: &Path) -> nix::Result<String> {
 /// Not in the kernel's headers: ZFS is built outside of it.
 const ZFS_SUPER_MAGIC: FsType = FsType(0x2fc1_2fc1);
 
-/// Bytes that an unprivileged user may still write where `path` is.
-pub(crate) fn free_bytes(path: &Path) -> nix::Result<u64> {
-    statvfs(path).map(|fs| fs.blocks_available().saturating_mul(fs.fragment_size()))
+/// Bytes that an unprivileged user may still write where `path` is. `None` if the file system does not say.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    statvfs(path).ok().and_then(|fs| free(&fs))
 }
 
-/// Refuses a `dir` that is none, with the reason.
-pub(crate) fn require_folder(dir: &Path) -> Result<(), Failure> {
-    match fs::metadata(dir) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
+/// Some file systems (ramfs, some of FUSE) report no size at all.
+fn free(fs: &Statvfs) -> Option<u64> {
+    (fs.blocks() != 0).then(|| fs.blocks_available().saturating_mul(fs.fragment_size()))
+}
+
+/// The absolute path of a folder. Refuses a `dir` that is none, with the reason.
+pub(crate) fn require_folder(dir: &Path) -> Result<PathBuf, Failure> {
+    match fs::metadata(dir).and_then(|metadata| Ok((metadata, dir.canonicalize()?))) {
+        Ok((metadata, absolute)) if metadata.is_dir() => Ok(absolute),
         Ok(_) => Err(Failure::Failed(format!("{} is not a folder", dir.display()))),
         Err(error) => Err(Failure::Failed(format!("cannot use the folder {}: {error}", dir.display()))),
     }
@@ -51,10 +56,9 @@ pub(crate) fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Resu
         Failure::Failed(format!("cannot ask for free space in {}: {}", dir.display(), errno.desc()))
     })?;
     let need = Need::of(files, fs.fragment_size().max(1));
-    let free = fs.blocks_available().saturating_mul(fs.fragment_size());
-    if need.bytes > free {
+    if let Some(free) = free(&fs).filter(|free| need.bytes > *free) {
         return Err(Failure::Failed(format!(
-            "{} has {} free, and {} are needed: name a folder with more room, or make the set smaller",
+            "{} has {} free, and {} are needed: name a folder with more room, or ask for less",
             dir.display(),
             size::show(free),
             size::show(need.bytes),
@@ -63,7 +67,7 @@ pub(crate) fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Resu
     // File systems that make inodes as they go (btrfs) report none at all.
     if fs.files() != 0 && need.inodes > fs.files_available() {
         return Err(Failure::Failed(format!(
-            "{} has room for {} more files, and {} are needed: make fewer, larger tensors",
+            "{} has room for {} more files, and {} are needed: make fewer, larger ones",
             dir.display(),
             fs.files_available(),
             need.inodes,

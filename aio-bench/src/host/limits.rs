@@ -67,8 +67,9 @@ pub(crate) fn huge_page_size() -> Option<u64> {
 }
 
 /// Bytes of a plain page.
-pub(crate) fn page_size() -> Option<u64> {
-    sysconf(SysconfVar::PAGE_SIZE).ok()?.and_then(|bytes| u64::try_from(bytes).ok())
+pub(crate) fn page_size() -> u64 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
 }
 
 /// `uname -r`.
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_every_linux_has_is_found() {
-        assert!(page_size().is_some_and(|bytes| bytes >= 4096 && bytes.is_power_of_two()));
+        assert!(page_size() >= 4096 && page_size().is_power_of_two());
         assert!(kernel_release().is_some_and(|release| !release.is_empty() && !release.contains('\n')));
         assert!(memlock().is_some());
     }

@@ -1,14 +1,17 @@
-//! How much memory can still be taken.
+//! How much memory a job may take.
 
 use std::fs;
 
 use aio::Arena;
 
-/// Bytes that can be taken without swapping or being killed: what the machine has available, and no more than the
-/// engine would take of the machine or of the cgroup (the container).
-pub(crate) fn available() -> u64 {
+/// What is left to everyone else, and to what the engine needs besides buffers.
+const SPARE: u64 = 256 << 20;
+
+/// Bytes that can be taken without swapping or being killed: nearly what the machine has available, and no more than
+/// the engine would take of the machine or of the cgroup (the container).
+pub(crate) fn budget() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
-    machine.unwrap_or(u64::MAX).min(Arena::default_limit())
+    machine.map_or(u64::MAX, |bytes| bytes.saturating_sub(SPARE)).min(Arena::default_limit())
 }
 
 /// `MemAvailable`: free memory and page cache that can be dropped.
@@ -26,6 +29,6 @@ mod tests {
     fn it_is_what_the_kernel_says() {
         assert_eq!(mem_available("MemTotal: 9000 kB\nMemAvailable:    1000 kB\n"), Some(1_024_000));
         assert_eq!(mem_available("MemTotal: 9000 kB\n"), None);
-        assert!(available() > 0);
+        assert!(budget() <= Arena::default_limit());
     }
 }

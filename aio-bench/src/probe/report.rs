@@ -21,7 +21,7 @@ pub(crate) struct Report {
     pub(crate) aio_slots: Option<AioSlots>,
     pub(crate) io_uring_disabled: Option<u64>,
     pub(crate) huge_pages: HugePages,
-    pub(crate) page_size: Option<u64>,
+    pub(crate) page_size: u64,
     pub(crate) kernel: Option<String>,
     pub(crate) cpus: usize,
 }
@@ -105,7 +105,7 @@ impl fmt::Display for Report {
             ("Linux AIO slots", self.aio_slots.as_ref().map_or_else(unknown, AioSlots::to_string)),
             ("io_uring", io_uring_setting(self.io_uring_disabled).to_owned()),
             ("huge pages", self.huge_pages.to_string()),
-            ("page size", self.page_size.map_or_else(unknown, size::show)),
+            ("page size", size::show(self.page_size)),
             ("kernel", self.kernel.clone().unwrap_or_else(unknown)),
         ];
         for (name, value) in lines {
@@ -227,7 +227,7 @@ mod tests {
             aio_slots: Some(AioSlots { nr: 1, max_nr: 65536 }),
             io_uring_disabled: Some(2),
             huge_pages: HugePages { transparent: Some("never".to_owned()), size: None },
-            page_size: Some(4096),
+            page_size: 4096,
             kernel: None,
             cpus: 2,
         }

@@ -93,10 +93,7 @@ impl fmt::Display for Report {
         writeln!(f, "  moved    {bytes} bytes in {ios} I/Os and {seconds:.3} s")?;
         writeln!(f, "  CPU      {:.2} us per I/O", self.cpu_us_per_io)?;
         let Latency { p50, p99, p999, max } = latency_us;
-        writeln!(
-            f,
-            "  latency  {p50:.1} us median, {p99:.1} us 99 %, {p999:.1} us 99.9 %, {max:.1} us most, per op"
-        )?;
+        writeln!(f, "  latency  {p50:.1} us median, {p99:.1} us 99 %, {p999:.1} us 99.9 %, {max:.1} us max, per op")?;
         write!(f, "  errors   {errors}")
     }
 }

@@ -80,9 +80,9 @@ impl<'a> Target<'a> {
 
     /// Opens it. What the job is to write beyond the end gets its disk space now: that is not what is measured.
     pub(crate) fn open(&self, handle: &AioHandle) -> Result<(AioFile, Option<Made>), Failure> {
-        let options = OpenOptions::new().direct(self.direct);
+        let options = OpenOptions::new().direct(self.direct).read(true);
         if !self.writes {
-            return Ok((handle.open_with(self.path, &options.read(true))?, None));
+            return Ok((handle.open_with(self.path, &options)?, None));
         }
         let (file, made) = match self.existing {
             Some(_) => (handle.open_with(self.path, &options.write(true))?, None),
@@ -94,7 +94,11 @@ impl<'a> Target<'a> {
             }
         };
         if self.existing.is_none_or(|len| len < self.bytes()) {
-            file.allocate(0, self.bytes()).wait()?;
+            match file.allocate(0, self.bytes()).wait() {
+                // Some file systems have no fallocate(2): there the writes do it.
+                Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => {}
+                allocated => allocated?,
+            }
         }
         Ok((file, made))
     }

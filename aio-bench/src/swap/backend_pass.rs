@@ -16,14 +16,15 @@ use super::report::{Done, Outcome, Paths};
 use super::tensors::TensorSet;
 use crate::failure::Failure;
 use crate::host::cpu::{Elapsed, Stopwatch};
+use crate::host::limits;
 use crate::interrupt;
+use crate::warm_up::warm_up;
 
 /// What memory is filled with before tensors come back: a read that did nothing must not find the right bytes there.
 const FORGOTTEN: u8 = 0xa5;
 
-/// What one backend is to do.
+/// What each backend is to do.
 pub(crate) struct Pass<'a> {
-    pub(crate) backend: Backend,
     pub(crate) config: &'a AioConfig,
     pub(crate) set: &'a TensorSet,
     pub(crate) groups: &'a [Range<usize>],
@@ -49,8 +50,8 @@ impl Hold {
 
 impl Pass<'_> {
     /// Does it, and removes the files. Only an interruption is a failure: what the backend failed with is its outcome.
-    pub(crate) fn run(&self) -> Result<Outcome, Failure> {
-        let outcome = match self.out_and_in() {
+    pub(crate) fn run(&self, backend: Backend) -> Result<Outcome, Failure> {
+        let outcome = match self.out_and_in(backend) {
             Ok(done) => Outcome::Done(done),
             Err(interrupted @ Failure::Interrupted(_)) => return Err(interrupted),
             Err(failure) => Outcome::Failed(failure.to_string()),
@@ -59,15 +60,15 @@ impl Pass<'_> {
         Ok(outcome)
     }
 
-    fn out_and_in(&self) -> Result<Done, Failure> {
+    fn out_and_in(&self, backend: Backend) -> Result<Done, Failure> {
         let mut done = Done::default();
         let mut hashes = vec![0; self.set.tensors.len()];
         let mut kept = None;
         for group in self.groups {
-            let Hold { handle, mut memory } = self.hold(group)?;
-            self.progress.stage(self.backend, "filling memory");
+            let Hold { handle, mut memory } = self.hold(backend, group, &mut done)?;
+            self.progress.stage(backend, "filling memory");
             self.load(group, &mut memory, &mut hashes[group.clone()])?;
-            self.progress.stage(self.backend, "swapping out");
+            self.progress.stage(backend, "swapping out");
             let (elapsed, memory) = self.transfer(group, memory, |path, buffer| handle.write_new(path, buffer))?;
             done.swap_out += elapsed;
             let hold = Hold { handle, memory };
@@ -75,26 +76,41 @@ impl Pass<'_> {
             if self.groups.len() == 1 { kept = Some(hold) } else { hold.end(&mut done)? }
         }
         for group in self.groups {
-            let Hold { handle, mut memory } = kept.take().map_or_else(|| self.hold(group), Ok)?;
+            let Hold { handle, mut memory } = kept.take().map_or_else(|| self.hold(backend, group, &mut done), Ok)?;
             self.forget(&mut memory)?;
-            self.progress.stage(self.backend, "swapping in");
+            self.progress.stage(backend, "swapping in");
             let (elapsed, mut memory) =
                 self.transfer(group, memory, |path, buffer| handle.read_path(path, buffer))?;
             done.swap_in += elapsed;
-            self.progress.stage(self.backend, "verifying");
+            self.progress.stage(backend, "verifying");
             self.verify(group, &mut memory, &hashes[group.clone()], &mut done)?;
             Hold { handle, memory }.end(&mut done)?;
         }
         Ok(done)
     }
 
-    /// An engine, and a buffer for each tensor of a group.
-    fn hold(&self, group: &Range<usize>) -> Result<Hold, Failure> {
+    /// An engine, and a buffer for each tensor of a group, both ready.
+    fn hold(&self, backend: Backend, group: &Range<usize>, done: &mut Done) -> Result<Hold, Failure> {
+        self.progress.stage(backend, "getting memory");
+        let watch = Stopwatch::start();
         let mut config = self.config.clone();
         config.arena_limit = Some(groups::memory(&self.sizes(group)));
-        let handle = AioHandle::builder().config(config).backend(self.backend).build()?;
+        let handle = AioHandle::builder().config(config).backend(backend).build()?;
         let memory = self.allocate(&handle, group)?;
+        let memory = self.warm_up(&handle, memory)?;
+        done.setup += watch.stop();
         Ok(Hold { handle, memory })
+    }
+
+    fn warm_up(&self, handle: &AioHandle, memory: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {
+        let path = self.folder.join("warm-up");
+        let file = handle.create(&path)?;
+        file.write_at(&vec![0; usize::try_from(limits::page_size()).unwrap_or(4096)], 0)?;
+        let memory = warm_up(&file, memory)?;
+        file.close()?;
+        // It goes with the folder, if not now.
+        let _ = fs::remove_file(path);
+        Ok(memory)
     }
 
     fn sizes(&self, group: &Range<usize>) -> Vec<u64> {
@@ -244,6 +260,68 @@ fn in_parallel<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Five tensors that go through memory in three groups.
+    fn with_pass(test: impl FnOnce(&Pass<'_>)) {
+        let (set, folder) = (TensorSet::uniform(5, 10_001), tempfile::tempdir().unwrap());
+        let config = AioConfig::default();
+        test(&Pass {
+            config: &config,
+            set: &set,
+            groups: &[0..2, 2..4, 4..5],
+            folder: folder.path(),
+            progress: &Progress::new(0, 0),
+        });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_set_in_groups_comes_back_whole() {
+        with_pass(|pass| match pass.run(Backend::Pthread).unwrap() {
+            Outcome::Done(done) => {
+                assert_eq!((done.backend, done.verified, done.differing.len()), ("pthread", 5, 0));
+                assert!(done.paths.bytes_direct + done.paths.bytes_buffered >= 2 * 5 * 10_001, "{:?}", done.paths);
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+
+    #[test]
+    fn a_tensor_that_came_back_different_is_named() {
+        with_pass(|pass| {
+            let (group, mut done) = (2..4, Done::default());
+            let Hold { mut memory, .. } = pass.hold(Backend::Pthread, &group, &mut done).unwrap();
+            let mut hashes = [0; 2];
+            pass.load(&group, &mut memory, &mut hashes).unwrap();
+            memory[1][10_000] ^= 1;
+            pass.verify(&group, &mut memory, &hashes, &mut done).unwrap();
+            assert_eq!((done.verified, done.differing), (1, vec!["tensor.3".to_owned()]));
+        });
+    }
+
+    #[test]
+    fn a_read_that_does_nothing_would_be_noticed() {
+        with_pass(|pass| {
+            let (group, mut done) = (0..2, Done::default());
+            let Hold { mut memory, .. } = pass.hold(Backend::Pthread, &group, &mut done).unwrap();
+            let mut hashes = [0; 2];
+            pass.load(&group, &mut memory, &mut hashes).unwrap();
+            pass.forget(&mut memory).unwrap();
+            pass.verify(&group, &mut memory, &hashes, &mut done).unwrap();
+            assert_eq!(done.verified, 0);
+        });
+    }
+
+    #[test]
+    fn a_write_that_fails_is_the_outcome_of_its_backend() {
+        with_pass(|pass| {
+            fs::write(pass.path(3), b"precious").unwrap();
+            match pass.run(Backend::Pthread).unwrap() {
+                Outcome::Failed(reason) => assert!(reason.contains("000003.tensor"), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        });
+    }
 
     #[test]
     fn every_item_is_worked_on_once() {

@@ -3,30 +3,25 @@
 use std::ops::Range;
 
 use crate::failure::Failure;
+use crate::host::limits;
 use crate::size;
 
 /// The most tensors of a group: each has a file name, a ticket and an op in flight.
 const MOST_TENSORS: usize = 16 * 1024;
 
-/// Memory that is left to the process, the engine's staging buffers and everyone else.
-const SPARE: u64 = 256 << 20;
-
 /// How far a group's buffers, rounded up to pages, may exceed the set's own size.
 const ROUNDING: u64 = 64 << 20;
 
-/// Buffers come in pages.
-const PAGE: u64 = 4096;
-
-/// Cuts a set of tensors of these `sizes` into groups that fit in `available` bytes of memory.
-pub(crate) fn plan(sizes: &[u64], available: u64) -> Result<Vec<Range<usize>>, Failure> {
+/// Cuts a set of tensors of these `sizes` into groups that fit in `budget` bytes of memory.
+pub(crate) fn plan(sizes: &[u64], budget: u64) -> Result<Vec<Range<usize>>, Failure> {
     let total = sizes.iter().copied().fold(0, u64::saturating_add);
-    let limit = available.saturating_sub(SPARE).min(total.saturating_add(ROUNDING));
+    let limit = budget.min(total.saturating_add(ROUNDING));
     let mut groups = Vec::new();
     let (mut first, mut taken) = (0, 0);
     for (index, &bytes) in sizes.iter().enumerate() {
         let footprint = footprint(bytes);
         if footprint > limit {
-            return Err(too_large(bytes, available));
+            return Err(too_large(bytes, budget));
         }
         if taken + footprint > limit || index - first == MOST_TENSORS {
             groups.push(first..index);
@@ -43,17 +38,14 @@ pub(crate) fn memory(sizes: &[u64]) -> u64 {
     sizes.iter().map(|&bytes| footprint(bytes)).sum()
 }
 
+/// Buffers come in pages.
 fn footprint(bytes: u64) -> u64 {
-    bytes.max(1).next_multiple_of(PAGE)
+    bytes.max(1).next_multiple_of(limits::page_size())
 }
 
-fn too_large(bytes: u64, available: u64) -> Failure {
-    Failure::Failed(format!(
-        "a tensor of {} does not fit in memory: {} are available, and {} of them are kept free",
-        size::show(bytes),
-        size::show(available),
-        size::show(SPARE.min(available)),
-    ))
+fn too_large(bytes: u64, budget: u64) -> Failure {
+    let (bytes, budget) = (size::show(bytes), size::show(budget));
+    Failure::Failed(format!("a tensor of {bytes} does not fit in memory: {budget} can be taken of it"))
 }
 
 #[cfg(test)]
@@ -64,14 +56,14 @@ mod tests {
 
     #[test]
     fn a_set_that_fits_is_one_group() {
-        assert_eq!(plan(&[100 * MIB; 10], 1256 * MIB).unwrap(), vec![0..10; 1]);
+        assert_eq!(plan(&[100 * MIB; 10], 1000 * MIB).unwrap(), vec![0..10; 1]);
     }
 
     #[test]
     fn a_larger_one_is_cut_where_memory_ends() {
-        assert_eq!(plan(&[100 * MIB; 10], 656 * MIB).unwrap(), [0..4, 4..8, 8..10]);
+        assert_eq!(plan(&[100 * MIB; 10], 400 * MIB).unwrap(), [0..4, 4..8, 8..10]);
         let sizes = [300 * MIB, 100 * MIB, 400 * MIB, MIB];
-        assert_eq!(plan(&sizes, 656 * MIB).unwrap(), [0..2, 2..3, 3..4]);
+        assert_eq!(plan(&sizes, 400 * MIB).unwrap(), [0..2, 2..3, 3..4]);
     }
 
     #[test]
@@ -86,8 +78,8 @@ mod tests {
 
     #[test]
     fn a_tensor_larger_than_memory_is_refused() {
-        let error = plan(&[MIB, 1024 * MIB], 1024 * MIB).unwrap_err().to_string();
-        assert!(error.contains("1.0 GiB") && error.contains("256.0 MiB of them are kept free"), "{error}");
+        let error = plan(&[MIB, 1024 * MIB], 1023 * MIB).unwrap_err().to_string();
+        assert!(error.contains("a tensor of 1.0 GiB") && error.contains("1023.0 MiB can be taken"), "{error}");
         assert!(plan(&[MIB], 0).is_err());
     }
 }

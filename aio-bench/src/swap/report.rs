@@ -1,14 +1,14 @@
 //! What came of it: a table for people, an object for programs.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aio::{AioConfig, Backend, Stats, Unavailable};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::tensors::TensorSet;
-use crate::cli::SwapArgs;
+use crate::cli::Layout;
 use crate::failure::Failure;
 use crate::host::cpu::Elapsed;
 use crate::output;
@@ -45,6 +45,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Done {
     /// The backend, also when `auto` was asked for.
     pub(crate) backend: &'static str,
+    /// Starting the engine, allocating memory and registering it with the kernel.
+    pub(crate) setup: Elapsed,
     pub(crate) swap_out: Elapsed,
     pub(crate) swap_in: Elapsed,
     /// How many tensors came back as they were.
@@ -64,6 +66,8 @@ struct Row {
     verified: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differing: Vec<String>,
+    /// Spent before anything is timed: threads started, memory allocated and registered.
+    setup_seconds: Option<f64>,
     swap_out: Option<Rate>,
     swap_in: Option<Rate>,
     paths: Option<Paths>,
@@ -80,19 +84,19 @@ struct Rate {
 /// Which way the bytes of both directions went.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Paths {
-    bytes_direct: u64,
-    bytes_buffered: u64,
+    pub(crate) bytes_direct: u64,
+    pub(crate) bytes_buffered: u64,
     bytes_staged: u64,
     bytes_fixed: u64,
 }
 
 impl Report {
     /// With no backend in it yet.
-    pub(crate) fn new(args: &SwapArgs, config: &AioConfig, set: &TensorSet, groups: usize) -> Self {
+    pub(crate) fn new(dir: &Path, layout: Layout, config: &AioConfig, set: &TensorSet, groups: usize) -> Self {
         Self {
             source: set.description.clone(),
-            dir: args.dir.clone(),
-            layout: args.layout.name(),
+            dir: dir.to_owned(),
+            layout: layout.name(),
             tensors: set.tensors.len(),
             bytes: set.bytes(),
             groups,
@@ -112,6 +116,7 @@ impl Report {
             reason: None,
             verified: 0,
             differing: Vec::new(),
+            setup_seconds: None,
             swap_out: None,
             swap_in: None,
             paths: None,
@@ -123,6 +128,7 @@ impl Report {
                 backend: done.backend.to_owned(),
                 verified: done.verified,
                 differing: done.differing,
+                setup_seconds: Some(done.setup.wall.as_secs_f64()),
                 swap_out: Some(Rate::of(self.bytes, done.swap_out)),
                 swap_in: Some(Rate::of(self.bytes, done.swap_in)),
                 paths: Some(done.paths),
@@ -198,24 +204,26 @@ impl Paths {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
-        writeln!(
-            f,
-            "{source}: {tensors} tensors, {:.3} GB, a file each in {}",
-            *bytes as f64 / 1e9,
-            self.dir.display()
-        )?;
-        writeln!(f, "queue depth {queue_depth}, blocks of {}, {threads} threads", size::show(*block_size as u64))?;
+        let (bytes, dir) = (size::show_decimal(*bytes), self.dir.display());
+        writeln!(f, "{source}: {tensors} tensors, {bytes}, a file each in {dir}")?;
+        writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
         if self.groups > 1 {
-            writeln!(f, "larger than memory: {} groups, one after the other", self.groups)?;
+            writeln!(f, "too much to be in memory at once: {} groups, one after the other", self.groups)?;
         }
         write!(f, "{}", self.table())?;
-        for row in &self.backends {
-            if row.paths.as_ref().is_some_and(Paths::mostly_buffered) {
-                let (backend, dir) = (&row.backend, self.dir.display());
-                write!(f, "\n{backend}: no direct I/O in {dir}: these are rates of the page cache, not of a device")?;
-            } else if let (false, Some(reason)) = (row.available, &row.reason) {
-                write!(f, "\n{} is not available: {reason}", row.backend)?;
-            }
+        for row in self.backends.iter().filter(|row| !row.available) {
+            write!(f, "\n{} is not available: {}", row.backend, row.reason.as_deref().unwrap_or("unknown"))?;
+        }
+        let buffered = self.backends.iter().filter(|row| row.paths.as_ref().is_some_and(Paths::mostly_buffered));
+        let buffered: Vec<_> = buffered.map(|row| row.backend.as_str()).collect();
+        if !buffered.is_empty() {
+            write!(
+                f,
+                "\nMost bytes went through the page cache ({}): tensors are smaller than a page, or {} has no direct \
+                 I/O.\nThese are not the rates of a device.",
+                buffered.join(", "),
+                self.dir.display(),
+            )?;
         }
         Ok(())
     }
@@ -255,13 +263,11 @@ impl Report {
 mod tests {
     use std::time::Duration;
 
-    use clap::Parser;
-
     use super::*;
 
     fn report() -> Report {
-        let cli = crate::cli::Cli::parse_from(["aio-bench", "--tensors", "2", "--tensor-size", "500MB"]);
-        Report::new(&cli.swap, &AioConfig::default(), &TensorSet::uniform(2, 500_000_000), 1)
+        let set = TensorSet::uniform(2, 500_000_000);
+        Report::new(Path::new("/data"), Layout::Files, &AioConfig::default(), &set, 1)
     }
 
     fn done(verified: usize, differing: &[&str]) -> Outcome {

@@ -44,7 +44,7 @@ pub fn require(backend: &dyn IoBackend) -> bool {
 
 /// [`require`], with what the probe found.
 fn available(backend: &dyn IoBackend) -> Option<Capabilities> {
-    match backend.probe() {
+    match watched(backend, "probe", || backend.probe()).expect("the probe panicked") {
         Ok(capabilities) => Some(capabilities),
         Err(unavailable) => {
             let expected = std::env::var("AIO_EXPECT").unwrap_or_default();
@@ -98,20 +98,24 @@ fn run(backend: &dyn IoBackend, checks: &[Check]) {
 fn passes(backend: &dyn IoBackend, capabilities: &Capabilities, check: &Check) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let context = Context { backend, capabilities, folder: folder.path() };
-    let (finished, watch) = mpsc::channel::<()>();
+    watched(backend, check.name, || (check.run)(&context)).is_ok()
+}
+
+/// Runs `work` on a thread with this name, and aborts the process if it never ends.
+fn watched<T: Send>(backend: &dyn IoBackend, name: &str, work: impl FnOnce() -> T + Send) -> thread::Result<T> {
+    let (ends, watch) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let checking = thread::Builder::new()
-            .name(format!("{} {}", backend.name(), check.name))
-            .spawn_scoped(scope, || {
-                // Dropped when the check returned or unwound.
-                let _finished = finished;
-                (check.run)(&context);
-            })
-            .expect("a thread for the check");
+        let work = move || {
+            // Dropped when the work returned or unwound.
+            let _ends = ends;
+            work()
+        };
+        let thread = thread::Builder::new().name(format!("{} {name}", backend.name()));
+        let thread = thread.spawn_scoped(scope, work).expect("a thread for the check");
         if watch.recv_timeout(HANG) == Err(RecvTimeoutError::Timeout) {
-            loud(format_args!("{}: check {} hangs", backend.name(), check.name));
+            loud(format_args!("{}: {name} hangs", backend.name()));
             std::process::abort();
         }
-        checking.join().is_ok()
+        thread.join()
     })
 }

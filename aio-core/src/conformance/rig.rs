@@ -56,11 +56,12 @@ impl Rig {
         IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset }
     }
 
-    /// Drops the queue, with whatever is in flight in it, and opens another one like it.
-    pub(super) fn replace_queue(&mut self, backend: &dyn IoBackend) {
+    /// Takes the queue out, with whatever is in flight in it, and opens another one like it. The caller drops the old
+    /// one before the rig.
+    pub(super) fn replace_queue(&mut self, backend: &dyn IoBackend) -> Box<dyn IoQueue> {
         let fresh = backend.open_queue(&self.config).expect("a queue of a backend that was probed");
-        drop(std::mem::replace(&mut self.queue, fresh));
         self.tokens.clear();
+        std::mem::replace(&mut self.queue, fresh)
     }
 
     /// `IoQueue::submit`, where "not now" is 0.

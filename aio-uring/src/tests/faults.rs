@@ -1,6 +1,9 @@
 //! What the kernel says only in need: errors of the system call itself.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use aio_core::FileId;
 
 use super::*;
 
@@ -97,7 +100,9 @@ fn a_refusal_that_lasts_is_an_error() {
         for timeout in [None, Some(Duration::ZERO)] {
             let file = direct_file(2 * PAGE);
             let memory = Memory::new(2 * PAGE);
-            let mut queue = open(&backend, &QueueConfig::new(2));
+            let mut queue = open(&backend, &config(2));
+            let id = FileId { slot: 0, generation: 0 };
+            queue.add_file(id, file.as_fd()).unwrap();
             submit(&mut queue, &reads(&file, &memory, 2, PAGE));
             fail(&queue, |submit| (submit > 0).then_some(libc::EAGAIN));
             let error = loop {
@@ -113,6 +118,7 @@ fn a_refusal_that_lasts_is_an_error() {
             fail(&queue, |_| None);
             memory.fill(0x11);
             assert!(queue.reap(0, Some(Duration::ZERO), &mut Vec::new()).is_err());
+            assert!(queue.remove_file(id).is_err());
             // SAFETY: a closed queue accepts nothing.
             assert!(unsafe { queue.submit(&reads(&file, &memory, 1, PAGE)) }.is_err());
             drop(queue);
@@ -143,5 +149,20 @@ fn a_broken_queue_says_what_it_can_never_reap() {
         drop(queue);
         assert!(Arc::strong_count(&owner) > 1, "regions of a broken queue are never released");
         drop(writer);
+    }
+}
+
+#[test]
+fn a_refusal_that_passed_is_forgotten() {
+    for backend in rungs().into_iter().take(1) {
+        let file = direct_file(PAGE);
+        let memory = Memory::new(PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(1));
+        // The bell is refused once, and nothing completes until a new refusal would be too late if this one counted.
+        fail(&queue, first(1, libc::EAGAIN, |submit| submit > 0));
+        queue.reap(0, Some(Duration::from_millis(1100)), &mut Vec::new()).unwrap();
+        fail(&queue, first(1, libc::EAGAIN, |submit| submit > 0));
+        submit(&mut queue, &reads(&file, &memory, 1, PAGE));
+        assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
     }
 }

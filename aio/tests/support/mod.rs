@@ -1,10 +1,16 @@
 //! What the end-to-end tests share: the backends that work here, handles on them, and files to work on.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
-use std::path::PathBuf;
+pub mod gate;
 
-use aio::{AioHandle, Backend, Builder, DirectMode};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Builder, DirectMode, IoBuf, IoBufMut, RegionId};
 use tempfile::TempDir;
+
+use self::gate::{Gate, GateBackend, Rules};
 
 /// The backends that work here. One that `AIO_EXPECT` names and that does not work fails the test.
 pub fn backends() -> Vec<Backend> {
@@ -24,6 +30,107 @@ pub fn each(test: impl Fn(&dyn Fn() -> Builder, &AioHandle, &Folder)) {
             let handle = builder().build().expect("the probe succeeded");
             test(&builder, &handle, &Folder::new());
         }
+    }
+}
+
+/// A configuration with small blocks.
+pub fn small(threads: usize, depth: usize, direct: DirectMode) -> AioConfig {
+    let mut config = AioConfig::default();
+    config.block_size = 16 << 10;
+    config.queue_depth = depth;
+    config.intra_op_parallelism = threads;
+    config.direct = direct;
+    config
+}
+
+/// A handle on `backend` behind a gate.
+pub fn gated<R: Rules + 'static>(backend: Backend, rules: &Arc<R>, config: AioConfig) -> (AioHandle, Arc<Gate>) {
+    let implementation = backend.implementation().expect("compiled in");
+    let wrapped = GateBackend::new(implementation, rules.clone());
+    let gate = wrapped.gate();
+    (AioHandle::with_backend(Arc::new(wrapped), config).expect("the probe succeeded"), gate)
+}
+
+/// Runs a test that a fault would hang, and fails instead of hanging. The time is no limit for what works: all of these
+/// take milliseconds.
+pub fn finishes(what: &str, test: impl FnOnce() + Send + 'static) {
+    let (finished, watch) = mpsc::channel::<()>();
+    let thread = std::thread::Builder::new()
+        .name(what.to_owned())
+        .spawn(move || {
+            let _finished = finished;
+            test();
+        })
+        .expect("a thread for the test");
+    if watch.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        panic!("{what}: hangs");
+    }
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Owned memory of several kinds.
+#[derive(Debug)]
+pub enum Memory {
+    /// From the arena: page-aligned, and registered where the backend does that.
+    Arena(AlignedBuf),
+    /// Wherever the allocator put it.
+    Heap(Vec<u8>),
+    /// At an odd address: all of the bytes but the first few.
+    Odd(Vec<u8>, usize),
+}
+
+impl Memory {
+    /// `len` bytes at an address that nothing is aligned to.
+    pub fn odd(len: usize) -> Self {
+        let bytes = vec![0; len + 2];
+        let shift = if bytes.as_ptr().addr().is_multiple_of(2) { 1 } else { 2 };
+        Self::Odd(bytes, shift)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Arena(buffer) => buffer,
+            Self::Heap(bytes) => bytes,
+            Self::Odd(bytes, shift) => &bytes[*shift..bytes.len() - 2 + shift],
+        }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Arena(buffer) => buffer,
+            Self::Heap(bytes) => bytes,
+            Self::Odd(bytes, shift) => {
+                let end = bytes.len() - 2 + *shift;
+                &mut bytes[*shift..end]
+            }
+        }
+    }
+}
+
+// SAFETY: each kind keeps its bytes at one address while the value lives, and only `&mut` changes them.
+unsafe impl IoBuf for Memory {
+    fn as_ptr(&self) -> *const u8 {
+        self.bytes().as_ptr()
+    }
+
+    fn byte_len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn region(&self) -> Option<RegionId> {
+        match self {
+            Self::Arena(buffer) => buffer.region(),
+            _ => None,
+        }
+    }
+}
+
+// SAFETY: the same address, and u8 has no invalid values.
+unsafe impl IoBufMut for Memory {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes_mut().as_mut_ptr()
     }
 }
 

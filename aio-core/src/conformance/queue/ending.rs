@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::conformance::Context;
 use crate::conformance::rig::{Mode, PAGE, Rig, expect_pattern, open, pattern};
-use crate::{Direction, IoBlock};
+use crate::{Direction, IoBlock, IoQueue};
 
 const BLOCKS: usize = 24;
 const LEN: usize = 1 << 20;
@@ -18,8 +18,15 @@ enum End {
 }
 
 /// Ends a queue with a full load in flight, in one of the states a load can be in: put off at most, handed to the
-/// kernel, partly reaped. Says whether anything was in flight.
-fn end(rig: &mut Rig, context: &Context<'_>, blocks: &[IoBlock], state: usize, end: End) -> bool {
+/// kernel, partly reaped. Returns whether anything was in flight, and the queue if it was only drained: that alone must
+/// be enough.
+fn end(
+    rig: &mut Rig,
+    context: &Context<'_>,
+    blocks: &[IoBlock],
+    state: usize,
+    how: End,
+) -> (bool, Option<Box<dyn IoQueue>>) {
     assert_eq!(rig.submit(blocks), blocks.len());
     match state {
         0 => assert_eq!(rig.queue.in_flight(), blocks.len()),
@@ -27,14 +34,16 @@ fn end(rig: &mut Rig, context: &Context<'_>, blocks: &[IoBlock], state: usize, e
         _ => drop(rig.reap(1, None)),
     }
     let in_flight = rig.queue.in_flight() > 0;
-    if end == End::Drain {
-        assert_eq!(rig.queue.drain(), 0, "blocks that drain gave up on");
-        // Nothing forbids to do it twice.
-        assert_eq!(rig.queue.drain(), 0, "blocks that drain gave up on");
+    let mut queue = rig.replace_queue(context.backend);
+    match how {
+        End::Drop => (in_flight, None),
+        End::Drain => {
+            assert_eq!(queue.drain(), 0, "blocks that drain gave up on");
+            // Nothing forbids to do it twice.
+            assert_eq!(queue.drain(), 0, "blocks that drain gave up on");
+            (in_flight, Some(queue))
+        }
     }
-    // Drops the old queue. The memory stays with the rig.
-    rig.replace_queue(context.backend);
-    in_flight
 }
 
 fn reads_leave_memory_alone(context: &Context<'_>, how: End) {
@@ -48,12 +57,15 @@ fn reads_leave_memory_alone(context: &Context<'_>, how: End) {
         let blocks: Vec<_> = (0..BLOCKS)
             .map(|at| rig.block(Direction::Read, &file, token(at), at * LEN, LEN, (at * LEN) as u64))
             .collect();
-        in_flight += usize::from(end(&mut rig, context, &blocks, round % 3, how));
+        // Made before the end, since the time that it takes would let the device finish.
         let mine = pattern(100 + round as u64, 0, BLOCKS * LEN);
+        let (was_in_flight, drained) = end(&mut rig, context, &blocks, round % 3, how);
+        in_flight += usize::from(was_in_flight);
         rig.memory.put(0, &mine);
         let_the_device_finish(&path, mode, context);
         let kept = rig.memory.get(0, BLOCKS * LEN);
         expect_pattern(&format!("memory after {how:?}"), &kept, 100 + round as u64, 0);
+        drop(drained);
     }
     // One third of the rounds reap nothing, so this much is certain on any file system.
     assert!(in_flight >= 2, "nothing was in flight");
@@ -90,7 +102,7 @@ pub(super) fn drain_and_drop_of_writes(context: &Context<'_>) {
         let blocks: Vec<_> = (0..BLOCKS)
             .map(|at| rig.block(Direction::Write, &file, at as u64, at * LEN, LEN, (at * LEN) as u64))
             .collect();
-        end(&mut rig, context, &blocks, round % 3, how);
+        let (_, drained) = end(&mut rig, context, &blocks, round % 3, how);
         rig.memory.put(0, &vec![0xEE; BLOCKS * LEN]);
         let_the_device_finish(&path, mode, context);
         let content = fs::read(&path).expect("read");
@@ -99,6 +111,7 @@ pub(super) fn drain_and_drop_of_writes(context: &Context<'_>) {
         for (page, expected) in content.chunks(PAGE).zip(written.chunks(PAGE)) {
             assert!(page == expected || page == zeros, "a write took what its memory held after {how:?}");
         }
+        drop(drained);
         fs::remove_file(&path).expect("remove");
     }
 }

@@ -173,7 +173,7 @@ fn expect_let_go(context: &Context<'_>, let_go: impl FnOnce(Rig, FileId) -> Opti
     let path = context.filled("file", 1, PAGE);
     let file = open(&path, context.slowest_mode()).expect("open");
     let other = File::open(&path).expect("open");
-    let id = FileId { slot: 1, generation: 1 };
+    let id = FileId { slot: 1, generation: 2 };
     let mut rig = rig(context, PAGE);
     lock(&file, libc::LOCK_EX).expect("lock");
     if !add_file(context, &mut rig, id, &file) {
@@ -183,6 +183,8 @@ fn expect_let_go(context: &Context<'_>, let_go: impl FnOnce(Rig, FileId) -> Opti
     let block = rig.block(Direction::Read, &file, 1, 0, PAGE, 0);
     rig.run_all(&[IoBlock { file: Some(id), ..block }]);
     drop(file);
+    // Of the file that had the slot before, so it must change nothing.
+    rig.queue.remove_file(FileId { generation: 1, ..id }).expect("remove_file of a stale id");
     let held = lock(&other, libc::LOCK_EX | libc::LOCK_NB).expect_err("the registered file was let go too early");
     assert_eq!(held.kind(), io::ErrorKind::WouldBlock, "lock: {held}");
     let _rig = let_go(rig, id);

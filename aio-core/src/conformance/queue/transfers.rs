@@ -121,6 +121,31 @@ pub(super) fn of_several_files_in_one_batch(context: &Context<'_>) {
     }
 }
 
+/// Blocks that follow each other in the file are read and written in turn.
+pub(super) fn of_neighbours_in_both_directions(context: &Context<'_>) {
+    let pages = 16;
+    for mode in context.modes() {
+        let path = context.filled(&format!("{mode:?}"), 1, pages * PAGE);
+        let file = open(&path, mode).expect("open");
+        let mut rig = Rig::new(context.backend, pages, pages * PAGE);
+        rig.memory.put(0, &pattern(2, 0, pages * PAGE));
+        let blocks: Vec<_> = (0..pages)
+            .map(|page| {
+                let direction = if page % 2 == 0 { Direction::Read } else { Direction::Write };
+                rig.block(direction, &file, page as u64, page * PAGE, PAGE, (page * PAGE) as u64)
+            })
+            .collect();
+        rig.run_all(&blocks);
+        let content = fs::read(&path).expect("read");
+        let memory = rig.memory.get(0, pages * PAGE);
+        for (page, (content, memory)) in content.chunks(PAGE).zip(memory.chunks(PAGE)).enumerate() {
+            let seed = 1 + page as u64 % 2;
+            expect_pattern("file", content, seed, (page * PAGE) as u64);
+            expect_pattern("memory", memory, seed, (page * PAGE) as u64);
+        }
+    }
+}
+
 /// Thousands of blocks through a small queue, refilled in batches of any size.
 pub(super) fn keep_the_queue_full(context: &Context<'_>) {
     let (pages, depth, total) = (256, 13, 4000);

@@ -64,6 +64,29 @@ pub(super) fn many_times_is_waking_once(context: &Context<'_>) {
     }
 }
 
+/// Whatever told the queue of a wake-up must not keep it busy afterwards. Processor time, unlike time, is hardly used
+/// by a thread that sleeps, however loaded the machine is.
+pub(super) fn is_over_after_the_reap(context: &Context<'_>) {
+    const WAIT: Duration = Duration::from_millis(40);
+    let mut rig = Rig::new(context.backend, 4, PAGE);
+    let waker = rig.queue.waker();
+    for _ in 0..3 {
+        thread::scope(|scope| {
+            scope.spawn(|| waker.wake());
+            rig.reap(1, None);
+        });
+        let before = processor_time();
+        assert!(rig.reap(1, Some(WAIT)).is_empty(), "completions from nowhere");
+        let used = processor_time() - before;
+        assert!(used < WAIT / 4, "a reap that waited for {WAIT:?} used {used:?} of processor time");
+    }
+}
+
+/// Of the calling thread.
+fn processor_time() -> Duration {
+    nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("the clock of this thread").into()
+}
+
 /// Fills the queue to its capacity again and again with a wake-up on the way each time.
 pub(super) fn with_a_full_queue(context: &Context<'_>) {
     let path = context.filled("file", 2, 64 * PAGE);

@@ -65,14 +65,15 @@ fn a_forked_child_leaves_the_blocks_of_its_parent_alone() {
         let mut memory = Memory::new(LEN);
         submit(&mut queue, &fixture.blocks(Direction::Read, &mut memory, BLOCK));
         assert_eq!(queue.in_flight(), LEN / BLOCK);
-        // SAFETY: the child only drops the queue, which calls nothing that another thread could have left locked but
+        // SAFETY: the child only ends the queue, which calls nothing that another thread could have left locked but
         // the allocator, and the C library takes care of that one in `fork`.
         let child = unsafe { libc::fork() };
         assert!(child >= 0);
         if child == 0 {
+            let lost = queue.drain();
             drop(queue);
             // SAFETY: ends the child at once, without the handlers of the test's process.
-            unsafe { libc::_exit(0) };
+            unsafe { libc::_exit(i32::from(lost > 0)) };
         }
         let mut status = 0;
         // SAFETY: `status` outlives the call.

@@ -13,7 +13,9 @@ fn direct_blocks_at_depth_are_read() {
         config.single_submit = single_submit;
         each_way(&config, |mut queue| {
             let mut memory = Memory::new(LEN);
+            queue.context.faults.submits.set(0);
             submit(&mut queue, &fixture.blocks(Direction::Read, &mut memory, BLOCK));
+            assert_eq!(queue.context.faults.submits.get(), if single_submit { LEN / BLOCK } else { 1 });
             assert_eq!(queue.in_flight(), LEN / BLOCK);
             assert_eq!(reap_all(&mut queue), vec![Ok(BLOCK); LEN / BLOCK]);
             assert!(memory.copy() == pattern(0, LEN));

@@ -144,6 +144,16 @@ fn no_wake_is_lost_between_completions() {
     });
 }
 
+/// Whether the next sleep would be one, rather than a loop through the kernel that only burns time.
+fn sleeps_soundly(queue: &mut LibaioQueue) -> bool {
+    queue.collect(&mut Vec::new()).unwrap();
+    let completions = match &queue.wait {
+        Wait::Poll { armed } => *armed,
+        Wait::Resfd(completed) => !completed.is_ringing(),
+    };
+    completions && !queue.waker.bell().is_ringing()
+}
+
 #[test]
 fn a_late_ring_without_a_wake_up_behind_it_changes_nothing() {
     let fixture = Fixture::new(1 << 20);
@@ -158,6 +168,7 @@ fn a_late_ring_without_a_wake_up_behind_it_changes_nothing() {
             queue.reap(1, Some(timeout), &mut done).unwrap();
             assert!(start.elapsed() >= timeout, "the queue took a ring for a wake-up");
             assert!(done.is_empty());
+            assert!(sleeps_soundly(&mut queue), "the ring would end every sleep from now on");
 
             submit(&mut queue, &blocks);
             queue.waker.bell().ring();

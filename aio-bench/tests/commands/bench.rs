@@ -1,0 +1,93 @@
+//! Starting the command in a folder of its own.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use assert_cmd::cargo::cargo_bin_cmd;
+use tempfile::TempDir;
+
+/// A folder in which commands run.
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// The command, with its words separated by spaces.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        let mut command = cargo_bin_cmd!("aio-bench");
+        command.current_dir(&self.dir).env_remove("RUST_LOG").env_remove("AIO_BACKEND");
+        command.args(line.split_whitespace());
+        command
+    }
+
+    /// Runs a command that succeeds; its stdout.
+    pub(crate) fn text(&self, line: &str) -> String {
+        let output = self.command(line).assert().success().get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that succeeds; the JSON object that is all of its stdout.
+    pub(crate) fn json(&self, line: &str) -> serde_json::Value {
+        serde_json::from_str(&self.text(line)).unwrap()
+    }
+
+    /// Runs a command that fails with this exit code and prints nothing but sentences; these.
+    pub(crate) fn refused(&self, line: &str, code: i32) -> String {
+        let output = self.command(line).assert().code(code).get_output().clone();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{line}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with("error: ") && !stderr.contains("panicked"), "{line}: {stderr}");
+        stderr
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes a file.
+    pub(crate) fn file(&self, name: &str, contents: &[u8]) {
+        fs::write(self.path().join(name), contents).unwrap();
+    }
+
+    /// Its contents now.
+    pub(crate) fn contents(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path().join(name)).unwrap()
+    }
+
+    /// Names of all that is in the folder.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// The names of an object's keys.
+pub(crate) fn keys(object: &serde_json::Value) -> Vec<&str> {
+    let mut keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The backends that work here. Those that do not are said loudly, and are failures if `AIO_EXPECT` names them.
+pub(crate) fn backends() -> Vec<&'static str> {
+    let probed = Bench::new().json("probe --json");
+    let expected = std::env::var("AIO_EXPECT").unwrap_or_default();
+    let works = |name: &&str| {
+        let backend =
+            probed["backends"].as_array().unwrap().iter().find(|backend| backend["backend"] == *name).unwrap();
+        let works = backend["available"] == true;
+        if !works {
+            assert!(!expected.split(',').any(|expected| expected == *name), "{name} was expected: {backend}");
+            println!("SKIPPED {name}: {}", backend["reason"]);
+        }
+        works
+    };
+    ["uring", "libaio", "pthread"].into_iter().filter(works).collect()
+}

@@ -1,0 +1,93 @@
+//! `aio-bench swap`.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::bench::{Bench, backends, keys};
+
+#[test]
+fn every_backend_verifies_every_tensor() {
+    let bench = Bench::new();
+    let swapped = bench.json("swap --tensors 5 --tensor-size 300001 --json");
+    assert_eq!(
+        keys(&swapped),
+        [
+            "backends",
+            "block_size",
+            "bytes",
+            "dir",
+            "groups",
+            "layout",
+            "queue_depth",
+            "source",
+            "tensors",
+            "threads",
+            "verified"
+        ]
+    );
+    assert_eq!((&swapped["verified"], &swapped["bytes"]), (&true.into(), &1_500_005.into()));
+    for backend in backends() {
+        let rows = swapped["backends"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["backend"] == backend).unwrap();
+        assert_eq!((&row["available"], &row["verified"]), (&true.into(), &5.into()), "{row}");
+        for direction in ["swap_out", "swap_in"] {
+            assert_eq!(keys(&row[direction]), ["cpu_seconds", "cpu_seconds_per_gb", "gb_per_s", "seconds"]);
+            assert!(row[direction]["gb_per_s"].as_f64().unwrap() > 0.0, "{row}");
+        }
+    }
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+}
+
+#[test]
+fn without_a_command_it_swaps_and_prints_a_table() {
+    let bench = Bench::new();
+    let output = bench.command("--tensors 2 --tensor-size 64K").assert().success().get_output().clone();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in ["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB", "verified", "2 of 2", "pthread"] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+}
+
+#[test]
+fn the_tensors_of_a_file_are_swapped() {
+    let bench = Bench::new();
+    let data: Vec<u8> = (0..=255).collect();
+    let view = |dtype, shape: &[usize], bytes: usize| TensorView::new(dtype, shape.to_vec(), &data[..bytes]).unwrap();
+    let tensors = HashMap::from([
+        ("../../escape".to_owned(), view(Dtype::F32, &[8, 8], 256)),
+        ("scalar".to_owned(), view(Dtype::F64, &[], 8)),
+        ("empty".to_owned(), view(Dtype::BF16, &[0, 7], 0)),
+    ]);
+    bench.file("model.safetensors", &safetensors::serialize(tensors, None).unwrap());
+    let swapped = bench.json("swap --from model.safetensors model.safetensors --json");
+    assert_eq!((&swapped["verified"], &swapped["tensors"]), (&true.into(), &6.into()));
+    assert_eq!(bench.names(), ["model.safetensors"]);
+}
+
+#[test]
+fn options_reach_the_engine() {
+    let line =
+        "swap --tensors 3 --tensor-size 1M --backend pthread --queue-depth 5 --block-size 64K --threads 2 --json";
+    let swapped = Bench::new().json(line);
+    let settings = ["queue_depth", "block_size", "threads"].map(|key| swapped[key].as_u64().unwrap());
+    assert_eq!(settings, [5, 65536, 2]);
+    let rows = swapped["backends"].as_array().unwrap();
+    assert_eq!((rows.len(), &rows[0]["backend"]), (1, &"pthread".into()));
+}
+
+#[test]
+fn auto_is_one_backend_by_its_name() {
+    let swapped = Bench::new().json("swap --tensors 1 --tensor-size 4K --backend auto --json");
+    assert_eq!(swapped["backends"][0]["backend"], backends()[0]);
+}
+
+#[test]
+fn what_is_the_users_stays() {
+    let bench = Bench::new();
+    bench.file("000000.tensor", b"precious");
+    bench.file("aio-bench-old", b"precious too");
+    bench.text("swap --tensors 1 --tensor-size 64K --backend pthread");
+    assert_eq!(bench.names(), ["000000.tensor", "aio-bench-old"]);
+    assert_eq!((bench.contents("000000.tensor"), bench.contents("aio-bench-old").len()), (b"precious".to_vec(), 12));
+}
