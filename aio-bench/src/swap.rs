@@ -3,6 +3,7 @@
 mod backend_pass;
 mod gpt2;
 mod groups;
+mod parallel;
 mod progress;
 mod report;
 mod safetensors;

@@ -119,6 +119,7 @@ pub trait IoQueue {
 
     /// Registers an open file under `id`, so that blocks whose [`IoBlock::file`] is this id can use it.
     ///
+    /// The slot may still hold an older generation, none of whose blocks is in flight; a newer one is an error.
     /// The default refuses, for backends that have no such thing.
     fn add_file(&mut self, id: FileId, fd: BorrowedFd<'_>) -> io::Result<()> {
         let _ = (id, fd);
@@ -179,7 +180,7 @@ pub struct IoBlock {
     pub direction: Direction,
     /// The open file. Valid also when [`file`](Self::file) is set.
     pub fd: RawFd,
-    /// The same file as a registered slot of this queue.
+    /// The same file as a registered slot of this queue. An id that is not registered goes by [`fd`](Self::fd).
     pub file: Option<FileId>,
     /// The registered region of this queue that contains the whole memory of the block.
     pub region: Option<RegionId>,

@@ -37,28 +37,23 @@ pub unsafe trait IoOpDesc: Send + Sync {
     fn extents(&self) -> &[Extent];
 
     /// Copies memory into staging: bytes `at..at + into.len()` of an extent, all of which must be written.
-    /// Called with disjoint ranges, by several workers at once. The default copies from the extent's memory.
+    /// Called with disjoint ranges, by several workers at once. The default copies from the extent's memory; with an
+    /// extent that has none, it panics, which fails the op.
     fn gather(&self, extent: usize, at: usize, into: &mut [MaybeUninit<u8>]) {
-        if let Some(memory) = self.extents()[extent].memory {
-            // SAFETY: the implementor vouches for `len` bytes from `ptr` (trait contract), and the engine asks for
-            // ranges inside the extent only; staging memory is the engine's own, so the two do not overlap.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    memory.ptr.as_ptr().add(at),
-                    into.as_mut_ptr().cast::<u8>(),
-                    into.len(),
-                );
-            }
+        let Some(memory) = self.extents()[extent].memory else { panic!("an extent without memory needs `gather`") };
+        // SAFETY: the implementor vouches for `len` bytes from `ptr` (trait contract), and the engine asks for ranges
+        // inside the extent only; staging memory is the engine's own, so the two do not overlap.
+        unsafe {
+            std::ptr::copy_nonoverlapping(memory.ptr.as_ptr().add(at), into.as_mut_ptr().cast::<u8>(), into.len());
         }
     }
 
     /// Copies staging into memory: `from` are the bytes from `at` of an extent. Called with disjoint ranges, by
     /// several workers at once. The default copies to the extent's memory.
     fn scatter(&self, extent: usize, at: usize, from: &[u8]) {
-        if let Some(memory) = self.extents()[extent].memory {
-            // SAFETY: as for `gather`; the memory of a read is valid for writes, and no other worker has this range.
-            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), memory.ptr.as_ptr().add(at), from.len()) }
-        }
+        let Some(memory) = self.extents()[extent].memory else { panic!("an extent without memory needs `scatter`") };
+        // SAFETY: as for `gather`; the memory of a read is valid for writes, and no other worker has this range.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), memory.ptr.as_ptr().add(at), from.len()) }
     }
 
     /// Whether to read every block back and compare.

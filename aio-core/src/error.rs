@@ -167,6 +167,7 @@ impl fmt::Display for IoError {
             OpKind::Open => write!(f, "cannot open {path}")?,
             OpKind::Sync => write!(f, "cannot sync {path}")?,
             OpKind::Close => write!(f, "cannot close {path}")?,
+            OpKind::Stat => write!(f, "cannot tell the length of {path}")?,
         }
         write!(f, ": {source}")?;
         match advice(source) {
@@ -207,6 +208,8 @@ pub enum OpKind {
     PunchHole,
     /// Closing.
     Close,
+    /// Asking for the length.
+    Stat,
 }
 
 impl fmt::Display for OpKind {
@@ -220,6 +223,7 @@ impl fmt::Display for OpKind {
             Self::Allocate => "allocate",
             Self::PunchHole => "punch_hole",
             Self::Close => "close",
+            Self::Stat => "stat",
         })
     }
 }

@@ -17,7 +17,7 @@ extern "C" fn count_up_in_child() {
 }
 
 /// The process in which something was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u32);
 
 impl Generation {
@@ -31,6 +31,11 @@ impl Generation {
             }
         });
         Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// How many forks it is away from the first process.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
     }
 
     /// Whether the process was forked since, and this is the child.

@@ -9,7 +9,7 @@ use crate::arena::{AlignedBuf, Arena};
 use crate::backend::IoBackend;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::config::AioConfig;
-use crate::desc::{IoOpDesc, PathMode};
+use crate::desc::{Extent, IoOpDesc, PathMode};
 use crate::engine::op::{Op, OpState, Priority};
 use crate::engine::promise::Promise;
 use crate::engine::work::Full;
@@ -198,7 +198,18 @@ impl AioHandle {
     #[allow(unsafe_code)]
     pub unsafe fn submit_raw(&self, op: RawOp) -> Ticket<()> {
         let options = OpOptions { validate: self.options.validate || op.validate, ..self.options };
-        self.start_desc(Vouched(op), options)
+        let nowhere = op.extents.iter().find(|extent| extent.memory.is_none() && extent.len > 0).copied();
+        match nowhere {
+            None => self.start_desc(Vouched(op), options),
+            Some(Extent { offset, len, .. }) => {
+                let op = new_op(Vouched(op), options);
+                refused(
+                    &op,
+                    Error::InvalidInput(format!("no memory for {len} bytes at offset {offset}: the pointer is null")),
+                );
+                Ticket::new(op, self.shared().clone())
+            }
+        }
     }
 
     /// Runs ops on borrowed memory: `body` starts them, and `scope` returns when all of them have ended.
@@ -294,16 +305,20 @@ impl Inner {
     fn stop(&self) {
         let shared = &self.shared;
         shared.close();
-        let mut threads = std::mem::take(&mut *self.threads());
         if shared.on_worker() {
             // It would wait for itself. The threads end by themselves.
             return;
         }
-        for thread in threads.drain(..).chain(shared.file_ops.take_threads()) {
+        // Held until all have ended, so that nobody who closes at the same time returns before.
+        let mut threads = self.threads();
+        let join = |thread: JoinHandle<()>| {
             if thread.join().is_err() {
                 tracing::error!("an aio thread panicked");
             }
-        }
+        };
+        threads.drain(..).for_each(join);
+        // With the workers gone, nothing starts one of these any more.
+        shared.file_ops.take_threads().into_iter().for_each(join);
     }
 }
 

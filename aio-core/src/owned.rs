@@ -138,7 +138,6 @@ impl RawOp {
     /// One range of an op on `target`.
     pub fn new(direction: Direction, target: Target, offset: u64, ptr: *mut u8, len: usize) -> Self {
         let memory = NonNull::new(ptr).map(|ptr| ExtentMemory { ptr, region: None });
-        let len = if memory.is_some() { len } else { 0 };
         Self { direction, target, extents: vec![Extent { offset, len, memory }], validate: false }
     }
 

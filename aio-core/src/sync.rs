@@ -16,12 +16,14 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub struct ThreadSync<T> {
     state: Mutex<T>,
     changed: Condvar,
+    /// Changes under the lock only; a notification that nobody waits for is a system call saved.
+    waiting: AtomicUsize,
 }
 
 impl<T> ThreadSync<T> {
     /// A meeting point around `state`.
     pub fn new(state: T) -> Self {
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), waiting: AtomicUsize::new(0) }
     }
 
     /// Locks the state.
@@ -40,21 +42,36 @@ impl<T> ThreadSync<T> {
             if ready(&mut state) {
                 return (state, true);
             }
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return (state, false);
+            }
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            state = match left {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => return (state, false),
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
             };
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Wakes all that wait.
+    /// Wakes all that wait. The change they wait for was made under the lock before.
     pub fn notify_all(&self) {
-        self.changed.notify_all();
+        if self.is_waited_for() {
+            self.changed.notify_all();
+        }
     }
 
-    /// Wakes one that waits.
+    /// Wakes one that waits. The change it waits for was made under the lock before.
     pub fn notify_one(&self) {
-        self.changed.notify_one();
+        if self.is_waited_for() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Who began to wait before the change has counted itself under the lock that the change was made under; who comes
+    /// later sees the change.
+    fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 }

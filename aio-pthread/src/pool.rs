@@ -2,9 +2,8 @@
 //!
 //! Which side may sleep when, in one place:
 //!
-//! - If blocks are pending, some thread is on its way (`waking`), or none can be made to come: all are busy, and a busy
-//!   thread looks for pending blocks before it sleeps. `State::summon` keeps this true whenever blocks arrive or are
-//!   left behind.
+//! - While blocks are pending, a thread is on its way to look for them (`waking`), or all threads there can be are busy
+//!   and look for them before they sleep. `State::summon` sees to that whenever blocks arrive or are left behind.
 //! - The reaper announces how many completions it `wanted`; whoever puts completions back notifies it at that number.
 #![allow(unsafe_code)]
 

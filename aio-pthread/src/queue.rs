@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem;
+use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +18,13 @@ pub(crate) struct PoolQueue {
     pool: Arc<Pool>,
     capacity: usize,
     in_flight: usize,
+    /// The process that the threads belong to.
+    owner: u32,
 }
 
 impl PoolQueue {
     pub(crate) fn new(config: &QueueConfig, pool: Arc<Pool>) -> Self {
-        Self { pool, capacity: config.depth.max(1), in_flight: 0 }
+        Self { pool, capacity: config.depth.max(1), in_flight: 0, owner: process::id() }
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -75,6 +79,12 @@ impl IoQueue for PoolQueue {
 
 impl Drop for PoolQueue {
     fn drop(&mut self) {
+        if self.owner != process::id() {
+            // A fork copies neither threads nor whoever held the lock: there is nobody to wait for, and nothing that
+            // could be touched.
+            mem::forget(Arc::clone(&self.pool));
+            return;
+        }
         self.drain();
         self.pool.close();
     }

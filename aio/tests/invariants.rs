@@ -424,7 +424,10 @@ fn assert_alive(aio: &AioHandle, folder: &Folder) {
         file.write(pattern(9, BLOCK), 0).wait().unwrap();
     }
     file.sync_data().wait().unwrap();
-    assert_eq!(aio.stats().in_flight, 0);
+    // The counter follows the queues with a little delay.
+    while aio.stats().in_flight != 0 {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -518,47 +521,12 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
         drop(file.read(ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0));
         gate.wait_for(1);
         gate.open();
-        assert_eq!(aio.wait().unwrap() > 0, true);
+        assert!(aio.wait().unwrap() > 0);
         assert_alive(&aio, &folder);
         // In a scope, where it is dropped as the op ends.
-        aio.scope(|scope| scope.read(&file, ExplosiveBuffer2::default(), 0)).unwrap();
+        aio.scope(|scope| scope.read(&file, ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0)).unwrap();
         assert_alive(&aio, &folder);
     });
-}
-
-/// A buffer for a scope that panics when dropped.
-struct ExplosiveBuffer2(Vec<u8>);
-
-impl Default for ExplosiveBuffer2 {
-    fn default() -> Self {
-        Self(vec![0; BLOCK])
-    }
-}
-
-impl Drop for ExplosiveBuffer2 {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            panic!("a buffer that must not be dropped");
-        }
-    }
-}
-
-// SAFETY: the Vec's own memory.
-unsafe impl IoBuf for ExplosiveBuffer2 {
-    fn as_ptr(&self) -> *const u8 {
-        IoBuf::as_ptr(&self.0)
-    }
-
-    fn byte_len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-// SAFETY: likewise.
-unsafe impl IoBufMut for ExplosiveBuffer2 {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.0.as_mut_ptr()
-    }
 }
 
 #[test]

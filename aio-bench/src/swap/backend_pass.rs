@@ -4,13 +4,13 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Ticket};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::groups;
+use super::parallel::in_parallel;
 use super::progress::Progress;
 use super::report::{Done, Outcome, Paths};
 use super::tensors::TensorSet;
@@ -36,6 +36,8 @@ pub(crate) struct Pass<'a> {
 struct Hold {
     handle: AioHandle,
     memory: Vec<AlignedBuf>,
+    /// What the engine did to get ready.
+    warm_up: Paths,
 }
 
 impl Hold {
@@ -43,7 +45,7 @@ impl Hold {
     fn end(self, done: &mut Done) -> Result<(), Failure> {
         drop(self.memory);
         done.backend = self.handle.backend_name();
-        done.paths += Paths::from(self.handle.stats());
+        done.paths += Paths::from(self.handle.stats()).since(&self.warm_up);
         Ok(self.handle.close()?)
     }
 }
@@ -65,18 +67,19 @@ impl Pass<'_> {
         let mut hashes = vec![0; self.set.tensors.len()];
         let mut kept = None;
         for group in self.groups {
-            let Hold { handle, mut memory } = self.hold(backend, group, &mut done)?;
+            let Hold { handle, mut memory, warm_up } = self.hold(backend, group, &mut done)?;
             self.progress.stage(backend, "filling memory");
             self.load(group, &mut memory, &mut hashes[group.clone()])?;
             self.progress.stage(backend, "swapping out");
             let (elapsed, memory) = self.transfer(group, memory, |path, buffer| handle.write_new(path, buffer))?;
             done.swap_out += elapsed;
-            let hold = Hold { handle, memory };
+            let hold = Hold { handle, memory, warm_up };
             // One group stays where it is; several have no room beside each other.
             if self.groups.len() == 1 { kept = Some(hold) } else { hold.end(&mut done)? }
         }
         for group in self.groups {
-            let Hold { handle, mut memory } = kept.take().map_or_else(|| self.hold(backend, group, &mut done), Ok)?;
+            let Hold { handle, mut memory, warm_up } =
+                kept.take().map_or_else(|| self.hold(backend, group, &mut done), Ok)?;
             self.forget(&mut memory)?;
             self.progress.stage(backend, "swapping in");
             let (elapsed, mut memory) =
@@ -84,7 +87,7 @@ impl Pass<'_> {
             done.swap_in += elapsed;
             self.progress.stage(backend, "verifying");
             self.verify(group, &mut memory, &hashes[group.clone()], &mut done)?;
-            Hold { handle, memory }.end(&mut done)?;
+            Hold { handle, memory, warm_up }.end(&mut done)?;
         }
         Ok(done)
     }
@@ -99,7 +102,8 @@ impl Pass<'_> {
         let memory = self.allocate(&handle, group)?;
         let memory = self.warm_up(&handle, memory)?;
         done.setup += watch.stop();
-        Ok(Hold { handle, memory })
+        let warm_up = handle.stats().into();
+        Ok(Hold { handle, memory, warm_up })
     }
 
     fn warm_up(&self, handle: &AioHandle, memory: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {
@@ -229,34 +233,6 @@ fn give_up(tickets: Vec<Ticket<AlignedBuf>>, failure: Failure) -> Failure {
     failure
 }
 
-/// Does `work` for each of `items` on all CPUs that the process may use.
-fn in_parallel<T: Send>(
-    items: impl Iterator<Item = T> + Send,
-    work: impl Fn(T) -> Result<(), Failure> + Sync,
-) -> Result<(), Failure> {
-    let threads = thread::available_parallelism().map_or(1, |count| count.get().min(8));
-    let items = Mutex::new(items);
-    let one_by_one = || {
-        loop {
-            interrupt::check()?;
-            let item = items.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match item {
-                Some(item) => work(item)?,
-                None => return Ok(()),
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one_by_one)).collect();
-        let mut result = one_by_one();
-        for other in others {
-            let joined = other.join().unwrap_or_else(|_| Err(Failure::Failed("a thread panicked".to_owned())));
-            result = result.and(joined);
-        }
-        result
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +256,7 @@ mod tests {
         with_pass(|pass| match pass.run(Backend::Pthread).unwrap() {
             Outcome::Done(done) => {
                 assert_eq!((done.backend, done.verified, done.differing.len()), ("pthread", 5, 0));
-                assert!(done.paths.bytes_direct + done.paths.bytes_buffered >= 2 * 5 * 10_001, "{:?}", done.paths);
+                assert_eq!(done.paths.bytes_direct + done.paths.bytes_buffered, 2 * 5 * 10_001, "{:?}", done.paths);
             }
             other => panic!("{other:?}"),
         });
@@ -321,25 +297,5 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         });
-    }
-
-    #[test]
-    fn every_item_is_worked_on_once() {
-        let mut items = vec![0; 1000];
-        in_parallel(items.iter_mut(), |item| {
-            *item += 1;
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(items, vec![1; 1000]);
-    }
-
-    #[test]
-    fn a_failure_is_reported() {
-        let failed = in_parallel(0..1000, |item| match item {
-            500 => Err(Failure::Failed("item 500".to_owned())),
-            _ => Ok(()),
-        });
-        assert_eq!(failed.unwrap_err().to_string(), "item 500");
     }
 }

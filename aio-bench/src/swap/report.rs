@@ -195,6 +195,16 @@ impl std::ops::AddAssign for Paths {
 }
 
 impl Paths {
+    /// What came after `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            bytes_direct: self.bytes_direct.saturating_sub(earlier.bytes_direct),
+            bytes_buffered: self.bytes_buffered.saturating_sub(earlier.bytes_buffered),
+            bytes_staged: self.bytes_staged.saturating_sub(earlier.bytes_staged),
+            bytes_fixed: self.bytes_fixed.saturating_sub(earlier.bytes_fixed),
+        }
+    }
+
     /// Worth a word when it is more than the ends of tensors.
     fn mostly_buffered(&self) -> bool {
         self.bytes_buffered > self.bytes_direct
@@ -208,7 +218,7 @@ impl fmt::Display for Report {
         writeln!(f, "{source}: {tensors} tensors, {bytes}, a file each in {dir}")?;
         writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
         if self.groups > 1 {
-            writeln!(f, "too much to be in memory at once: {} groups, one after the other", self.groups)?;
+            writeln!(f, "goes through memory in {} groups, one after the other", self.groups)?;
         }
         write!(f, "{}", self.table())?;
         for row in self.backends.iter().filter(|row| !row.available) {

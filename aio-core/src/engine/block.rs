@@ -4,23 +4,29 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use crate::arena::AlignedBuf;
-use crate::backend::{Direction, IoBlock};
+use crate::backend::{Direction, IoBlock, RegionId};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::engine::inflight::{RunId, Slot, is_transient};
 use crate::engine::op::Transfer;
 use crate::engine::staging::as_uninit;
 use crate::engine::worker::AioThread;
 use crate::error::Error;
+use crate::file::OpenFile;
 use crate::plan::{BlockRange, Segment};
 
-/// What became of the attempt to issue the next block of a run.
+/// How far issuing the blocks of a run got.
 #[derive(Debug)]
-pub(super) enum Next {
-    Issued,
+pub(super) enum Issued {
+    All,
     /// Not now: no slot, or no staging memory until another block is done.
     NoRoom,
-    /// The run has no block left to issue.
-    RunIssued,
+}
+
+/// Where a block's bytes go to or come from.
+struct Place {
+    ptr: *mut u8,
+    region: Option<RegionId>,
+    staging: Option<AlignedBuf>,
 }
 
 /// What a completion means.
@@ -41,85 +47,109 @@ pub(super) enum Verdict {
 const COMPARE: usize = 64 << 10;
 
 impl AioThread {
-    /// Issues the next block of a run.
-    pub(super) fn next_block(&mut self, id: RunId) -> Next {
-        let has_room = self.flight.room() > 0;
-        let nothing_in_flight = self.flight.len() == 0;
-        let Some(run) = self.flight.run(id) else { return Next::RunIssued };
-        if run.op.state.is_cancelled() {
-            run.finished += run.end - run.next;
-            run.next = run.end;
-        }
-        if run.next >= run.end {
-            return Next::RunIssued;
-        }
-        if !has_room {
-            return Next::NoRoom;
-        }
+    /// Issues blocks of a run while there is room.
+    pub(super) fn issue_run(&mut self, id: RunId) -> Issued {
+        let Some(run) = self.flight.run(id) else { return Issued::All };
         let (op, file) = (run.op.clone(), run.file.clone());
-        let Some(plan) = op.state.plan.get() else { return Next::RunIssued };
-        let range = plan.block(run.next, run.segment);
-        run.segment = range.segment;
-        let segment = &plan.segments[range.segment];
+        let Some(plan) = op.state.plan.get() else { return Issued::All };
         let verifying = op.state.is_verifying();
-        let direction = if verifying { Direction::Read } else { op.desc.direction() };
-
-        let (memory, staging) = match segment.memory {
-            Some(memory) if !segment.staged && !verifying => {
-                (Ok((memory.advance(range.from).ptr.as_ptr(), memory.region)), None)
+        loop {
+            let nothing_in_flight = self.flight.len() == 0;
+            let Some(run) = self.flight.run(id) else { return Issued::All };
+            if op.state.is_cancelled() {
+                let skipped = run.end - run.next;
+                run.next = run.end;
+                self.done_with(id, skipped, 0);
+                return Issued::All;
             }
-            _ => match self.staging.take(range.len) {
-                Some(mut buffer) => {
-                    let filled = match direction {
-                        Direction::Write => gather(&op, segment, range, &mut buffer),
-                        Direction::Read => Ok(()),
-                    };
-                    (filled.map(|()| (IoBufMut::as_mut_ptr(&mut buffer), buffer.region())), Some(buffer))
+            if run.next >= run.end {
+                return Issued::All;
+            }
+            let range = plan.block(run.next, run.segment);
+            let segment = &plan.segments[range.segment];
+            let Some(index) = self.flight.reserve(id) else { return Issued::NoRoom };
+            let place = match self.place(&op, segment, range, verifying) {
+                Ok(None) if !nothing_in_flight => {
+                    self.flight.release(index, id);
+                    return Issued::NoRoom;
                 }
-                None if !nothing_in_flight => return Next::NoRoom,
-                None => {
-                    let source = io::Error::from_raw_os_error(libc::ENOMEM);
+                Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOMEM)).map_err(|source| {
                     let backend = self.shared.backend.name();
-                    (Err(op.io_error(op.kind(), segment.offset, range.len as u64, backend, source)), None)
-                }
-            },
-        };
-        let Some(index) = self.flight.reserve(id) else { return Next::NoRoom };
-        let Some(run) = self.flight.run(id) else { return Next::RunIssued };
-        run.next += 1;
-        let (ptr, region) = match memory {
-            Ok(memory) => memory,
-            Err(error) => {
-                run.finished += 1;
-                self.flight.release(index, id);
-                op.state.fail(segment.position + range.from as u64, error);
-                if let Some(buffer) = staging {
-                    self.staging.give(buffer);
-                }
-                return Next::Issued;
+                    op.io_error(op.kind(), segment.offset + range.from as u64, range.len as u64, backend, source)
+                }),
+                Ok(Some(place)) => Ok(place),
+                Err(error) => Err(error),
+            };
+            if let Some(run) = self.flight.run(id) {
+                run.next += 1;
+                run.segment = range.segment;
             }
-        };
-        let fd = if segment.direct { Some(file.fd()) } else { file.buffered_if_open() };
-        let fd = fd.unwrap_or_else(|| file.fd());
+            match place {
+                Ok(place) => self.issue_block(index, id, &op, &file, range, place),
+                Err(error) => {
+                    op.state.fail(segment.position + range.from as u64, error);
+                    self.flight.release(index, id);
+                    self.done_with(id, 1, 0);
+                }
+            }
+        }
+    }
+
+    /// The memory of a block: the user's own, or a staging buffer, filled if it is to be written. None: there is no
+    /// staging buffer now.
+    fn place(
+        &mut self,
+        op: &Transfer,
+        segment: &Segment,
+        range: BlockRange,
+        verifying: bool,
+    ) -> Result<Option<Place>, Error> {
+        if let Some(memory) = segment.memory.filter(|_| !segment.staged && !verifying) {
+            let ptr = memory.advance(range.from).ptr.as_ptr();
+            return Ok(Some(Place { ptr, region: memory.region, staging: None }));
+        }
+        let Some(mut buffer) = self.staging.take(range.len) else { return Ok(None) };
+        if !verifying && op.desc.direction() == Direction::Write {
+            let into = as_uninit(&mut buffer[..range.len]);
+            let at = segment.at + range.from;
+            if let Err(error) = op.call("gather", |desc| desc.gather(segment.extent, at, into)) {
+                self.staging.give(buffer);
+                return Err(error);
+            }
+        }
+        let (ptr, region) = (IoBufMut::as_mut_ptr(&mut buffer), buffer.region());
+        Ok(Some(Place { ptr, region, staging: Some(buffer) }))
+    }
+
+    fn issue_block(
+        &mut self,
+        index: usize,
+        run: RunId,
+        op: &Transfer,
+        file: &OpenFile,
+        range: BlockRange,
+        place: Place,
+    ) {
+        let Some(segment) = op.state.plan.get().and_then(|plan| plan.segments.get(range.segment)) else { return };
+        let Place { ptr, region, staging } = place;
+        // An edge's descriptor was opened when the op was prepared.
+        let edge = if segment.direct { None } else { file.buffered_if_open() };
+        let fd = edge.unwrap_or_else(|| file.fd()).as_raw_fd();
         // Only the descriptor that has been open from the start is registered.
-        let registered = if fd.as_raw_fd() == file.fd().as_raw_fd() {
-            self.registered.file(self.flight.queue(), &file)
+        let registered = if fd == file.fd().as_raw_fd() {
+            self.registered.file(self.flight.queue(), &self.shared.files, file)
         } else {
             None
         };
-        let region = region.filter(|region| self.registered.region(self.flight.queue(), &self.shared.arena, *region));
-        let block = IoBlock {
-            token: 0,
-            direction,
-            fd: fd.as_raw_fd(),
-            file: registered,
-            region,
-            ptr,
-            len: range.len,
-            offset: segment.offset + range.from as u64,
-        };
-        self.flight.push(index, Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
-        Next::Issued
+        let addresses = ptr.addr()..ptr.addr() + range.len;
+        let (registrations, queue) = (&mut self.registered, self.flight.queue());
+        let arena = &self.shared.arena;
+        let region = region.filter(|region| registrations.region(queue, arena, *region, addresses));
+        let verifying = op.state.is_verifying();
+        let direction = if verifying { Direction::Read } else { op.desc.direction() };
+        let offset = segment.offset + range.from as u64;
+        let block = IoBlock { token: 0, direction, fd, file: registered, region, ptr, len: range.len, offset };
+        self.flight.push(index, Slot { run, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
     }
 
     /// Decides what a completion means for its block.
@@ -240,12 +270,6 @@ impl AioThread {
             None => Error::WorkerDied { reason: "a block lost its op".to_owned() },
         }
     }
-}
-
-/// Fills a staging buffer from the op's memory.
-fn gather(op: &Transfer, segment: &Segment, range: BlockRange, buffer: &mut AlignedBuf) -> Result<(), Error> {
-    let into = as_uninit(&mut buffer[..range.len]);
-    op.call("gather", |desc| desc.gather(segment.extent, segment.at + range.from, into))
 }
 
 /// Compares what came back with the op's memory.

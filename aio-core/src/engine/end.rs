@@ -1,17 +1,18 @@
 //! The end of an op: giving back what it held, telling its descriptor, its waiter and the accounts.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crate::desc::{Outcome, PathMode, Target};
 use crate::engine::Shared;
-use crate::engine::op::{Transfer, catch, report, report_drop};
+use crate::engine::op::{Transfer, catch, message_of, report, report_drop};
 use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
-use crate::error::OpKind;
+use crate::error::{Error, OpKind};
 use crate::file::OpenFile;
 
 impl Shared {
@@ -21,12 +22,13 @@ impl Shared {
         let mut wakers: Vec<Waker> = Vec::new();
         for op in ops {
             let lost = op.state.is_lost();
-            let outcome = if lost { finish_lost(&op) } else { finish(&op) };
+            let finished = catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(&op) } else { finish(&op) }));
+            // Whatever panicked (a getter of the descriptor, a subscriber of the log), the op has to end.
+            let outcome = finished.unwrap_or_else(|panic| {
+                Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
+            });
             let ok = outcome.is_ok();
             let Fulfilled { waker, unclaimed } = op.state.promise.fulfil(outcome, lost);
-            if let Some(error) = &unclaimed {
-                tracing::warn!(%error, "an op whose ticket was dropped failed");
-            }
             let epoch = op.state.epoch.load(std::sync::atomic::Ordering::Acquire);
             accounts.push(Ended { priority: op.state.priority, epoch, ok, unclaimed });
             wakers.extend(waker);
@@ -41,6 +43,9 @@ impl Shared {
 
     /// Books ended ops.
     pub(crate) fn account(&self, accounts: Vec<Ended>) {
+        for error in accounts.iter().filter_map(|ended| ended.unclaimed.as_ref()) {
+            report(catch("log", || tracing::warn!(%error, "an op whose ticket was dropped failed")));
+        }
         if self.work.ended(accounts) {
             self.wake_all();
             self.file_ops.wake_all();
@@ -73,7 +78,13 @@ fn finish(op: &Transfer) -> Outcome {
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
 fn finish_lost(op: &Transfer) -> Outcome {
     leave_write_epoch(op);
-    op.outcome()
+    let reason = match op.outcome() {
+        Err(Error::WorkerDied { reason }) => reason,
+        Err(error) => format!("its queue broke after another failure: {error}"),
+        Ok(_) => "its queue broke".to_owned(),
+    };
+    // By this error the owner of raw memory knows that it must stay valid.
+    Err(Error::WorkerDied { reason })
 }
 
 /// The op opened the file, so it closes it, and what closing says counts.

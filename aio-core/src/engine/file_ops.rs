@@ -144,12 +144,13 @@ impl Shared {
         let epoch = self.work.accept(op.priority, full)?;
         *op.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
         self.counters.ops.fetch_add(1, Ordering::Relaxed);
-        match (op.command, op.file.inode()) {
-            (FileCommand::SyncData | FileCommand::SyncAll, Some(inode)) => {
+        let is_sync = matches!(op.command, FileCommand::SyncData | FileCommand::SyncAll);
+        match op.file.written_inode().filter(|_| is_sync) {
+            Some(inode) => {
                 let (shared, op) = (self.clone(), op.clone());
                 inode.after_writes(move || shared.run_file_op(op));
             }
-            _ => self.run_file_op(op.clone()),
+            None => self.run_file_op(op.clone()),
         }
         Ok(())
     }
@@ -200,9 +201,6 @@ impl Shared {
         let outcome = op.run();
         let ok = outcome.is_ok();
         let Fulfilled { waker, unclaimed } = op.promise.fulfil(outcome, false);
-        if let Some(error) = &unclaimed {
-            tracing::warn!(%error, "a file operation whose ticket was dropped failed");
-        }
         let epoch = *op.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         self.account(vec![Ended { priority: op.priority, epoch, ok, unclaimed }]);
         if let Some(waker) = waker {

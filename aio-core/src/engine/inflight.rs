@@ -41,6 +41,13 @@ impl Run {
         Self { op, file, next, end, segment, finished: 0, bytes: 0, in_flight: 0 }
     }
 
+    /// What the op gets to know at the end of the run. The file goes first: whoever ends the op closes it, and wants to
+    /// be the last to hold it.
+    pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
+        drop(self.file);
+        (self.op, self.finished, self.bytes)
+    }
+
     /// Blocks that were issued and never came back.
     pub(crate) fn unreaped(&self) -> usize {
         self.in_flight

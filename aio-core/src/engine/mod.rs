@@ -32,6 +32,7 @@ use crate::fork::Generation;
 use crate::stats::Counters;
 use crate::sync::{AtomicBool, Ordering};
 
+use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
 use self::op::{Op, Transfer};
 use self::registry::{FileTable, Port};
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) backend: Arc<dyn IoBackend>,
     pub(crate) config: AioConfig,
     pub(crate) arena: Arena,
+    pub(crate) bounce: Bounce,
     pub(crate) work: Work,
     pub(crate) counters: Counters,
     pub(crate) ports: Arc<[Port]>,
@@ -71,8 +73,10 @@ impl Shared {
         let workers = config.intra_op_parallelism;
         let ports: Arc<[Port]> = (0..workers).map(|_| Port::default()).collect();
         let slots = if config.register_files { FILE_SLOTS } else { 0 };
+        let arena = Arena::new(config.arena_limit.unwrap_or_else(Arena::default_limit));
         Arc::new(Self {
-            arena: Arena::new(config.arena_limit.unwrap_or_else(Arena::default_limit)),
+            bounce: Bounce::new(arena.clone(), config.block_size),
+            arena,
             work: Work::new(workers, config.queue_depth, config.max_pending_ops),
             counters: Counters::default(),
             files: FileTable::new(ports.clone(), slots),
@@ -192,7 +196,10 @@ impl Shared {
     pub(crate) fn cancel(self: &Arc<Self>, op: &Arc<Transfer>) {
         op.state.cancel();
         if self.work.remove(op) {
+            // Its callbacks run here, and must no more wait for the engine than on a worker.
+            let before = WORKER_OF.replace(std::ptr::from_ref::<Self>(self).addr());
             self.end([op.clone()]);
+            WORKER_OF.set(before);
         }
     }
 }

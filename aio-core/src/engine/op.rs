@@ -201,7 +201,10 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
             return Err(error);
         }
         let moved = state.moved.load(Ordering::Acquire);
-        if state.is_complete() {
+        // Cancelled between the two passes of `validate`, it has moved everything and compared nothing.
+        let verified =
+            !state.validate || state.is_verifying() || state.plan.get().is_none_or(|plan| plan.blocks == 0);
+        if state.is_complete() && verified {
             return Ok(moved);
         }
         Err(Error::Cancelled { op: self.kind(), path: self.path().to_owned(), bytes: moved })

@@ -38,10 +38,16 @@ fn total(op: &Transfer) -> u64 {
     op.desc.extents().iter().map(|extent| extent.len as u64).sum()
 }
 
+/// From the first byte that the op touches to the end of the last.
+fn range_of(op: &Transfer) -> (u64, u64) {
+    let touched = || op.desc.extents().iter().filter(|extent| extent.len > 0);
+    let from = touched().map(|extent| extent.offset).min();
+    (from.unwrap_or(0), touched().map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0))
+}
+
 /// The end of the last byte that the op touches.
 pub(crate) fn end_of(op: &Transfer) -> u64 {
-    let ends = op.desc.extents().iter().filter(|extent| extent.len > 0);
-    ends.map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0)
+    range_of(op).1
 }
 
 /// Plans an op on the caller's thread where that takes no system call; leaves it to a worker otherwise.
@@ -88,10 +94,10 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
         file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
     }
     if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
-        let end = end_of(op);
+        let (from, end) = range_of(op);
         let growing = inode
-            .grow(file.fd(), end, shared.config.preallocate)
-            .map_err(|source| op.io_error(OpKind::Allocate, 0, end, "", source))?;
+            .grow(file.fd(), from, end, shared.config.preallocate)
+            .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
         *op.state.growing.lock().unwrap_or_else(PoisonError::into_inner) = growing;
     }
     op.state.start(plan);

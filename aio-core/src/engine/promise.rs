@@ -123,13 +123,15 @@ impl Promise {
     /// The ticket goes away. Returns a failure that it did not take.
     pub(crate) fn detach(&self) -> Option<Error> {
         let mut state = self.state();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Running { .. } => {
-                *state = State::Detached;
-                None
-            }
+        let before = std::mem::replace(&mut *state, State::Taken);
+        if let State::Running { .. } = before {
+            *state = State::Detached;
+        }
+        // What is dropped below may be a waker, which is foreign code.
+        drop(state);
+        match before {
             State::Ended { outcome, .. } => outcome.err(),
-            State::Detached | State::Taken => None,
+            State::Running { .. } | State::Detached | State::Taken => None,
         }
     }
 }

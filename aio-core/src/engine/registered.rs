@@ -1,7 +1,11 @@
 //! Which regions and files a worker's queue knows.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::arena::Arena;
-use crate::backend::{FileId, IoQueue, RegionId};
+use crate::backend::{FileId, IoQueue, Region, RegionId};
+use crate::engine::registry::FileTable;
 use crate::file::OpenFile;
 
 /// What was registered with one queue, and what it refused.
@@ -19,7 +23,11 @@ pub(crate) struct Registrations {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     Unknown,
-    Registered,
+    /// With the addresses it covers.
+    Registered {
+        start: usize,
+        end: usize,
+    },
     Refused,
 }
 
@@ -28,8 +36,15 @@ impl Registrations {
         Self { regions: Vec::new(), files: Vec::new(), use_regions, use_files, warned: false }
     }
 
-    /// Whether blocks may name this region; registers it the first time it is seen.
-    pub(crate) fn region(&mut self, queue: &mut dyn IoQueue, arena: &Arena, id: RegionId) -> bool {
+    /// Whether a block of this memory may name this region; registers it the first time it is seen. Memory of another
+    /// engine's arena, whose ids mean other regions, is told by its address.
+    pub(crate) fn region(
+        &mut self,
+        queue: &mut dyn IoQueue,
+        arena: &Arena,
+        id: RegionId,
+        memory: Range<usize>,
+    ) -> bool {
         if !self.use_regions {
             return false;
         }
@@ -38,28 +53,42 @@ impl Registrations {
             self.regions.resize(index + 1, Known::Unknown);
         }
         if self.regions[index] == Known::Unknown {
-            let added = match arena.region(id) {
-                Some(region) => queue.add_region(&region),
-                None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
-            };
-            self.regions[index] = if added.is_ok() { Known::Registered } else { Known::Refused };
-            match added {
-                // The backend has no registered memory at all: nothing to tell, and nothing to try again.
-                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => self.use_regions = false,
-                Err(error) if !self.warned => {
-                    self.warned = true;
-                    tracing::warn!(%error, "memory could not be registered with the kernel: using it unregistered, \
-                        which costs speed (see RLIMIT_MEMLOCK, ulimit -l)");
-                }
-                _ => {}
-            }
+            let Some(region) = arena.region(id) else { return false };
+            self.regions[index] = self.add_region(queue, &region);
         }
-        self.regions[index] == Known::Registered
+        match self.regions[index] {
+            Known::Registered { start, end } => start <= memory.start && memory.end <= end,
+            Known::Unknown | Known::Refused => false,
+        }
+    }
+
+    fn add_region(&mut self, queue: &mut dyn IoQueue, region: &Region) -> Known {
+        match queue.add_region(region) {
+            Ok(()) => {
+                let start = region.ptr().addr();
+                return Known::Registered { start, end: start + region.len() };
+            }
+            // The backend has no registered memory at all: nothing to tell, and nothing to try again.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => self.use_regions = false,
+            Err(error) if !self.warned => {
+                self.warned = true;
+                tracing::warn!(%error, "memory could not be registered with the kernel: using it unregistered, which \
+                    costs speed (see RLIMIT_MEMLOCK, ulimit -l)");
+            }
+            Err(_) => {}
+        }
+        Known::Refused
     }
 
     /// The id under which blocks may name this file; registers it the first time it is seen.
-    pub(crate) fn file(&mut self, queue: &mut dyn IoQueue, file: &OpenFile) -> Option<FileId> {
-        let id = file.file_id().filter(|_| self.use_files)?;
+    /// A file of another engine, whose ids mean other files, goes without.
+    pub(crate) fn file(
+        &mut self,
+        queue: &mut dyn IoQueue,
+        table: &Arc<FileTable>,
+        file: &OpenFile,
+    ) -> Option<FileId> {
+        let id = file.registered().filter(|registered| self.use_files && registered.is_in(table))?.id();
         let index = id.slot as usize;
         if self.files.len() <= index {
             self.files.resize(index + 1, None);

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::backend::{FileId, Wake};
+use crate::fork::Generation;
 use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync};
 
 /// Where one worker is reached.
@@ -84,6 +85,7 @@ impl Port {
 pub(crate) struct FileTable {
     ports: Arc<[Port]>,
     slots: ThreadSync<Slots>,
+    made_in: Generation,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl FileTable {
     pub(crate) fn new(ports: Arc<[Port]>, slots: u32) -> Arc<Self> {
         let slots =
             Slots { free: (0..slots).rev().collect(), generations: vec![0; slots as usize], leaving: HashMap::new() };
-        Arc::new(Self { ports, slots: ThreadSync::new(slots) })
+        Arc::new(Self { ports, slots: ThreadSync::new(slots), made_in: Generation::now() })
     }
 
     /// A slot for a file that is open for long; `None` when all are taken, which costs speed and nothing else.
@@ -140,6 +142,11 @@ impl Registered {
         self.id
     }
 
+    /// Whether its id means this file in queues of `table`.
+    pub(crate) fn is_in(&self, table: &Arc<FileTable>) -> bool {
+        Arc::ptr_eq(&self.table, table)
+    }
+
     pub(crate) fn table(&self) -> Arc<FileTable> {
         self.table.clone()
     }
@@ -147,6 +154,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        if self.table.made_in.is_forked() {
+            return;
+        }
         let ports = &self.table.ports;
         // One more than there are workers, so that the slot cannot be free before all were asked.
         self.table.slots.lock().leaving.insert(self.id, ports.len() + 1);

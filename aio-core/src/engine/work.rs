@@ -61,6 +61,13 @@ impl State {
     }
 }
 
+impl State {
+    /// A sleeper to wake, if there is more than those who are awake can hold. They look here before they sleep.
+    fn wake_for(&mut self, awake_hold: usize) -> Option<usize> {
+        if self.blocks > awake_hold { self.sleeping.pop() } else { None }
+    }
+}
+
 impl Waiting {
     fn blocks(&self) -> usize {
         self.op.state.plan.get().map_or(1, |plan| plan.blocks - self.next)
@@ -157,15 +164,13 @@ impl Work {
     fn added(&self, mut state: MutexGuard<'_, State>, op: &Transfer) -> Option<usize> {
         state.blocks += op.state.plan.get().map_or(1, |plan| plan.blocks);
         self.waiting.store(state.blocks, Ordering::Release);
-        // Those who are awake look here before they sleep; another is worth its wake-up once there is more than they
-        // can hold.
         let awake = state.workers - state.sleeping.len();
-        if state.blocks > awake * self.depth { state.sleeping.pop() } else { None }
+        state.wake_for(awake * self.depth)
     }
 
     /// Claims up to `room` blocks, of which up to `background` of the lower priority, into `runs`. Ops that need no
     /// more work because they were stopped go to `ended`. With `sleep`, a worker that finds nothing announces that it
-    /// will block.
+    /// will block. Also gives another worker to wake, for what this one leaves behind: so one large op reaches all.
     pub(crate) fn claim(
         &self,
         room: usize,
@@ -173,7 +178,7 @@ impl Work {
         runs: &mut Vec<Run>,
         ended: &mut Vec<Arc<Transfer>>,
         sleep: Option<usize>,
-    ) -> Claim {
+    ) -> (Claim, Option<usize>) {
         let mut state = self.state.lock();
         state.claims = state.claims.wrapping_add(1);
         let mut left = [room, background.min(room)];
@@ -201,7 +206,9 @@ impl Work {
                     state.queues[class].pop_front();
                     state.blocks -= 1;
                     self.waiting.store(state.blocks, Ordering::Release);
-                    return Claim::Prepare(op);
+                    // It may take long, and what comes behind it need not wait.
+                    let others = (state.workers - state.sleeping.len()).saturating_sub(1);
+                    return (Claim::Prepare(op), state.wake_for(others * self.depth));
                 };
                 let next = front.next;
                 let take = left[class].min(plan.blocks - next);
@@ -219,7 +226,10 @@ impl Work {
             state.sleeping.push(worker);
         }
         self.waiting.store(state.blocks, Ordering::Release);
-        found
+        // This worker is full now, so the rest is for others.
+        let others = (state.workers - state.sleeping.len()).saturating_sub(1);
+        let wake = if matches!(found, Claim::Blocks) { state.wake_for(others * self.depth) } else { None };
+        (found, wake)
     }
 
     /// The worker is not blocked any more.

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
-use crate::engine::block::{Next, Verdict};
+use crate::engine::block::{Issued, Verdict};
 use crate::engine::inflight::{Done, InFlight, Run, RunId, Slot, UnknownToken};
 use crate::engine::op::{Priority, Transfer, message_of};
 use crate::engine::registered::Registrations;
@@ -187,7 +187,8 @@ impl AioThread {
     fn claim(&mut self, room: usize, sleep: Option<usize>) -> Claim {
         let background = self.background_room();
         let mut runs = std::mem::take(&mut self.scratch);
-        let claim = self.shared.work.claim(room, background, &mut runs, &mut self.ended, sleep);
+        let (claim, wake) = self.shared.work.claim(room, background, &mut runs, &mut self.ended, sleep);
+        self.shared.wake(wake);
         for run in runs.drain(..) {
             if run.op.state.priority == Priority::Background {
                 self.background += run.end - run.next;
@@ -217,25 +218,30 @@ impl AioThread {
     /// Issues blocks of the runs in hand while there is room.
     fn issue(&mut self) {
         while let Some(&id) = self.runs.front() {
-            match self.next_block(id) {
-                Next::Issued => {}
-                Next::NoRoom => return,
-                Next::RunIssued => {
-                    self.runs.pop_front();
-                    self.finish_run(id);
-                }
+            if let Issued::NoRoom = self.issue_run(id) {
+                return;
             }
+            self.runs.pop_front();
+            self.finish_run(id);
+        }
+    }
+
+    /// Blocks of a run are over, well or not.
+    pub(super) fn done_with(&mut self, id: RunId, blocks: usize, bytes: usize) {
+        let Some(run) = self.flight.run(id) else { return };
+        run.finished += blocks;
+        run.bytes += bytes as u64;
+        if run.op.state.priority == Priority::Background {
+            self.background -= blocks;
         }
     }
 
     /// If nothing of a run is left, gives its account to the op.
     fn finish_run(&mut self, id: RunId) {
         let Some(run) = self.flight.take_finished(id) else { return };
-        if run.op.state.priority == Priority::Background {
-            self.background -= run.finished;
-        }
-        if run.op.state.account(run.finished, run.bytes) {
-            self.pass_ended(run.op);
+        let (op, finished, bytes) = run.into_account();
+        if op.state.account(finished, bytes) {
+            self.pass_ended(op);
         }
     }
 
@@ -358,10 +364,7 @@ impl AioThread {
         if let Some(buffer) = slot.staging {
             self.staging.give(buffer);
         }
-        if let Some(run) = self.flight.run(slot.run) {
-            run.finished += 1;
-            run.bytes += bytes as u64;
-        }
+        self.done_with(slot.run, 1, bytes);
         self.counted.blocks += 1;
         self.flight.release(index, slot.run);
         self.finish_run(slot.run);
@@ -437,6 +440,9 @@ impl AioThread {
         }
         self.flush();
         self.publish();
-        self.shared.end(self.shared.work.worker_died(self.id, reason));
+        let orphans = self.shared.work.worker_died(self.id, reason);
+        self.shared.end(orphans);
+        // Nobody else was woken for what this worker was expected to claim.
+        self.shared.wake_all();
     }
 }

@@ -5,10 +5,11 @@
 //! before the bytes are there, so a write that fails has to give the length back without cutting off what others
 //! wrote meanwhile. Two opens of one file must agree on this, hence one [`Inode`] per device and inode number.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Arc, LazyLock, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -16,14 +17,21 @@ use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use crate::epochs::Epochs;
+use crate::fork::Generation;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
-/// The inodes that are open for writing.
-static OPEN: LazyLock<Mutex<HashMap<Key, Weak<Inode>>>> = LazyLock::new(Mutex::default);
+/// The inodes that are open for writing, one map per process in a line of forks: a child must not wait for a lock that
+/// one of its parent's threads held, nor for the parent's writes.
+static OPEN: [Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
 
-type Key = (u64, u64);
+/// Process, device and inode number.
+type Key = (Generation, u64, u64);
 
-/// The shared state of a regular file that is open for writing.
+fn open_inodes(generation: Generation) -> MutexGuard<'static, BTreeMap<Key, Weak<Inode>>> {
+    OPEN[generation.index() % OPEN.len()].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The shared state of a file or block device that is open for writing.
 #[derive(Debug)]
 pub(crate) struct Inode {
     key: Key,
@@ -43,6 +51,15 @@ struct State {
     reserved: u64,
     /// Ends of the writes in flight that end past `committed`.
     growing: Vec<u64>,
+    /// Somebody else made the file shorter, so a length to go back to is not known.
+    foreign: bool,
+}
+
+impl State {
+    /// What the file must not be cut below: somebody wrote that far, or is about to.
+    fn keep(&self) -> u64 {
+        self.growing.iter().copied().fold(self.committed, u64::max)
+    }
 }
 
 /// Writes by epoch, and what runs when an epoch is drained.
@@ -66,10 +83,11 @@ pub(crate) struct Growing {
 }
 
 impl Inode {
-    /// The inode with this key, shared with all other opens of it. `len` is its length now.
-    pub(crate) fn of(device: u64, number: u64, len: u64) -> Arc<Self> {
-        let key = (device, number);
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The inode with this identity, shared with all other opens of it. `len` is its length now, or `u64::MAX` if it
+    /// cannot grow.
+    pub(crate) fn of((device, number): (u64, u64), len: u64) -> Arc<Self> {
+        let key = (Generation::now(), device, number);
+        let mut open = open_inodes(key.0);
         if let Some(inode) = open.get(&key).and_then(Weak::upgrade) {
             return inode;
         }
@@ -77,6 +95,12 @@ impl Inode {
             Arc::new(Self { key, settled: AtomicU64::new(len), state: Mutex::default(), writes: Mutex::default() });
         open.insert(key, Arc::downgrade(&inode));
         inode
+    }
+
+    /// The inode with this identity, if it is open for writing anywhere in this process.
+    pub(crate) fn find((device, number): (u64, u64)) -> Option<Arc<Self>> {
+        let key = (Generation::now(), device, number);
+        open_inodes(key.0).get(&key).and_then(Weak::upgrade)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,15 +116,23 @@ impl Inode {
         end > self.settled.load(Ordering::Acquire)
     }
 
-    /// Extends the file up to `end`, if it is shorter, before a write. Extensions of one file are serialised here.
-    pub(crate) fn grow(&self, fd: BorrowedFd<'_>, end: u64, preallocate: bool) -> io::Result<Option<Growing>> {
+    /// Extends the file for a write of bytes somewhere in `from..end`, if it is shorter. Extensions of one file are
+    /// serialised here.
+    pub(crate) fn grow(
+        &self,
+        fd: BorrowedFd<'_>,
+        from: u64,
+        end: u64,
+        preallocate: bool,
+    ) -> io::Result<Option<Growing>> {
         if !self.may_grow(end) {
             return Ok(None);
         }
         let mut state = self.state();
         let len = len_of(fd)?;
         if state.growing.is_empty() {
-            state.committed = len;
+            let foreign = len < self.settled.load(Ordering::Acquire);
+            *state = State { committed: len, reserved: len, growing: Vec::new(), foreign };
             self.settled.store(len, Ordering::Release);
         }
         if end <= state.committed {
@@ -108,9 +140,9 @@ impl Inode {
         }
         if end > len {
             if preallocate {
-                extend(fd, len, end)?;
+                extend(fd, &state, len, from.max(len)..end)?;
             }
-            state.reserved = end;
+            state.reserved = state.reserved.max(end);
         }
         state.growing.push(end);
         Ok(Some(Growing { end }))
@@ -126,9 +158,9 @@ impl Inode {
         let mut result = Ok(());
         if wrote {
             state.committed = state.committed.max(growing.end);
-        } else {
-            let keep = state.growing.iter().copied().fold(state.committed, u64::max);
-            // A length that is neither ours nor short of ours is somebody else's doing, and left alone.
+        } else if !state.foreign {
+            let keep = state.keep();
+            // A length past what was reserved is somebody else's doing, and left alone.
             result = len_of(fd).and_then(|len| {
                 if len > keep && len <= state.reserved {
                     ftruncate(fd, to_off(keep)?)?;
@@ -157,10 +189,13 @@ impl Inode {
     pub(crate) fn allocate(&self, fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.state();
         let before = len_of(fd)?;
-        allocate_or_restore(fd, before, offset, len)?;
-        let after = before.max(offset + len);
-        state.committed = state.committed.max(after);
-        self.settled.fetch_max(after, Ordering::AcqRel);
+        if state.growing.is_empty() {
+            state.committed = before;
+        }
+        let end = offset.checked_add(len).ok_or_else(|| io::Error::from(Errno::EFBIG))?;
+        allocate_or_restore(fd, &state, before, offset..end)?;
+        state.committed = state.committed.max(end);
+        self.settled.fetch_max(state.committed, Ordering::AcqRel);
         Ok(())
     }
 
@@ -206,7 +241,10 @@ impl Inode {
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.key.0.is_forked() {
+            return;
+        }
+        let mut open = open_inodes(self.key.0);
         // The same inode may have been opened again since the last reference went.
         if open.get(&self.key).is_some_and(|inode| inode.strong_count() == 0) {
             open.remove(&self.key);
@@ -215,28 +253,41 @@ impl Drop for Inode {
 }
 
 /// Makes the file longer and allocates the space, or goes on without where the file system cannot.
-fn extend(fd: BorrowedFd<'_>, len: u64, end: u64) -> io::Result<()> {
-    match allocate_or_restore(fd, len, len, end - len) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => Ok(()),
+fn extend(fd: BorrowedFd<'_>, state: &State, len: u64, range: Range<u64>) -> io::Result<()> {
+    match allocate_or_restore(fd, state, len, range) {
+        Err(error) if is_unsupported(&error) => Ok(()),
         result => result,
     }
 }
 
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+}
+
 /// `fallocate(2)`. When it fails it may have taken the rest of the disk and made the file longer all the same, so the
-/// length is put back, which also frees what was allocated past it.
-fn allocate_or_restore(fd: BorrowedFd<'_>, before: u64, offset: u64, len: u64) -> io::Result<()> {
-    let (offset, len) = (to_off(offset)?, to_off(len)?);
+/// length is put back, which also frees what was allocated past it, but never below what others have written or are
+/// writing meanwhile.
+fn allocate_or_restore(fd: BorrowedFd<'_>, state: &State, before: u64, range: Range<u64>) -> io::Result<()> {
+    let (offset, len) = (to_off(range.start)?, to_off(range.end - range.start)?);
     loop {
-        match fallocate(fd, FallocateFlags::empty(), offset, len) {
+        let error = match fallocate(fd, FallocateFlags::empty(), offset, len) {
             Ok(()) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(error) => {
-                if let Err(restore) = ftruncate(fd, to_off(before)?) {
-                    tracing::warn!(fd = fd.as_raw_fd(), %restore, "could not put a file's length back");
-                }
-                return Err(error.into());
-            }
+            Err(Errno::EINTR) => continue,
+            Err(error) => io::Error::from(error),
+        };
+        if is_unsupported(&error) {
+            return Err(error);
         }
+        let back = before.max(state.keep());
+        let restored = if state.growing.is_empty() || len_of(fd)? > back {
+            ftruncate(fd, to_off(back)?).map_err(io::Error::from)
+        } else {
+            Ok(())
+        };
+        if let Err(restore) = restored {
+            tracing::warn!(fd = fd.as_raw_fd(), %restore, "could not put a file's length back");
+        }
+        return Err(error);
     }
 }
 
@@ -259,14 +310,14 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
         let meta = file.metadata().unwrap();
-        let inode = Inode::of(meta.dev(), meta.ino(), len);
+        let inode = Inode::of((meta.dev(), meta.ino()), len);
         (file, inode)
     }
 
     #[test]
     fn a_failed_write_gives_its_length_back() {
         let (file, inode) = file(1000);
-        let growing = inode.grow(file.as_fd(), 5000, true).unwrap().unwrap();
+        let growing = inode.grow(file.as_fd(), 0, 5000, true).unwrap().unwrap();
         assert_eq!(file.metadata().unwrap().len(), 5000);
         inode.grown(file.as_fd(), growing, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 1000);
@@ -275,24 +326,63 @@ mod tests {
     #[test]
     fn a_failed_write_keeps_what_others_wrote_or_are_writing() {
         let (file, inode) = file(0);
-        let failing = inode.grow(file.as_fd(), 9000, true).unwrap().unwrap();
-        let done = inode.grow(file.as_fd(), 3000, true).unwrap().unwrap();
-        let running = inode.grow(file.as_fd(), 5000, true).unwrap().unwrap();
+        let failing = inode.grow(file.as_fd(), 0, 9000, true).unwrap().unwrap();
+        let done = inode.grow(file.as_fd(), 0, 3000, true).unwrap().unwrap();
+        let running = inode.grow(file.as_fd(), 0, 5000, true).unwrap().unwrap();
         inode.grown(file.as_fd(), done, true).unwrap();
         inode.grown(file.as_fd(), failing, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 5000);
         inode.grown(file.as_fd(), running, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 3000);
-        assert!(inode.grow(file.as_fd(), 3000, true).unwrap().is_none());
+        assert!(inode.grow(file.as_fd(), 0, 3000, true).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_shorter_growing_write_does_not_forget_the_longer() {
+        let (file, inode) = file(0);
+        let longer = inode.grow(file.as_fd(), 0, 10_000, false).unwrap().unwrap();
+        let shorter = inode.grow(file.as_fd(), 0, 5000, false).unwrap().unwrap();
+        file.set_len(8000).unwrap();
+        inode.grown(file.as_fd(), longer, false).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 5000);
+        inode.grown(file.as_fd(), shorter, false).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn allocating_does_not_commit_what_others_only_reserved() {
+        let (file, inode) = file(0);
+        let growing = inode.grow(file.as_fd(), 0, 1 << 20, true).unwrap().unwrap();
+        inode.allocate(file.as_fd(), 0, 4096).unwrap();
+        inode.grown(file.as_fd(), growing, false).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_cut_is_left_alone() {
+        let (file, inode) = file(1 << 20);
+        file.set_len(0).unwrap();
+        let growing = inode.grow(file.as_fd(), 1 << 20, 2 << 20, true).unwrap().unwrap();
+        inode.grown(file.as_fd(), growing, false).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 2 << 20);
+    }
+
+    #[test]
+    fn a_gap_before_a_write_is_not_allocated() {
+        let (file, inode) = file(0);
+        let growing = inode.grow(file.as_fd(), 100 << 20, (100 << 20) + 4096, true).unwrap().unwrap();
+        assert!(file.metadata().unwrap().blocks() < 1000);
+        inode.grown(file.as_fd(), growing, true).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), (100 << 20) + 4096);
     }
 
     #[test]
     fn two_opens_share_one_inode() {
         let (file, inode) = file(0);
         let meta = file.metadata().unwrap();
-        assert!(Arc::ptr_eq(&inode, &Inode::of(meta.dev(), meta.ino(), 0)));
+        assert!(Arc::ptr_eq(&inode, &Inode::of((meta.dev(), meta.ino()), 0)));
         drop(inode);
-        assert!(!OPEN.lock().unwrap().contains_key(&(meta.dev(), meta.ino())));
+        assert!(Inode::find((meta.dev(), meta.ino())).is_none());
     }
 
     #[test]

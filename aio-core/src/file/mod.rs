@@ -62,7 +62,7 @@ impl AioFile {
     pub fn len(&self) -> Result<u64> {
         self.file.len().map_err(|source| {
             let path = self.path().to_owned();
-            Error::from(Box::new(IoError { op: OpKind::Open, path, offset: 0, length: 0, backend: "", source }))
+            Error::from(Box::new(IoError { op: OpKind::Stat, path, offset: 0, length: 0, backend: "", source }))
         })
     }
 

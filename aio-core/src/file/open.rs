@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 
-use crate::backend::{Direction, FileId};
+use crate::backend::Direction;
 use crate::config::DirectMode;
 use crate::engine::registry::Registered;
 use crate::error::{IoError, OpKind, Result};
@@ -27,7 +27,6 @@ pub struct OpenOptions {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) direct: Option<DirectMode>,
-    pub(crate) mode: Option<u32>,
 }
 
 impl OpenOptions {
@@ -66,12 +65,6 @@ impl OpenOptions {
         self
     }
 
-    /// Permission bits of a new file, before the umask; default 0o666.
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
-        self
-    }
-
     fn flags(&self) -> OFlag {
         let write = self.write || self.create || self.create_new;
         let mut flags = OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
@@ -105,7 +98,7 @@ struct Inner {
     flags: OFlag,
     facts: FileFacts,
     alignment: Alignment,
-    /// Of a regular file that is open for writing.
+    /// If it is open for writing.
     inode: Option<Arc<Inode>>,
     /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
     registered: OnceLock<Registered>,
@@ -122,41 +115,46 @@ impl OpenFile {
 
     fn try_open(path: &Path, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
         let flags = options.flags();
-        let permissions = Mode::from_bits_truncate(options.mode.unwrap_or(0o666) as libc::mode_t);
         // Not to hang on a pipe that nobody writes to; cleared below.
-        let first = flags | OFlag::O_NONBLOCK;
-        let primary = match mode {
-            DirectMode::Off => open(path, first, permissions)?,
-            DirectMode::On | DirectMode::Auto => match open(path, first | OFlag::O_DIRECT, permissions) {
-                // The file system knows no direct I/O. O_EXCL may have made the file before that came out.
-                Err(Errno::EINVAL) => open(path, first.difference(OFlag::O_EXCL), permissions)?,
-                opened => opened?,
-            },
-        };
+        let primary = open(path, flags | OFlag::O_NONBLOCK, Mode::from_bits_truncate(0o666))?;
+        let opened = Self::from_fd(path, primary, flags, mode);
+        if opened.is_err() && options.create_new {
+            // Made by this call, and of no use to anybody.
+            let _ = std::fs::remove_file(path);
+        }
+        opened
+    }
+
+    fn from_fd(path: &Path, primary: OwnedFd, flags: OFlag, mode: DirectMode) -> io::Result<Self> {
         let facts = facts(primary.as_fd())?;
         if let Some(reason) = facts.not_a_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        let has_direct = OFlag::from_bits_retain(fcntl(&primary, FcntlArg::F_GETFL)?).contains(OFlag::O_DIRECT);
-        let alignment = facts.direct_alignment().filter(|_| has_direct);
-        if alignment.is_none() && mode == DirectMode::On {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "direct I/O was asked for, but this file system does not offer it",
-            ));
+        let mut alignment = facts.direct_alignment().filter(|_| mode != DirectMode::Off);
+        // Switched on afterwards: an open with O_DIRECT that the file system refuses may have made the file already.
+        if alignment.is_some() && fcntl(&primary, FcntlArg::F_SETFL(OFlag::O_DIRECT)).is_err() {
+            alignment = None;
         }
-        // From here on the flags must say what the descriptor does, and later opens must not make the file again.
-        let kept = if alignment.is_some() { OFlag::O_DIRECT } else { OFlag::empty() };
-        fcntl(&primary, FcntlArg::F_SETFL(kept))?;
+        if alignment.is_none() {
+            if mode == DirectMode::On {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "direct I/O was asked for, but this file system does not offer it",
+                ));
+            }
+            fcntl(&primary, FcntlArg::F_SETFL(OFlag::empty()))?;
+        }
         let writes = flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR);
+        let len = if facts.regular { facts.len } else { u64::MAX };
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
             primary,
             direct: alignment.is_some(),
             edges: OnceLock::new(),
             opening: Mutex::new(()),
+            // Later opens of the same file must neither make it nor insist on making it.
             flags: flags.difference(OFlag::O_CREAT | OFlag::O_EXCL),
-            inode: (writes && facts.regular).then(|| Inode::of(facts.device, facts.inode, facts.len)),
+            inode: writes.then(|| Inode::of(facts.identity(), len)),
             facts,
             alignment: alignment.unwrap_or(Alignment { offset: 0, memory: 1 }),
             registered: OnceLock::new(),
@@ -200,8 +198,14 @@ impl OpenFile {
         self.0.facts.len
     }
 
+    /// There if it is open for writing.
     pub(crate) fn inode(&self) -> Option<&Arc<Inode>> {
         self.0.inode.as_ref()
+    }
+
+    /// The inode whose writes a sync of this file waits for: a file that is open for reading may be written elsewhere.
+    pub(crate) fn written_inode(&self) -> Option<Arc<Inode>> {
+        self.0.inode.clone().or_else(|| Inode::find(self.0.facts.identity()))
     }
 
     /// The descriptor that has been open longest.
@@ -246,14 +250,11 @@ impl OpenFile {
 
     /// Whether `path` still names this file.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
-        nix::sys::stat::lstat(path).is_ok_and(|found| (found.st_dev, found.st_ino) == self.0.facts.identity())
+        self.0.facts.regular
+            && nix::sys::stat::lstat(path).is_ok_and(|found| (found.st_dev, found.st_ino) == self.0.facts.identity())
     }
 
     /// The slot it has in the queues' file tables.
-    pub(crate) fn file_id(&self) -> Option<FileId> {
-        self.0.registered.get().map(Registered::id)
-    }
-
     pub(crate) fn registered(&self) -> Option<&Registered> {
         self.0.registered.get()
     }

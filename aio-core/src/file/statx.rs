@@ -16,6 +16,8 @@ pub(crate) struct FileFacts {
     pub(crate) len: u64,
     pub(crate) device: u64,
     pub(crate) inode: u64,
+    /// The device that a device node stands for.
+    represents: u64,
     block_size: u32,
     /// Memory and offset alignment of direct I/O; `None` where the kernel or file system does not say.
     dio: Option<(u32, u32)>,
@@ -40,6 +42,7 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
         len: statx.stx_size,
         device: libc::makedev(statx.stx_dev_major, statx.stx_dev_minor),
         inode: statx.stx_ino,
+        represents: libc::makedev(statx.stx_rdev_major, statx.stx_rdev_minor),
         block_size: statx.stx_blksize,
         dio: (statx.stx_mask & libc::STATX_DIOALIGN != 0)
             .then_some((statx.stx_dio_mem_align, statx.stx_dio_offset_align)),
@@ -47,9 +50,9 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
 }
 
 impl FileFacts {
-    /// Device and inode number.
+    /// Device and inode number; a block device is the same by whichever node it was opened.
     pub(crate) fn identity(&self) -> (u64, u64) {
-        (self.device, self.inode)
+        if self.regular { (self.device, self.inode) } else { (u64::MAX, self.represents) }
     }
 
     /// Why ops on it make no sense, if they do not.

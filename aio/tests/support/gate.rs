@@ -244,8 +244,8 @@ impl<R: Rules> IoQueue for GateQueue<R> {
             }
             match self.rules.block(self.id, block) {
                 Fate::End(result) => self.ready.push(Completion { token: block.token, result }),
-                // SAFETY: the caller vouches for the memory.
                 Fate::Cut(len) => {
+                    // SAFETY: the caller vouches for the memory.
                     let result = unsafe { through_cache(block, len) };
                     self.ready.push(Completion { token: block.token, result });
                 }
