@@ -366,53 +366,65 @@ fn read_behind(path: &Path, len: usize) {
 
 #[test]
 fn direct_reads_in_flight_never_land_in_released_memory() {
-    const COUNT: usize = 128;
     let folder = Folder::new();
     let path = written(&folder, COUNT * MIB);
     for backend in backends() {
-        for way in ["tickets", "handle", "scope"] {
-            let mut seen = 0;
-            // It may be over before one can look; mostly it is not.
-            for _ in 0..20 {
-                let memory = Watched::new(COUNT, MIB, 0);
-                let aio = AioHandle::builder().backend(backend).queue_depth(COUNT).build().unwrap();
-                let file = aio.open(&path).unwrap();
-                if way == "scope" {
-                    let unwound = catch_unwind(AssertUnwindSafe(|| {
-                        aio.scope(|scope| {
-                            for (i, buffer) in memory.buffers().enumerate() {
-                                scope.read(&file, buffer, (i * MIB) as u64);
-                            }
-                            while aio.stats().in_flight == 0 && memory.dropped() < COUNT {}
-                            seen = aio.stats().in_flight;
-                            panic!("with {seen} blocks in flight");
-                        })
-                    }));
-                    drop(unwound.map(|_: Result<(), _>| ()).unwrap_err());
-                    memory.assert_released();
-                } else {
-                    let tickets: Vec<_> =
-                        memory.buffers().enumerate().map(|(i, buffer)| file.read(buffer, (i * MIB) as u64)).collect();
-                    while aio.stats().in_flight == 0 && !tickets.iter().all(|ticket| ticket.is_done()) {}
-                    seen = aio.stats().in_flight;
-                    drop(tickets);
-                    if way == "tickets" {
-                        aio.wait().unwrap();
-                        memory.assert_released();
-                    }
-                }
-                drop(file);
-                drop(aio);
-                memory.assert_released();
-                read_behind(&path, COUNT * MIB);
-                memory.assert_released();
-                if seen > 0 {
-                    break;
-                }
-            }
-            assert!(seen > 0, "on {backend}, {way}: nothing was ever seen in flight");
+        for way in [Way::Tickets, Way::Handle, Way::Scope] {
+            let path = path.clone();
+            finishes(&format!("dropping {way:?} on {backend}"), move || {
+                // It may be over before one can look; mostly it is not.
+                let seen = (0..20).any(|_| drop_in_flight(backend, way, &path) > 0);
+                assert!(seen, "nothing was ever seen in flight");
+            });
         }
     }
+}
+
+const COUNT: usize = 128;
+
+/// What is dropped while reads are in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Tickets,
+    Handle,
+    Scope,
+}
+
+/// How many blocks were in flight at that moment.
+fn drop_in_flight(backend: Backend, way: Way, path: &Path) -> u64 {
+    let memory = Watched::new(COUNT, MIB, 0);
+    let aio = AioHandle::builder().backend(backend).queue_depth(COUNT).build().unwrap();
+    let file = aio.open(path).unwrap();
+    let places = || memory.buffers().enumerate().map(|(i, buffer)| (buffer, (i * MIB) as u64));
+    let mut seen = 0;
+    if way == Way::Scope {
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            aio.scope(|scope| {
+                places().for_each(|(buffer, offset)| scope.read(&file, buffer, offset));
+                while seen == 0 && memory.dropped() < COUNT {
+                    seen = aio.stats().in_flight;
+                }
+                panic!("with {seen} blocks in flight");
+            })
+        }));
+        drop(unwound.map(|_: Result<(), _>| ()).unwrap_err());
+        memory.assert_released();
+    } else {
+        let tickets: Vec<_> = places().map(|(buffer, offset)| file.read(buffer, offset)).collect();
+        while seen == 0 && !tickets.iter().all(|ticket| ticket.is_done()) {
+            seen = aio.stats().in_flight;
+        }
+        drop(tickets);
+        if way == Way::Tickets {
+            aio.wait().unwrap();
+            memory.assert_released();
+        }
+    }
+    drop((file, aio));
+    memory.assert_released();
+    read_behind(path, COUNT * MIB);
+    memory.assert_released();
+    seen
 }
 
 // ---- worker threads ----
