@@ -29,6 +29,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use crate::backend::{Region, RegionId};
 use crate::error::{Error, Result};
 use crate::fork::Generation;
@@ -87,7 +89,8 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if it could never fit, or if the system has no memory; [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if it could never fit, [`Error::MapFailed`] if the system has no memory;
+    /// [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, AtLimit::Wait)
     }
@@ -108,8 +111,8 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait), or if the system has no
-    /// memory; [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait), [`Error::MapFailed`] if the
+    /// system has no memory; [`Error::Forked`].
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         self.shared.check_forked()?;
         let need = self.shared.whole_pages(usize::try_from(bytes).unwrap_or(usize::MAX), AtLimit::Fail)?;
@@ -174,10 +177,7 @@ impl Shared {
         }
         let (piece, fresh) = match pool.cut(need, at_limit != AtLimit::Ignore, self) {
             Ok(cut) => cut,
-            Err(errno) => {
-                tracing::debug!(%errno, need, "cannot map memory");
-                return Err(self.out_of_memory(need, pool.in_use));
-            }
+            Err(errno) => return Err(map_failed(need, errno)),
         };
         drop(pool);
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
@@ -194,9 +194,7 @@ impl Shared {
         }
         let mut left = need;
         while left > 0 {
-            let Ok((piece, fresh)) = pool.cut_largest(left, self) else {
-                return Err(self.out_of_memory(need, pool.in_use));
-            };
+            let (piece, fresh) = pool.cut_largest(left, self).map_err(|errno| map_failed(need, errno))?;
             let len = piece.len();
             held.push((AlignedBuf::new(Arc::clone(self), piece, len), fresh));
             left -= len;
@@ -209,9 +207,7 @@ impl Shared {
     fn fault_in(&self, buffer: &AlignedBuf, fresh: &[Range<usize>]) -> Result<()> {
         let Some(piece) = buffer.piece().filter(|_| !fresh.is_empty()) else { return Ok(()) };
         if let Err(errno) = fresh.iter().try_for_each(|range| piece.fault_in(range.clone(), self.page)) {
-            tracing::debug!(%errno, "cannot fault in memory");
-            let in_use = self.pool.lock().in_use;
-            return Err(self.out_of_memory(piece.len(), in_use));
+            return Err(map_failed(piece.len(), errno));
         }
         self.pool.lock().faulted(piece);
         Ok(())
@@ -249,6 +245,11 @@ impl Shared {
     fn check_forked(&self) -> Result<()> {
         if self.born.is_forked() { Err(Error::Forked) } else { Ok(()) }
     }
+}
+
+/// The arena's limit would allow it, and the system does not.
+fn map_failed(requested: usize, errno: Errno) -> Error {
+    Error::MapFailed { requested: requested as u64, source: errno.into() }
 }
 
 impl fmt::Debug for Shared {

@@ -93,6 +93,15 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The system has no memory for a buffer.
+    #[error("cannot map {requested} bytes of memory: {source}")]
+    MapFailed {
+        /// Bytes asked for.
+        requested: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+
     /// The handle was closed.
     #[error("the aio handle is closed and takes no more ops")]
     Closed,
@@ -248,7 +257,7 @@ impl Error {
             Self::Config { .. } | Self::InvalidInput(_) => io::ErrorKind::InvalidInput,
             Self::Unavailable(_) => io::ErrorKind::Unsupported,
             Self::QueueFull { .. } => io::ErrorKind::WouldBlock,
-            Self::OutOfMemory { .. } => io::ErrorKind::OutOfMemory,
+            Self::OutOfMemory { .. } | Self::MapFailed { .. } => io::ErrorKind::OutOfMemory,
             _ => io::ErrorKind::Other,
         }
     }

@@ -11,6 +11,9 @@ use aio_core::{Completion, IoBlock, IoQueue, QueueConfig, Wake};
 
 use crate::pool::Pool;
 
+/// Most blocks in flight at once.
+const MAX_DEPTH: usize = 32768;
+
 /// Counts blocks in and out; everything else happens in the [`Pool`].
 ///
 /// Descriptors and addresses are used as the blocks give them: there is no registered memory and no file table.
@@ -24,7 +27,7 @@ pub(crate) struct PoolQueue {
 
 impl PoolQueue {
     pub(crate) fn new(config: &QueueConfig, pool: Arc<Pool>) -> Self {
-        Self { pool, capacity: config.depth.max(1), in_flight: 0, owner: process::id() }
+        Self { pool, capacity: config.depth.clamp(1, MAX_DEPTH), in_flight: 0, owner: process::id() }
     }
 
     pub(crate) fn threads(&self) -> usize {

@@ -15,7 +15,9 @@ fn nothing_is_registered() {
 }
 
 #[test]
-fn the_deepest_queue_opens() {
-    let queue = PthreadBackend::new().open_queue(&QueueConfig::new(32768)).expect("a queue");
-    assert_eq!(queue.capacity(), 32768);
+fn depths_are_clamped() {
+    for (depth, capacity) in [(0, 1), (32768, 32768), (usize::MAX, 32768)] {
+        let queue = PthreadBackend::new().open_queue(&QueueConfig::new(depth)).expect("a queue");
+        assert_eq!(queue.capacity(), capacity);
+    }
 }

@@ -136,10 +136,9 @@ impl Pool {
     fn add_region(&mut self, need: usize, arena: &Shared) -> Result<(), Errno> {
         let id = RegionId(self.next_id);
         let next_id = self.next_id.checked_add(1).ok_or(Errno::ENOMEM)?;
-        let taken = usize::try_from(self.in_use + self.uncounted).unwrap_or(usize::MAX);
         let below_limit = arena.limit.saturating_sub(self.mapped_with(0, arena));
         let below_limit = usize::try_from(below_limit).unwrap_or(usize::MAX) / arena.page * arena.page;
-        let size = region_size(need, self.free.bytes(), taken, below_limit);
+        let size = region_size(need, self.free.bytes(), below_limit);
         let memory = match Mapping::new(size, &arena.mapped) {
             Ok(memory) => memory,
             Err(_) => {
@@ -219,19 +218,18 @@ impl Piece {
     }
 }
 
-/// How large to make a region for a buffer of `need` bytes that fits nowhere, while `free` bytes are free in pieces,
-/// `taken` are in buffers and `below_limit` may still be mapped.
+/// How large to make a region for a buffer of `need` bytes that fits nowhere, while `free` bytes are free in pieces and
+/// `below_limit` may still be mapped.
 ///
-/// Registering a region pins all of it, so free memory costs as much as used memory: it stays below [`SLACK`], or a
-/// sixteenth of what is in use. That sixteenth also makes regions grow, and so keeps them few.
-fn region_size(need: usize, free: usize, taken: usize, below_limit: usize) -> usize {
-    let most_free = SLACK.max(taken / 16);
-    let size = if free > most_free {
+/// Registering a region pins all of it, so free memory costs as much as used memory: it stays below [`SLACK`]. A queue
+/// has room for 16384 regions, enough for 200 GiB of small buffers; a large one has a region to itself.
+fn region_size(need: usize, free: usize, below_limit: usize) -> usize {
+    let size = if free > SLACK {
         // Earlier buffers left this much, in pieces that are too small. If each of a series of growing buffers got a
         // region of its own size, all of them would stay mapped; doubling bounds that by the size of the largest.
         need.next_power_of_two().max(HUGE_PAGE)
     } else {
-        (need + (most_free - free)) / HUGE_PAGE * HUGE_PAGE
+        (need + (SLACK - free)) / HUGE_PAGE * HUGE_PAGE
     };
     size.max(HUGE_PAGE).min(below_limit).clamp(need, REGISTRABLE)
 }

@@ -76,9 +76,11 @@ pub(crate) fn enter_write_epoch(op: &Transfer) {
 
 /// Opens, preallocates and plans an op on a worker. On success it has a plan and a file.
 pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
-    let file = match op.desc.target() {
-        Target::File(file) => file.clone(),
-        Target::Path(path, mode) => {
+    let file = match (op.state.file(), op.desc.target()) {
+        // An earlier try got this far; a new file must not be made twice.
+        (Some(file), _) => file,
+        (None, Target::File(file)) => file.clone(),
+        (None, Target::Path(path, mode)) => {
             // Comparing what was written needs to read it.
             let read = *mode == PathMode::Read || op.state.validate;
             let options = OpenOptions::new()

@@ -19,7 +19,7 @@ use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
 use crate::engine::work::Claim;
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
-use crate::error::Error;
+use crate::error::{Error, OpKind};
 use crate::stats::Stats;
 use crate::sync::Ordering;
 
@@ -50,6 +50,8 @@ pub(crate) struct AioThread {
     scratch: Vec<Run>,
     /// What this worker added to the shared count of blocks in flight.
     reported: u64,
+    /// An op could not be opened because too many files were; nothing is claimed until something may have changed.
+    out_of_files: bool,
     /// Submissions in a row that took nothing with nothing in flight.
     refused: u32,
 }
@@ -113,6 +115,7 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
         counted: Stats::default(),
         scratch: Vec::new(),
         reported: 0,
+        out_of_files: false,
         refused: 0,
         shared,
     };
@@ -151,25 +154,30 @@ impl AioThread {
         self.retry_delayed();
         loop {
             self.issue();
-            let room = self.flight.room();
-            if room == 0 || !self.runs.is_empty() || !self.may_refill() {
+            if !self.may_claim() {
                 break;
             }
-            match self.claim(room, None) {
+            match self.claim(self.flight.room(), None) {
                 Claim::Blocks => {}
                 Claim::Prepare(op) => {
-                    // The device works while the next file is opened.
+                    // The device works while the next file is opened, and what has ended closes its file first.
+                    self.preparing = Some(op);
                     if self.flight.has_unsubmitted() {
                         self.submit()?;
                         self.reap(0, Some(Duration::ZERO))?;
                     }
-                    self.prepare(op);
+                    self.flush();
+                    self.prepare();
                 }
                 Claim::Nothing if self.ended.is_empty() => break,
                 Claim::Nothing => self.flush(),
             }
         }
         self.submit()
+    }
+
+    fn may_claim(&self) -> bool {
+        self.flight.room() > 0 && self.runs.is_empty() && self.may_refill() && !self.out_of_files
     }
 
     /// With `overlap_events` off, a batch is finished before the next one is begun.
@@ -200,11 +208,17 @@ impl AioThread {
         claim
     }
 
-    fn prepare(&mut self, op: Arc<Transfer>) {
-        self.preparing = Some(op.clone());
+    /// Opens and plans the op in hand.
+    fn prepare(&mut self) {
+        let Some(op) = self.preparing.clone() else { return };
         let prepared = prepare::prepare(&self.shared, &op);
         self.preparing = None;
         match prepared {
+            // Ops in flight hold the files, and give them back as they end.
+            Err(error) if is_out_of_files(&error) && self.others_in_flight() => {
+                self.out_of_files = true;
+                self.shared.requeue(&op);
+            }
             Err(error) => {
                 op.state.fail(0, error);
                 self.ended.push(op);
@@ -213,6 +227,11 @@ impl AioThread {
             Ok(()) if op.state.plan.get().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
             Ok(()) => self.shared.requeue(&op),
         }
+    }
+
+    /// Whether ops have blocks with a queue, here or in another worker.
+    fn others_in_flight(&self) -> bool {
+        self.flight.len() > 0 || self.shared.counters.in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// Issues blocks of the runs in hand while there is room.
@@ -274,15 +293,15 @@ impl AioThread {
     /// Waits for completions or a wake-up.
     fn wait(&mut self) -> Result<(), String> {
         let in_flight = self.flight.in_queue();
-        let has_room = self.flight.room() > 0 && self.runs.is_empty() && self.may_refill();
         let mut sleeping = false;
-        if has_room {
+        if self.may_claim() {
             // What comes from now on has to wake this thread.
             match self.claim(self.flight.room(), Some(self.id)) {
                 Claim::Nothing if self.ended.is_empty() => sleeping = true,
                 Claim::Nothing | Claim::Blocks => return Ok(()),
                 Claim::Prepare(op) => {
-                    self.prepare(op);
+                    self.preparing = Some(op);
+                    self.prepare();
                     return Ok(());
                 }
             }
@@ -294,12 +313,14 @@ impl AioThread {
         };
         let now = Instant::now;
         let timeout = self.delayed.iter().map(|(due, ..)| due.saturating_duration_since(now())).min();
-        // Blocks that were refused a moment ago, with nothing in flight that could make room.
-        let timeout = if self.flight.has_unsubmitted() && in_flight == 0 { Some(RETRY_INTERVAL) } else { timeout };
+        // What was refused a moment ago, with nothing in flight here that could make room.
+        let refused = self.flight.has_unsubmitted() || self.out_of_files;
+        let timeout = if refused && in_flight == 0 { Some(RETRY_INTERVAL) } else { timeout };
         // The last look before blocking: the waker makes up for what comes after it.
         let timeout = if self.shared.ports[self.id].has_mail() { Some(Duration::ZERO) } else { timeout };
         self.publish();
         let reaped = self.reap(min, timeout);
+        self.out_of_files = false;
         if sleeping {
             self.shared.work.awake(self.id);
         }
@@ -445,4 +466,9 @@ impl AioThread {
         // Nobody else was woken for what this worker was expected to claim.
         self.shared.wake_all();
     }
+}
+
+fn is_out_of_files(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.op == OpKind::Open)
+        && matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -203,42 +203,59 @@ pub(super) fn files_are_let_go_with_the_queue(context: &Context<'_>) {
     expect_let_go(context, |_rig, _id| None);
 }
 
-/// A block or a removal that comes late must not hit the file that has the slot by then.
+/// A slot changes hands with and without a removal in between. A block, a removal or a registration that comes late
+/// must not hit the file that has the slot by then.
 pub(super) fn stale_files_are_not_the_new_ones(context: &Context<'_>) {
-    let paths = [1, 2].map(|seed| context.filled(&format!("{seed}"), seed, PAGE));
-    let files = paths.each_ref().map(|path| open(path, context.slowest_mode()).expect("open"));
-    let ids = [1, 2].map(|generation| FileId { slot: 2, generation });
-    let mut rig = rig(context, 2 * PAGE);
-    // Nothing registered yet: ignored.
-    rig.queue.remove_file(ids[0]).expect("remove_file of an empty slot");
-    if !add_file(context, &mut rig, ids[0], &files[0]) {
-        return;
-    }
-    rig.queue.remove_file(ids[0]).expect("remove_file");
-    assert!(add_file(context, &mut rig, ids[1], &files[1]));
-    rig.queue.remove_file(ids[0]).expect("remove_file of a stale id");
+    for removed in [true, false] {
+        let paths = [1, 2].map(|seed| context.filled(&format!("{removed}-{seed}"), seed, PAGE));
+        let files = paths.each_ref().map(|path| open(path, context.slowest_mode()).expect("open"));
+        let ids = [1, 2].map(|generation| FileId { slot: 2, generation });
+        let mut rig = rig(context, PAGE);
+        rig.queue.remove_file(ids[0]).expect("remove_file of an empty slot");
+        if !add_file(context, &mut rig, ids[0], &files[0]) {
+            return;
+        }
+        if removed {
+            rig.queue.remove_file(ids[0]).expect("remove_file");
+        }
+        assert!(add_file(context, &mut rig, ids[1], &files[1]));
+        rig.queue.remove_file(ids[0]).expect("remove_file of a stale id");
+        rig.queue.add_file(ids[0], files[0].as_fd()).expect_err("a file in the slot of a newer one");
 
-    let stale = |block| IoBlock { file: Some(ids[0]), ..block };
-    let write = rig.block(Direction::Write, &files[0], 1, 0, PAGE, 0);
-    let read = rig.block(Direction::Read, &files[0], 2, PAGE, PAGE, 0);
-    rig.memory.put(0, &pattern(1, 0, PAGE));
-    // Either it fails or it reaches the file whose descriptor the block carries.
-    let mut results = rig.run(&[stale(write), stale(read)]);
-    let written = results.take(1);
-    if results.take(2).is_ok() {
-        expect_pattern("read by a stale id", &rig.memory.get(PAGE, PAGE), 1, 0);
-    }
-    expect_pattern("the new file", &fs::read(&paths[1]).expect("read"), 2, 0);
-    if written.is_ok() {
-        expect_pattern("the old file", &fs::read(&paths[0]).expect("read"), 1, 0);
-    }
+        // Goes by the descriptor.
+        let stale = |block| IoBlock { file: Some(ids[0]), ..block };
+        let read = rig.block(Direction::Read, &files[0], 1, 0, PAGE, 0);
+        rig.run_all(&[stale(read)]);
+        expect_pattern("read by a stale id", &rig.memory.get(0, PAGE), 1, 0);
+        rig.memory.put(0, &pattern(3, 0, PAGE));
+        rig.run_all(&[stale(IoBlock { direction: Direction::Write, ..read })]);
+        expect_pattern("the old file", &fs::read(&paths[0]).expect("read"), 3, 0);
+        expect_pattern("the new file", &fs::read(&paths[1]).expect("read"), 2, 0);
 
-    // The new file is still registered.
-    let block = rig.block(Direction::Read, &files[1], 3, 0, PAGE, 0);
-    rig.run_all(&[IoBlock { file: Some(ids[1]), ..block }]);
-    expect_pattern("read by the new id", &rig.memory.get(0, PAGE), 2, 0);
-    rig.queue.remove_file(ids[1]).expect("remove_file");
-    rig.queue.remove_file(ids[1]).expect("remove_file of a removed file");
+        // The new file is still registered.
+        let block = rig.block(Direction::Read, &files[1], 2, 0, PAGE, 0);
+        rig.run_all(&[IoBlock { file: Some(ids[1]), ..block }]);
+        expect_pattern("read by the new id", &rig.memory.get(0, PAGE), 2, 0);
+        rig.queue.remove_file(ids[1]).expect("remove_file");
+        rig.queue.remove_file(ids[1]).expect("remove_file of a removed file");
+    }
+}
+
+/// So a queue without files, or without this one, serves blocks that name it all the same.
+pub(super) fn files_that_are_unknown_go_by_their_descriptor(context: &Context<'_>) {
+    let path = context.filled("file", 1, 2 * PAGE);
+    let file = open(&path, context.slowest_mode()).expect("open");
+    for mut rig in [rig(context, 2 * PAGE), Rig::new(context.backend, 2, 2 * PAGE)] {
+        let blocks = [0, u32::MAX].map(|slot| FileId { slot, generation: 0 }).into_iter().enumerate();
+        let blocks: Vec<_> = blocks
+            .map(|(at, id)| {
+                let block = rig.block(Direction::Read, &file, at as u64, at * PAGE, PAGE, (at * PAGE) as u64);
+                IoBlock { file: Some(id), ..block }
+            })
+            .collect();
+        rig.run_all(&blocks);
+        expect_pattern("read", &rig.memory.get(0, 2 * PAGE), 1, 0);
+    }
 }
 
 pub(super) fn files_beyond_the_room_are_refused(context: &Context<'_>) {

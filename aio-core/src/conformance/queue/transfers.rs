@@ -261,6 +261,16 @@ pub(super) fn respect_the_capacity(context: &Context<'_>) {
     }
 }
 
+/// A queue of no depth is one of depth 1.
+pub(super) fn fit_the_smallest_queue(context: &Context<'_>) {
+    let path = context.filled("file", 3, PAGE);
+    let file = open(&path, context.slowest_mode()).expect("open");
+    let mut rig = Rig::new(context.backend, 0, PAGE);
+    assert_eq!(rig.queue.capacity(), 1, "capacity");
+    rig.run_all(&[rig.block(Direction::Read, &file, 1, 0, PAGE, 0)]);
+    expect_pattern("read", &rig.memory.get(0, PAGE), 3, 0);
+}
+
 pub(super) fn give_every_token_back(context: &Context<'_>) {
     let path = context.filled("file", 3, 8 * PAGE);
     let file = open(&path, Mode::Buffered).expect("open");
