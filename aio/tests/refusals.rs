@@ -135,15 +135,51 @@ fn a_read_only_file_system() {
     }
 }
 
-/// Runs in a child process, because the limit is the process's.
+/// Runs a test of this file again, in a child process under a limit of the shell's: limits are the process's. True in
+/// the child.
+fn limited(test: &str, ulimit: &str) -> bool {
+    const VARIABLE: &str = "AIO_TEST_LIMITED";
+    if std::env::var_os(VARIABLE).is_some_and(|limited| limited == test) {
+        return true;
+    }
+    let command = format!("ulimit {ulimit} && exec \"$0\" {test} --exact --nocapture");
+    let executable = std::env::current_exe().unwrap();
+    let status = Command::new("sh").args(["-c", &command]).arg(executable).env(VARIABLE, test).status().unwrap();
+    assert!(status.success(), "killed by a signal, or failed: {status}");
+    false
+}
+
+#[test]
+fn more_paths_than_files_may_be_open() {
+    if !limited("more_paths_than_files_may_be_open", "-n 48") {
+        return;
+    }
+    each(|_, aio, folder| {
+        // Odd lengths take two descriptors each.
+        let tensors: Vec<Vec<u8>> = (0..300).map(|i| pattern(i, 10_001)).collect();
+        aio.scope(|scope| {
+            for (i, tensor) in tensors.iter().enumerate() {
+                scope.write_new(folder.path(&i.to_string()), tensor);
+            }
+        })
+        .unwrap();
+        let read = |i| aio.read_path(folder.path(&format!("{i}")), vec![0; 10_001]);
+        let tickets: Vec<_> = (0..tensors.len()).map(read).collect();
+        for (ticket, tensor) in tickets.into_iter().zip(&tensors) {
+            assert!(&ticket.wait().unwrap() == tensor);
+        }
+        // The limit itself is told, when there is nothing to wait for.
+        let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open(folder.path("0")).ok()).collect();
+        let error = aio.open(folder.path("0")).unwrap_err();
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        assert!(aio.read_path(folder.path("0"), vec![0; 1]).wait().unwrap_err().to_string().contains("ulimit -n"));
+        drop(held);
+    });
+}
+
 #[test]
 fn a_file_size_limit() {
-    const VARIABLE: &str = "AIO_TEST_FILE_SIZE_LIMIT";
-    if std::env::var_os(VARIABLE).is_none() {
-        let test = std::env::current_exe().unwrap();
-        let limited = "ulimit -f 100 && exec \"$0\" a_file_size_limit --exact --nocapture";
-        let status = Command::new("sh").args(["-c", limited]).arg(test).env(VARIABLE, "1").status().unwrap();
-        assert!(status.success(), "killed by SIGXFSZ, or failed: {status}");
+    if !limited("a_file_size_limit", "-f 100") {
         return;
     }
     // The limit is in units of 512 or 1024 bytes, as the shell has it.
