@@ -159,7 +159,7 @@ fn locked_by_others(path: &std::path::Path) -> bool {
 fn a_closed_file_is_closed_in_every_queue() {
     each_backend("closed in every queue", |backend, direct| {
         let rules = Arc::new(Slots::default());
-        let (aio, _) = gated(backend, &rules, small(3, 2, direct));
+        let (aio, gate) = gated(backend, &rules, small(3, 2, direct));
         let folder = Folder::new();
         for by_close in [true, false] {
             rules.queues.lock().unwrap().clear();
@@ -168,9 +168,12 @@ fn a_closed_file_is_closed_in_every_queue() {
             assert!(descriptors(&path).into_iter().all(lock));
             let registers = backend.probe().unwrap().registered_files;
             // Until all workers have had a part of it.
-            while registers && rules.queues.lock().unwrap().len() < 3 {
-                file.read(vec![0; 1 << 20], 0).wait().unwrap();
-            }
+            gate.close();
+            let reads: Vec<_> = (0..if registers { 6 } else { 1 }).map(|_| file.read(vec![0; BLOCK], 0)).collect();
+            gate.wait_for(reads.len());
+            gate.open();
+            reads.into_iter().for_each(|read| drop(read.wait().unwrap()));
+            assert_eq!(rules.queues.lock().unwrap().len(), if registers { 3 } else { 0 });
             assert!(locked_by_others(&path));
             if by_close {
                 file.close().unwrap();
@@ -512,10 +515,12 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
             gate.wait_for(1);
             let waker = Waker::from(Arc::new(Explosive(explodes)));
             assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)).is_pending());
-            std::mem::forget(waker);
+            drop(waker);
             gate.open();
-            assert!(ticket.wait().unwrap() == pattern(1, BLOCK));
+            // Not through the ticket, which would leave a waker of its own.
+            aio.wait().unwrap();
             assert_alive(&aio, &folder);
+            assert!(ticket.wait().unwrap() == pattern(1, BLOCK));
         }
         gate.close();
         drop(file.read(ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0));
@@ -642,6 +647,8 @@ fn the_ops_of_a_dead_worker_fail_and_so_does_what_comes_later() {
         assert_eq!(aio.stats().in_flight, 0);
         file.close().unwrap();
         aio.close().unwrap();
+        // The queue was drained before it was dropped.
+        assert_eq!(gate.offences(), Vec::<String>::new());
     });
 }
 

@@ -1,5 +1,5 @@
-//! A small ext4 file system on a loop device, for tests that fill a disk. Needs root.
-#![allow(unreachable_pub, reason = "a module of a test")]
+//! Small file systems, and devices, of a test's own: to be filled, or because they lack something. Needs root.
+#![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,22 +12,31 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// A disk of `mebibytes`; `None`, with a line on standard error, where this process may not mount one.
+    /// An ext4 disk of `mebibytes`; `None`, with a line on standard error, where this process may not mount one.
     pub fn new(mebibytes: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let image = folder.path().join("image");
-        std::fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("room for an image");
-        let disk = Self { folder };
-        std::fs::create_dir(disk.path()).expect("a mount point");
-        let made = run(Command::new("mkfs.ext4").arg("-q").arg(&image))
+        Self::formatted("ext4", mebibytes)
+    }
+
+    /// Likewise with a file system of another kind.
+    pub fn formatted(kind: &str, mebibytes: u64) -> Option<Self> {
+        let disk = Self::unmounted();
+        let image = image(disk.folder.path(), mebibytes);
+        let made = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image))
             .and_then(|()| run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path())));
-        match made {
-            Ok(()) => Some(disk),
-            Err(reason) => {
-                eprintln!("SKIPPED: no small disk: {reason}");
-                None
-            }
-        }
+        or_skip("no small disk", made.map(|()| disk))
+    }
+
+    /// A file system that lives in memory: "ramfs", which grows with what it holds, or "tmpfs".
+    pub fn in_memory(kind: &str) -> Option<Self> {
+        let disk = Self::unmounted();
+        let made = run(Command::new("mount").args(["-t", kind, kind]).arg(disk.path()));
+        or_skip("no file system in memory", made.map(|()| disk))
+    }
+
+    fn unmounted() -> Self {
+        let disk = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        std::fs::create_dir(disk.path()).expect("a mount point");
+        disk
     }
 
     /// Where it is mounted.
@@ -59,15 +68,68 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A block device whose bytes lie in a file; detached when it is dropped.
+pub struct LoopDevice {
+    folder: TempDir,
+    node: PathBuf,
+}
+
+impl LoopDevice {
+    /// A device of `mebibytes`; `None`, with a line on standard error, where this process may not have one.
+    pub fn new(mebibytes: u64) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let image = image(folder.path(), mebibytes);
+        let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(image));
+        or_skip("no loop device", attached.map(|node| Self { folder, node: node.trim().into() }))
+    }
+
+    /// The device node.
+    pub fn path(&self) -> &Path {
+        &self.node
+    }
+
+    /// Another node of the same device.
+    pub fn other_node(&self) -> Option<PathBuf> {
+        let path = self.folder.path().join("node");
+        let made = output(Command::new("stat").args(["-c", "%Hr %Lr"]).arg(&self.node)).and_then(|numbers| {
+            run(Command::new("mknod").arg(&path).arg("b").args(numbers.split_whitespace()))?;
+            std::fs::File::open(&path).map_err(|error| error.to_string())
+        });
+        or_skip("no second node of a device", made.map(|_open| path))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if let Err(reason) = run(Command::new("losetup").arg("--detach").arg(&self.node)) {
+            eprintln!("{} stays attached: {reason}", self.node.display());
+        }
+    }
+}
+
+fn image(folder: &Path, mebibytes: u64) -> PathBuf {
+    let image = folder.join("image");
+    std::fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("room for an image");
+    image
+}
+
+fn or_skip<T>(what: &str, made: Result<T, String>) -> Option<T> {
+    made.inspect_err(|reason| eprintln!("SKIPPED: {what}: {reason}")).ok()
+}
+
 fn is_mounted(path: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
+    output(command).map(drop)
+}
+
+fn output(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
