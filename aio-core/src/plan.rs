@@ -26,8 +26,8 @@ pub struct Alignment {
 /// The blocks of one op.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// In the order of the extents; blocks are numbered in this order.
-    pub(crate) segments: SmallVec<[Segment; 3]>,
+    /// In the order of the extents; blocks are numbered in this order. One is all that an aligned op has.
+    pub(crate) segments: SmallVec<[Segment; 1]>,
     pub(crate) blocks: usize,
     /// Bytes over all extents.
     pub(crate) bytes: u64,

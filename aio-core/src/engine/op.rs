@@ -60,7 +60,7 @@ pub(crate) struct OpState {
     cancelled: AtomicBool,
     failed: AtomicBool,
     /// The failure nearest to the start of the op, with its position.
-    failure: Mutex<Option<(u64, Error)>>,
+    failure: Mutex<Option<Box<(u64, Error)>>>,
     verifying: AtomicBool,
     /// The kernel may use the op's memory for ever.
     lost: AtomicBool,
@@ -110,8 +110,8 @@ impl OpState {
     /// same fault gives the same error however its blocks were spread.
     pub(crate) fn fail(&self, position: u64, error: Error) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.as_ref().is_none_or(|(first, _)| position < *first) {
-            *failure = Some((position, error));
+        if failure.as_ref().is_none_or(|first| position < first.0) {
+            *failure = Some(Box::new((position, error)));
         }
         self.failed.store(true, Ordering::Release);
     }
@@ -197,8 +197,8 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     /// How it ended, going by what was recorded.
     pub(crate) fn outcome(&self) -> Outcome {
         let state = &self.state;
-        if let Some((_, error)) = state.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
+        if let Some(failure) = state.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(failure.1);
         }
         let moved = state.moved.load(Ordering::Acquire);
         // Cancelled between the two passes of `validate`, it has moved everything and compared nothing.

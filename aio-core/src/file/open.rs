@@ -132,7 +132,7 @@ impl OpenFile {
         }
         let mut alignment = facts.direct_alignment().filter(|_| mode != DirectMode::Off);
         // Switched on afterwards: an open with O_DIRECT that the file system refuses may have made the file already.
-        if alignment.is_some() && fcntl(&primary, FcntlArg::F_SETFL(OFlag::O_DIRECT)).is_err() {
+        if alignment.is_some() && set_flags(&primary, OFlag::O_DIRECT).is_err() {
             alignment = None;
         }
         if alignment.is_none() {
@@ -142,7 +142,7 @@ impl OpenFile {
                     "direct I/O was asked for, but this file system does not offer it",
                 ));
             }
-            fcntl(&primary, FcntlArg::F_SETFL(OFlag::empty()))?;
+            set_flags(&primary, OFlag::empty())?;
         }
         let writes = flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR);
         let len = if facts.regular { facts.len } else { u64::MAX };
@@ -278,6 +278,15 @@ impl fmt::Debug for OpenFile {
             .field("direct", &self.0.direct)
             .field("alignment", &self.0.alignment)
             .finish_non_exhaustive()
+    }
+}
+
+/// Sets the status flags of an open file, and spares reads the update of the access time where this process may: only
+/// the file's owner can.
+fn set_flags(fd: &OwnedFd, flags: OFlag) -> nix::Result<()> {
+    match fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NOATIME)) {
+        Err(Errno::EPERM) => fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop),
+        set => set.map(drop),
     }
 }
 
