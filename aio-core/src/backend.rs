@@ -101,7 +101,8 @@ pub trait IoQueue {
 
     /// Waits until no block is in flight, throwing completions away, and returns how many blocks the kernel may
     /// still be working on: 0, unless the queue is so broken that they can never be reaped. Blocks that were
-    /// accepted but never reached the kernel count as done. For the end of a queue; do not submit afterwards.
+    /// accepted but never reached the kernel may be dropped without being transferred. Afterwards
+    /// [`in_flight`](Self::in_flight) is the returned number. For the end of a queue; do not submit afterwards.
     fn drain(&mut self) -> usize;
 
     /// Wakes a `reap` of this queue from any thread. A wake-up is never lost: one that arrives while nothing waits
@@ -110,7 +111,7 @@ pub trait IoQueue {
 
     /// Registers memory, so that blocks whose [`IoBlock::region`] names it can skip pinning it.
     ///
-    /// The queue keeps the region (and so its mapping) alive until it is dropped. An error means that blocks in this
+    /// An id is registered at most once. The queue keeps the region (and so its mapping) alive until it is dropped. An error means that blocks in this
     /// region have to come without its id. The default refuses, for backends that have no such thing.
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
         let _ = region;
@@ -182,7 +183,8 @@ pub struct IoBlock {
     pub fd: RawFd,
     /// The same file as a registered slot of this queue. An id that is not registered goes by [`fd`](Self::fd).
     pub file: Option<FileId>,
-    /// The registered region of this queue that contains the whole memory of the block.
+    /// The registered region of this queue that contains the whole memory of the block. An id that is not registered is
+    /// ignored.
     pub region: Option<RegionId>,
     /// First byte of the memory.
     pub ptr: *mut u8,

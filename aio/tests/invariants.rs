@@ -167,7 +167,6 @@ fn a_closed_file_is_closed_in_every_queue() {
             let file = aio.open(&path).unwrap();
             assert!(descriptors(&path).into_iter().all(lock));
             let registers = backend.probe().unwrap().registered_files;
-            // Until all workers have had a part of it.
             gate.close();
             // More than all queues hold, so that all workers come.
             let reads: Vec<_> = (0..2).map(|_| file.read(vec![0; 1 << 20], 0)).collect();

@@ -127,8 +127,9 @@ fn what_can_never_fit_is_refused_at_once() {
 fn a_system_without_memory_is_an_error() {
     // More than any address space has.
     let arena = Arena::new(u64::MAX);
-    assert!(is_out_of_memory(arena.alloc(1 << 60)));
-    assert!(is_out_of_memory(arena.alloc_unlimited(1 << 60)));
+    assert!(matches!(arena.alloc(1 << 60), Err(Error::MapFailed { .. })));
+    let error = arena.alloc_unlimited(1 << 60).unwrap_err().to_string();
+    assert!(error.starts_with("cannot map 1152921504606846976 bytes of memory: Cannot allocate memory"), "{error}");
     assert!(is_out_of_memory(arena.alloc(usize::MAX)));
     assert!(matches!(arena.reserve(u64::MAX), Err(Error::OutOfMemory { .. })));
     assert_eq!((arena.in_use(), arena.mapped()), (0, 0));
@@ -262,7 +263,7 @@ fn regions_stay_few() {
     let arena = Arena::new(1 << 40);
     let pieces: Vec<_> = (0..16 << 10).map(|_| cut(&arena, MIB)).collect();
     let last = pieces.iter().filter_map(Piece::region).max().unwrap();
-    assert!(last.0 < 100, "{last:?} for 16 GiB in 1 MiB buffers");
+    assert!(last.0 < 1200, "{last:?} for 16 GiB in 1 MiB buffers, of the 16384 that a queue has room for");
 
     // A series that grows, where every region was registered: none fits the next buffer, none can be unmapped.
     let (arena, mut registered) = (Arena::new(1 << 40), Vec::new());
