@@ -5,6 +5,7 @@
 //! `pthread_atfork(3)` handler counts up in the child; `getpid(2)` would cost a system call each time.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,13 +17,15 @@ extern "C" fn count_up_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The process in which something was made.
+/// The process in which something was made. A forked child is another one; asking costs an atomic load.
+///
+/// A child made without the C library's `fork(3)`, as by a bare `clone(2)`, is not noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Generation(u32);
+pub struct Generation(u32);
 
 impl Generation {
     /// This process.
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         REGISTERED.call_once(|| {
             // SAFETY: the handler is a static function that only touches an atomic.
             let refused = unsafe { libc::pthread_atfork(None, None, Some(count_up_in_child)) };
@@ -39,8 +42,13 @@ impl Generation {
     }
 
     /// Whether the process was forked since, and this is the child.
-    pub(crate) fn is_forked(self) -> bool {
+    pub fn is_forked(self) -> bool {
         GENERATION.load(Ordering::Relaxed) != self.0
+    }
+
+    /// For what a queue is asked to do: an error in a forked child, where the queue is not its own.
+    pub fn check(self) -> io::Result<()> {
+        if self.is_forked() { Err(io::Error::other("the queue belongs to the parent process")) } else { Ok(()) }
     }
 }
 

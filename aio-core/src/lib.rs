@@ -31,7 +31,7 @@ mod ticket;
 pub use arena::{AlignedBuf, Arena};
 pub use backend::{
     Capabilities, Completion, Direction, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId,
-    RegionMemory, Unavailable, Wake,
+    RegionMemory, Unavailable, Wake, parts,
 };
 pub use buf::{IoBuf, IoBufMut};
 pub use config::{AioConfig, DirectMode};

@@ -124,17 +124,20 @@ impl<T> Ticket<T> {
             return Ok(true);
         }
         let waker = unpark_current_thread();
-        let context = Context::from_waker(&waker);
-        loop {
-            if promise.poll(&context).is_ready() {
-                return Ok(true);
-            }
+        if !promise.add_thread(&waker) {
+            return Ok(true);
+        }
+        while !promise.is_done() {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => std::thread::park(),
-                Some(Duration::ZERO) => return Ok(promise.is_done()),
+                Some(Duration::ZERO) => {
+                    promise.remove_thread(&waker);
+                    return Ok(promise.is_done());
+                }
                 Some(left) => std::thread::park_timeout(left),
             }
         }
+        Ok(true)
     }
 
     /// The result of an op that has ended.

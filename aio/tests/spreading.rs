@@ -7,11 +7,11 @@ mod support;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use aio::{AioHandle, DirectMode};
+use aio::{AioHandle, DirectMode, Direction, Extent, IoOpDesc, PathMode, Target};
 use aio_core::{Completion, IoBlock};
 use scripted::{Script, Scripted};
 use support::gate::{Fate, Rules};
@@ -72,7 +72,120 @@ fn one_large_op_fills_the_queue_of_every_worker() {
     }
 }
 
-/// Transfers the oldest block at each reap, and notes how many were in flight and how many had ended before.
+/// Stops a thread where the test wants it, once, until the test lets it go.
+#[derive(Debug)]
+struct Stop {
+    armed: AtomicBool,
+    there: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Stop {
+    /// With an end to hear of the thread, and one to let it go.
+    fn new() -> (Arc<Self>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((there, is_there), (let_go, go)) = (mpsc::channel(), mpsc::channel());
+        (Arc::new(Self { armed: AtomicBool::new(true), there, go: Mutex::new(go) }), is_there, let_go)
+    }
+
+    fn here(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            // Errors mean that the test has failed and is gone.
+            let _ = self.there.send(());
+            let _ = self.go.lock().unwrap().recv();
+        }
+    }
+}
+
+/// Stops the first worker that has blocks before it reaps them.
+#[derive(Debug)]
+struct Busy {
+    counts: Counts,
+    stop: Arc<Stop>,
+}
+
+impl Rules for Busy {
+    fn block(&self, queue: usize, block: &IoBlock) -> Fate {
+        self.counts.block(queue, block)
+    }
+
+    fn reap(&self, queue: usize) -> io::Result<()> {
+        if self.counts.blocks[queue].load(Ordering::SeqCst) > 0 {
+            self.stop.here();
+        }
+        self.counts.reap(queue)
+    }
+}
+
+/// A read of a path that a worker begins, and that takes long before its first block.
+struct Slow {
+    target: Target,
+    memory: Vec<u8>,
+    stop: Arc<Stop>,
+}
+
+// SAFETY: the extent has no memory of its own, and gets its bytes through `scatter`.
+unsafe impl IoOpDesc for Slow {
+    fn direction(&self) -> Direction {
+        Direction::Read
+    }
+
+    fn target(&self) -> &Target {
+        if std::thread::current().name().is_some_and(|name| name.starts_with("aio-")) {
+            self.stop.here();
+        }
+        &self.target
+    }
+
+    fn extents(&self) -> &[Extent] {
+        const { &[Extent { offset: 0, len: BLOCK, memory: None }] }
+    }
+
+    fn scatter(&self, _extent: usize, at: usize, from: &[u8]) {
+        assert!(self.memory[at..at + from.len()] == *from);
+    }
+}
+
+#[test]
+fn what_waits_behind_an_op_that_is_slow_to_open_goes_to_another_worker() {
+    for backend in backends() {
+        for direct in [DirectMode::Auto, DirectMode::Off] {
+            finishes(&format!("a slow open on {backend}, direct {direct:?}"), move || {
+                let (busy, is_busy, reap) = Stop::new();
+                let rules = Arc::new(Busy { counts: Counts::default(), stop: busy });
+                let mut config = small(2, 2, direct);
+                config.spin = Duration::ZERO;
+                let (aio, _) = gated(backend, &rules, config);
+                let folder = Folder::new();
+                let content = pattern(1, 2 * BLOCK);
+                let path = folder.file("t", &content);
+                let file = aio.open(&path).unwrap();
+                while rules.counts.reaps[..2].iter().any(|reaps| reaps.load(Ordering::SeqCst) == 0) {
+                    std::thread::yield_now();
+                }
+                // One worker is full; the other one sleeps, and two more blocks are not worth waking it.
+                let first = file.read(vec![0; 2 * BLOCK], 0);
+                is_busy.recv().unwrap();
+                let (opening, is_opening, open) = Stop::new();
+                let target = Target::Path(path, PathMode::Read);
+                let slow = aio.submit(Slow { target, memory: content[..BLOCK].to_vec(), stop: opening });
+                let behind = file.read(vec![0; BLOCK], BLOCK as u64);
+                assert!(!slow.is_done() && !behind.is_done());
+                reap.send(()).unwrap();
+                is_opening.recv().unwrap();
+                let others_go_on = behind.wait_timeout(Duration::from_secs(20)).unwrap();
+                let is_held = !slow.is_done();
+                open.send(()).unwrap();
+                assert!(is_held);
+                assert!(others_go_on, "it waits for a worker that opens something else, and another one sleeps");
+                assert!(behind.wait().unwrap() == content[BLOCK..]);
+                slow.wait().unwrap();
+                assert!(first.wait().unwrap() == content);
+            });
+        }
+    }
+}
+
+/// Transfers the oldest block at each reap, and notes how many were in flight.
 #[derive(Debug, Default)]
 struct Depths(Mutex<Vec<usize>>);
 

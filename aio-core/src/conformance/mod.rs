@@ -8,7 +8,8 @@
 //! aio_core::conformance::queue(&*backend);
 //! ```
 //!
-//! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](crate::IoQueue). Every check runs, on a thread that
+//! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](crate::IoQueue), [`fork`] that of a forked child.
+//! Tests of a backend's own probe run it in [`refusing`] kernels. Every check runs, on a thread that
 //! carries its name, so that a panic message starts with it; the failed ones are listed at the end. A queue that hangs
 //! cannot be unwound: after a generous time the process prints the name of the check and aborts.
 //!
@@ -16,7 +17,9 @@
 //! named in `AIO_EXPECT` (a comma-separated list) must be available.
 #![allow(unsafe_code)]
 
+mod fork;
 mod queue;
+mod refusing;
 mod rig;
 
 use std::fmt;
@@ -28,7 +31,9 @@ use std::time::Duration;
 
 use crate::{Capabilities, IoBackend};
 
+pub use fork::fork;
 pub use queue::queue;
+pub use refusing::refusing;
 
 /// How long a check may take before it counts as hung. Nearly all take milliseconds.
 const HANG: Duration = Duration::from_secs(180);

@@ -28,10 +28,10 @@ impl Shared {
                 Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
             });
             let ok = outcome.is_ok();
-            let Fulfilled { waker, unclaimed } = op.state.promise.fulfil(outcome, lost);
+            let Fulfilled { wakers: waiting, unclaimed } = op.state.promise.fulfil(outcome, lost);
             let epoch = op.state.epoch.load(std::sync::atomic::Ordering::Acquire);
             accounts.push(Ended { priority: op.state.priority, epoch, ok, unclaimed });
-            wakers.extend(waker);
+            wakers.extend(waiting);
             // The descriptor may go with this reference, and with it the user's buffer.
             report_drop(op);
         }
@@ -109,7 +109,7 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
 }
 
 /// The write does not hold up syncs any more.
-pub(crate) fn leave_write_epoch(op: &Transfer) {
+fn leave_write_epoch(op: &Transfer) {
     if let Some((inode, epoch)) = op.state.write_epoch.get() {
         inode.write_ended(*epoch);
     }

@@ -200,10 +200,10 @@ impl Shared {
     fn finish_file_op(&self, op: Arc<FileOp>) {
         let outcome = op.run();
         let ok = outcome.is_ok();
-        let Fulfilled { waker, unclaimed } = op.promise.fulfil(outcome, false);
+        let Fulfilled { wakers, unclaimed } = op.promise.fulfil(outcome, false);
         let epoch = *op.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         self.account(vec![Ended { priority: op.priority, epoch, ok, unclaimed }]);
-        if let Some(waker) = waker {
+        for waker in wakers {
             report(catch("wake", || waker.wake()));
         }
     }

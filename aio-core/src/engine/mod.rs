@@ -162,18 +162,10 @@ impl Shared {
         }
         // A worker that waited for room would wait for itself.
         let full = if self.on_worker() { Full::Refuse } else { full };
-        prepare::enter_write_epoch(&op);
-        match self.work.push(&op, full) {
-            Ok(wake) => {
-                self.counters.ops.fetch_add(1, Ordering::Relaxed);
-                self.wake(wake);
-                Ok(())
-            }
-            Err(error) => {
-                end::leave_write_epoch(&op);
-                Err(error)
-            }
-        }
+        let wake = self.work.push(&op, full, || prepare::enter_write_epoch(&op))?;
+        self.counters.ops.fetch_add(1, Ordering::Relaxed);
+        self.wake(wake);
+        Ok(())
     }
 
     /// Puts an op that a worker has in hand back to the front of its queue, where all workers can get at it.

@@ -5,6 +5,8 @@
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use smallvec::SmallVec;
+
 use crate::desc::Outcome;
 use crate::error::{Error, Failures};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, ThreadSync};
@@ -20,9 +22,7 @@ pub(crate) struct Promise {
 
 #[derive(Debug)]
 enum State {
-    Running {
-        waker: Option<Waker>,
-    },
+    Running(Waiters),
     /// The ticket was dropped: a failure goes to the handle.
     Detached,
     Ended {
@@ -32,11 +32,18 @@ enum State {
     Taken,
 }
 
+/// Who waits: the task that polled last, and any number of threads.
+#[derive(Debug, Default)]
+struct Waiters {
+    task: Option<Waker>,
+    threads: SmallVec<[Waker; 1]>,
+}
+
 /// What is left to do after [`Promise::fulfil`], with no lock held.
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Fulfilled {
-    pub(crate) waker: Option<Waker>,
+    pub(crate) wakers: SmallVec<[Waker; 2]>,
     /// A failure that nobody holds a ticket for.
     pub(crate) unclaimed: Option<Error>,
 }
@@ -44,7 +51,7 @@ pub(crate) struct Fulfilled {
 impl Promise {
     /// For a ticket, or for a scope.
     pub(crate) fn new(scope: Option<Arc<ScopeSync>>) -> Self {
-        Self { done: AtomicBool::new(false), state: Mutex::new(State::Running { waker: None }), scope }
+        Self { done: AtomicBool::new(false), state: Mutex::new(State::Running(Waiters::default())), scope }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -68,14 +75,14 @@ impl Promise {
         }
         let mut state = self.state();
         let fulfilled = match &mut *state {
-            State::Running { waker } => {
-                let waker = waker.take();
+            State::Running(waiters) => {
+                let Waiters { task, threads } = std::mem::take(waiters);
                 *state = State::Ended { outcome, lost };
-                Fulfilled { waker, unclaimed: None }
+                Fulfilled { wakers: threads.into_iter().chain(task).collect(), unclaimed: None }
             }
             State::Detached => {
                 *state = State::Taken;
-                Fulfilled { waker: None, unclaimed: outcome.err() }
+                Fulfilled { wakers: SmallVec::new(), unclaimed: outcome.err() }
             }
             // An op ends once; the first end stands.
             State::Ended { .. } | State::Taken => Fulfilled::default(),
@@ -110,8 +117,8 @@ impl Promise {
         // Foreign code: cloned before, and the one it replaces dropped after, the lock.
         let mut waker = Some(context.waker().clone());
         let poll = match &mut *self.state() {
-            State::Running { waker: latest } => {
-                std::mem::swap(latest, &mut waker);
+            State::Running(waiters) => {
+                std::mem::swap(&mut waiters.task, &mut waker);
                 Poll::Pending
             }
             _ => Poll::Ready(()),
@@ -120,18 +127,38 @@ impl Promise {
         poll
     }
 
+    /// Adds a waiting thread; false if the op has ended. It leaves with [`remove_thread`](Self::remove_thread).
+    pub(crate) fn add_thread(&self, waker: &Waker) -> bool {
+        match &mut *self.state() {
+            State::Running(waiters) => {
+                waiters.threads.push(waker.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The thread does not wait any more.
+    pub(crate) fn remove_thread(&self, waker: &Waker) {
+        if let State::Running(waiters) = &mut *self.state()
+            && let Some(index) = waiters.threads.iter().position(|thread| thread.will_wake(waker))
+        {
+            waiters.threads.swap_remove(index);
+        }
+    }
+
     /// The ticket goes away. Returns a failure that it did not take.
     pub(crate) fn detach(&self) -> Option<Error> {
         let mut state = self.state();
         let before = std::mem::replace(&mut *state, State::Taken);
-        if let State::Running { .. } = before {
+        if let State::Running(_) = before {
             *state = State::Detached;
         }
         // What is dropped below may be a waker, which is foreign code.
         drop(state);
         match before {
             State::Ended { outcome, .. } => outcome.err(),
-            State::Running { .. } | State::Detached | State::Taken => None,
+            State::Running(_) | State::Detached | State::Taken => None,
         }
     }
 }

@@ -146,10 +146,17 @@ impl Work {
         Ok((state, epoch))
     }
 
-    /// Accepts an op and puts it at the end of its queue. Returns a worker to wake.
-    pub(crate) fn push(&self, op: &Arc<Transfer>, full: Full) -> Result<Option<usize>, Error> {
+    /// Accepts an op and puts it at the end of its queue. Returns a worker to wake. `accepted` runs in between, under the
+    /// lock: a write counts for syncs from then on, and not while it waits for room that a sync may have.
+    pub(crate) fn push(
+        &self,
+        op: &Arc<Transfer>,
+        full: Full,
+        accepted: impl FnOnce(),
+    ) -> Result<Option<usize>, Error> {
         let (mut state, epoch) = self.accept_locked(op.state.priority, full)?;
         op.state.epoch.store(epoch, Ordering::Release);
+        accepted();
         state.queues[op.state.priority as usize].push_back(Waiting { op: op.clone(), next: 0 });
         Ok(self.added(state, op))
     }

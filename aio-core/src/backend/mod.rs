@@ -3,13 +3,33 @@
 //! The engine is the only caller. It owns the memory of every block from the moment a queue accepted it until the
 //! queue reported its completion, so a backend never has to keep buffers alive; in return a queue must never lose
 //! track of a block it accepted.
+//!
+//! What backends are built from, beside the system calls that each has for itself, is in [`parts`].
 #![allow(unsafe_code)]
+
+mod event_waker;
+mod probe;
 
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Parts that backends share: for those who write a backend, not for those who use one.
+pub mod parts {
+    pub use super::event_waker::{EventFd, EventWaker};
+    pub use super::probe::round_trip;
+    pub use crate::fork::Generation as ProcessGeneration;
+
+    /// The kernel's way to return a count or a negated errno, as Rust's.
+    pub fn kernel_result(result: i64) -> std::io::Result<usize> {
+        usize::try_from(result).map_err(|_| {
+            let errno = i32::try_from(result.unsigned_abs()).unwrap_or(libc::EIO);
+            std::io::Error::from_raw_os_error(errno)
+        })
+    }
+}
 
 /// A way to do I/O: a factory of queues.
 ///
@@ -54,6 +74,12 @@ pub trait IoBackend: Send + Sync + fmt::Debug {
 ///
 /// Opened, used and dropped on one thread (a ring set up with `IORING_SETUP_SINGLE_ISSUER` refuses every other one),
 /// which is why the trait is not `Send`.
+///
+/// # Forking
+///
+/// In a forked child a queue is the parent's: whatever is asked of it that could touch what is in flight fails, with an
+/// error of the kind [`Other`](io::ErrorKind::Other), and [`drain`](Self::drain) and dropping it leave the parent's
+/// blocks and completions alone, and return at once.
 ///
 /// # Dropping
 ///
@@ -111,8 +137,9 @@ pub trait IoQueue {
 
     /// Registers memory, so that blocks whose [`IoBlock::region`] names it can skip pinning it.
     ///
-    /// An id is registered at most once. The queue keeps the region (and so its mapping) alive until it is dropped. An error means that blocks in this
-    /// region have to come without its id. The default refuses, for backends that have no such thing.
+    /// An id is registered at most once. The queue keeps the region (and so its mapping) alive until it is dropped. An
+    /// error means that blocks in this region have to come without its id. The default refuses, for backends that have
+    /// no such thing.
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
         let _ = region;
         Err(io::Error::from(io::ErrorKind::Unsupported))
@@ -145,8 +172,8 @@ pub trait Wake: Send + Sync {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct QueueConfig {
-    /// Most blocks in flight at once, 1 to 32768; clamped to that. A backend may offer less through
-    /// [`IoQueue::capacity`].
+    /// Most blocks in flight at once, 1 to [`MAX_DEPTH`](Self::MAX_DEPTH); clamped to that. A backend may offer less
+    /// through [`IoQueue::capacity`].
     pub depth: usize,
     /// Room for registered regions; ids from [`RegionId`] are below it. 0: none will be registered.
     pub regions: u32,
@@ -157,9 +184,17 @@ pub struct QueueConfig {
 }
 
 impl QueueConfig {
+    /// The deepest queue: 32768, the most that an io_uring holds.
+    pub const MAX_DEPTH: usize = 32768;
+
     /// A queue for `depth` blocks with no room for registrations.
     pub fn new(depth: usize) -> Self {
         Self { depth, regions: 0, files: 0, single_submit: false }
+    }
+
+    /// [`depth`](Self::depth), or what is nearest to it from 1 to [`MAX_DEPTH`](Self::MAX_DEPTH).
+    pub fn clamped_depth(&self) -> usize {
+        self.depth.clamp(1, Self::MAX_DEPTH)
     }
 }
 
@@ -212,11 +247,7 @@ pub struct Completion {
 impl Completion {
     /// From the kernel's convention: bytes, or a negated errno.
     pub fn from_kernel(token: u64, result: i64) -> Self {
-        let result = match usize::try_from(result) {
-            Ok(bytes) => Ok(bytes),
-            Err(_) => Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO))),
-        };
-        Self { token, result }
+        Self { token, result: parts::kernel_result(result) }
     }
 }
 
@@ -288,7 +319,7 @@ impl Region {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Kernel features that the backend will use, in the words of their man pages, e.g. `"DEFER_TASKRUN"`.
+    /// What a queue will use, in the words of man pages where they have one, e.g. `"DEFER_TASKRUN"`.
     pub features: Vec<String>,
     /// Registered memory can be used.
     pub registered_memory: bool,
@@ -312,5 +343,27 @@ impl Unavailable {
     /// From a failed system call.
     pub fn new(backend: &'static str, reason: impl Into<String>, source: Option<&io::Error>) -> Self {
         Self { backend, reason: reason.into(), errno: source.and_then(io::Error::raw_os_error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_the_kernel_is_a_result() {
+        let errno = |result| Completion::from_kernel(7, result).result.unwrap_err().raw_os_error();
+        assert_eq!(Completion::from_kernel(7, 4096).result.unwrap(), 4096);
+        assert_eq!(errno(-5), Some(libc::EIO));
+        assert_eq!(errno(-i64::from(libc::EAGAIN)), Some(libc::EAGAIN));
+        assert_eq!(errno(i64::from(i32::MIN)), Some(libc::EIO));
+        assert_eq!(errno(i64::MIN), Some(libc::EIO));
+    }
+
+    #[test]
+    fn depths_are_clamped() {
+        for (depth, clamped) in [(0, 1), (1, 1), (33, 33), (32768, 32768), (32769, 32768), (usize::MAX, 32768)] {
+            assert_eq!(QueueConfig::new(depth).clamped_depth(), clamped);
+        }
     }
 }
