@@ -169,7 +169,8 @@ macro_rules! borrowed {
         }
     )*};
 }
-borrowed!(Vec<u8>, []; Box<[u8]>, []; crate::arena::AlignedBuf, []);
+pub(crate) use borrowed;
+borrowed!(Vec<u8>, []; Box<[u8]>, []);
 
 /// A value that lends its memory to an op in flight.
 ///

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::aio_file::AioFile;
 use crate::arena::{AlignedBuf, Arena};
 use crate::backend::IoBackend;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::config::AioConfig;
 use crate::desc::{Extent, IoOpDesc, PathMode};
-use crate::engine::op::{Op, OpState, Priority};
+use crate::engine::op::{Op, OpOptions, OpState, Priority};
 use crate::engine::promise::Promise;
 use crate::engine::work::Full;
 use crate::engine::{FileCommand, FileOp, Shared, worker};
 use crate::error::{Error, OpError, Result};
-use crate::file::{AioFile, OpenFile, OpenOptions};
+use crate::file::{OpenFile, OpenOptions};
 use crate::owned::{Custom, Owned, RawOp, Vouched};
 use crate::scope::{Scope, path_target, scope};
 use crate::stats::Stats;
@@ -36,13 +37,6 @@ pub struct AioHandle {
 struct Inner {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What ops inherit from the handle or the file that they are submitted through.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct OpOptions {
-    pub(crate) priority: Priority,
-    pub(crate) validate: bool,
 }
 
 impl AioHandle {

@@ -8,6 +8,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("tensor-aio runs on Linux only: its backends are io_uring, Linux AIO and pread/pwrite with O_DIRECT");
 
+mod aio_file;
 mod arena;
 mod backend;
 mod buf;
@@ -23,11 +24,13 @@ mod fork;
 mod handle;
 mod owned;
 mod plan;
+mod registry;
 mod scope;
 mod stats;
 mod sync;
 mod ticket;
 
+pub use aio_file::AioFile;
 pub use arena::{AlignedBuf, Arena};
 pub use backend::{
     Capabilities, Completion, Direction, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId,
@@ -38,7 +41,7 @@ pub use config::{AioConfig, DirectMode};
 pub use desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
 pub use engine::op::Priority;
 pub use error::{Error, Failures, IoError, OpError, OpKind, Result};
-pub use file::{AioFile, OpenFile, OpenOptions};
+pub use file::{OpenFile, OpenOptions};
 pub use handle::AioHandle;
 pub use owned::RawOp;
 pub use plan::Alignment;

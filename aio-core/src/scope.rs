@@ -9,15 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::aio_file::AioFile;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::desc::{IoOpDesc, PathMode, Target};
 use crate::engine::Shared;
+use crate::engine::op::OpOptions;
 use crate::engine::op::{Op, OpState, Transfer};
 use crate::engine::promise::{Promise, ScopeSync};
 use crate::engine::work::Full;
 use crate::error::{Error, Failures, Result};
-use crate::file::AioFile;
-use crate::handle::OpOptions;
 use crate::owned::Owned;
 
 /// Takes ops on memory that is borrowed for `'env`; see [`AioHandle::scope`](crate::AioHandle::scope).

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::pool::Piece;
 use crate::backend::RegionId;
-use crate::buf::{IoBuf, IoBufMut};
+use crate::buf::{IoBuf, IoBufMut, borrowed};
 use crate::error::{Error, Result};
 
 /// Memory from an [`Arena`](super::Arena): page-aligned, in huge pages where the system has them, and in a region that
@@ -145,6 +145,8 @@ unsafe impl IoBufMut for AlignedBuf {
         self.ptr.as_ptr()
     }
 }
+
+borrowed!(AlignedBuf, []);
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,12 @@
 //! A queue in a forked child: it is the parent's.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::rig::{Rig, expect_pattern, open};
 use super::{Check, Context};
-use crate::{Direction, IoBackend, IoBlock, QueueConfig};
+use crate::{Direction, FileId, IoBackend, IoBlock, QueueConfig};
 
 const BLOCKS: usize = 24;
 const LEN: usize = 256 << 10;
@@ -48,13 +49,13 @@ fn queues_stay_with_the_parent(context: &Context<'_>) {
             // SAFETY: ends the child should it hang, and should it not.
             unsafe {
                 libc::alarm(60);
-                libc::_exit(trespass(rig, one_more));
+                libc::_exit(trespass(rig, one_more, file.as_fd()));
             }
         }
         let mut status = 0;
         // SAFETY: a child of this process that was not waited for, and a place for its status.
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child, "waitpid");
-        assert_eq!(libc::WIFEXITED(status), true, "the child died or hung: status {status}");
+        assert!(libc::WIFEXITED(status), "the child died or hung: status {status}");
         assert_eq!(libc::WEXITSTATUS(status), 0, "what the child could do, in the order of `trespass`");
 
         // The parent's queue is none the worse for it: every block comes back once, and another one works.
@@ -67,7 +68,7 @@ fn queues_stay_with_the_parent(context: &Context<'_>) {
 }
 
 /// Returns the number of the first thing that should have failed, or 0. Must not panic.
-fn trespass(mut rig: Rig, block: IoBlock) -> i32 {
+fn trespass(mut rig: Rig, block: IoBlock, file: BorrowedFd<'_>) -> i32 {
     let refused = |outcome: io::Result<()>| outcome.is_err_and(|error| error.kind() == io::ErrorKind::Other);
     let mut done = Vec::new();
     // SAFETY: the memory is the rig's, which drops its queue first.
@@ -79,8 +80,12 @@ fn trespass(mut rig: Rig, block: IoBlock) -> i32 {
             return 2;
         }
     }
-    if rig.queue.drain() != 0 || rig.queue.in_flight() != 0 {
+    // Backends without such a thing refuse it anyway.
+    if rig.queue.add_file(FileId { slot: 0, generation: 0 }, file).is_ok() {
         return 3;
+    }
+    if rig.queue.drain() != 0 || rig.queue.in_flight() != 0 {
+        return 4;
     }
     drop(rig);
     0

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](crate::IoQueue), [`fork`] that of a forked child.
-//! Tests of a backend's own probe run it in [`refusing`] kernels. Every check runs, on a thread that
-//! carries its name, so that a panic message starts with it; the failed ones are listed at the end. A queue that hangs
-//! cannot be unwound: after a generous time the process prints the name of the check and aborts.
+//! Every check runs, on a thread that carries its name, so that a panic message starts with it; the failed ones are
+//! listed at the end. A queue that hangs cannot be unwound: after a generous time the process prints the name of the
+//! check and aborts. Tests of a backend's own refusals run it on a kernel that is [`refusing`] system calls.
 //!
 //! What the machine refuses is skipped loudly, on standard error even when the test harness captures output. A backend
 //! named in `AIO_EXPECT` (a comma-separated list) must be available.

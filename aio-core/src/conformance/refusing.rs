@@ -25,7 +25,7 @@ pub fn refusing<T: Send>(calls: &[libc::c_long], errno: i32, work: impl FnOnce()
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Filters the calling thread from now on. Nothing is filtered for long that a test needs to end.
+/// Filters the calling thread from now on.
 fn install(calls: &[libc::c_long], errno: i32) -> io::Result<()> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let give = |verdict| step(libc::BPF_RET | libc::BPF_K, 0, 0, verdict);

@@ -15,12 +15,12 @@ use crate::backend::{Direction, IoBlock};
 use crate::desc::{Extent, ExtentMemory};
 use crate::engine::Shared;
 use crate::engine::inflight::is_transient;
+use crate::engine::op::OpOptions;
 use crate::engine::op::check_extents;
 use crate::engine::staging::Staging;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
-use crate::handle::OpOptions;
 use crate::plan::Plan;
 use crate::sync::{Mutex, MutexGuard, Ordering};
 

@@ -12,7 +12,6 @@ pub(crate) mod op;
 mod prepare;
 pub(crate) mod promise;
 mod registered;
-pub(crate) mod registry;
 mod staging;
 pub(crate) mod work;
 pub(crate) mod worker;
@@ -29,13 +28,14 @@ use crate::config::AioConfig;
 use crate::desc::{IoOpDesc, Target};
 use crate::error::{Error, Result};
 use crate::fork::Generation;
+use crate::registry::{FileTable, Port};
 use crate::stats::Counters;
 use crate::sync::{AtomicBool, Ordering};
 
 use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
 use self::op::{Op, Transfer};
-use self::registry::{FileTable, Port};
+
 use self::work::{Full, Work};
 
 /// Slots in each queue's table of registered files.

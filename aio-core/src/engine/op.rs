@@ -39,6 +39,13 @@ pub enum Priority {
     Background,
 }
 
+/// What ops inherit from the handle or the file that they are submitted through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OpOptions {
+    pub(crate) priority: Priority,
+    pub(crate) validate: bool,
+}
+
 /// What the engine keeps per transfer.
 #[derive(Debug)]
 pub(crate) struct OpState {

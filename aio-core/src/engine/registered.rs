@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::arena::Arena;
 use crate::backend::{FileId, IoQueue, Region, RegionId};
-use crate::engine::registry::FileTable;
 use crate::file::OpenFile;
+use crate::registry::FileTable;
 
 /// What was registered with one queue, and what it refused.
 #[derive(Debug)]

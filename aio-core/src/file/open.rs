@@ -12,11 +12,11 @@ use nix::sys::stat::Mode;
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
-use crate::engine::registry::Registered;
 use crate::error::{IoError, OpKind, Result};
 use crate::file::inode::Inode;
 use crate::file::statx::{FileFacts, facts};
 use crate::plan::Alignment;
+use crate::registry::Registered;
 use crate::sync::Mutex;
 
 /// How to open a file. Nothing is set at first.
