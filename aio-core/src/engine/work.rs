@@ -37,6 +37,8 @@ struct State {
     blocks: usize,
     /// Workers that said they would block and were not woken since.
     sleeping: Vec<usize>,
+    /// How many blocks each worker that is awake could take when it last looked; 0 for the others.
+    rooms: Vec<usize>,
     workers: usize,
     /// Why no worker is left.
     dead: Option<String>,
@@ -62,9 +64,14 @@ impl State {
 }
 
 impl State {
-    /// A sleeper to wake, if there is more than those who are awake can hold. They look here before they sleep.
-    fn wake_for(&mut self, awake_hold: usize) -> Option<usize> {
-        if self.blocks > awake_hold { self.sleeping.pop() } else { None }
+    /// A sleeper to wake, if there is more than those who are awake have room for. They look here before they sleep.
+    fn wake_one(&mut self, depth: usize) -> Option<usize> {
+        if self.blocks <= self.rooms.iter().sum() {
+            return None;
+        }
+        let worker = self.sleeping.pop()?;
+        self.rooms[worker] = depth;
+        Some(worker)
     }
 }
 
@@ -109,6 +116,7 @@ impl Work {
             accepted: [0; 2],
             blocks: 0,
             sleeping: Vec::new(),
+            rooms: vec![depth; workers],
             workers,
             dead: None,
             closed: false,
@@ -171,8 +179,7 @@ impl Work {
     fn added(&self, mut state: MutexGuard<'_, State>, op: &Transfer) -> Option<usize> {
         state.blocks += op.state.plan.get().map_or(1, |plan| plan.blocks);
         self.waiting.store(state.blocks, Ordering::Release);
-        let awake = state.workers - state.sleeping.len();
-        state.wake_for(awake * self.depth)
+        state.wake_one(self.depth)
     }
 
     /// Claims up to `room` blocks, of which up to `background` of the lower priority, into `runs`. Ops that need no
@@ -184,7 +191,8 @@ impl Work {
         background: usize,
         runs: &mut Vec<Run>,
         ended: &mut Vec<Arc<Transfer>>,
-        sleep: Option<usize>,
+        worker: usize,
+        sleep: bool,
     ) -> (Claim, Option<usize>) {
         let mut state = self.state.lock();
         state.claims = state.claims.wrapping_add(1);
@@ -214,8 +222,8 @@ impl Work {
                     state.blocks -= 1;
                     self.waiting.store(state.blocks, Ordering::Release);
                     // It may take long, and what comes behind it need not wait.
-                    let others = (state.workers - state.sleeping.len()).saturating_sub(1);
-                    return (Claim::Prepare(op), state.wake_for(others * self.depth));
+                    state.rooms[worker] = 0;
+                    return (Claim::Prepare(op), state.wake_one(self.depth));
                 };
                 let next = front.next;
                 let take = left[class].min(plan.blocks - next);
@@ -229,13 +237,13 @@ impl Work {
                 found = Claim::Blocks;
             }
         }
-        if let (Claim::Nothing, Some(worker), true) = (&found, sleep, ended.is_empty()) {
+        state.rooms[worker] = left[0];
+        if sleep && matches!(found, Claim::Nothing) && ended.is_empty() {
             state.sleeping.push(worker);
+            state.rooms[worker] = 0;
         }
         self.waiting.store(state.blocks, Ordering::Release);
-        // This worker is full now, so the rest is for others.
-        let others = (state.workers - state.sleeping.len()).saturating_sub(1);
-        let wake = if matches!(found, Claim::Blocks) { state.wake_for(others * self.depth) } else { None };
+        let wake = if matches!(found, Claim::Blocks) { state.wake_one(self.depth) } else { None };
         (found, wake)
     }
 
@@ -321,6 +329,7 @@ impl Work {
         let mut state = self.state.lock();
         state.workers -= 1;
         state.sleeping.retain(|sleeper| *sleeper != worker);
+        state.rooms[worker] = 0;
         if state.workers > 0 {
             return Vec::new();
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
 use crate::engine::inflight::{Done, InFlight, Run, RunId, Slot, UnknownToken};
-use crate::engine::op::{Priority, Transfer, message_of};
+use crate::engine::op::{Priority, Transfer, message_of, report_drop};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
 use crate::engine::work::Claim;
@@ -157,7 +157,7 @@ impl AioThread {
             if !self.may_claim() {
                 break;
             }
-            match self.claim(self.flight.room(), None) {
+            match self.claim(self.flight.room(), false) {
                 Claim::Blocks => {}
                 Claim::Prepare(op) => {
                     // The device works while the next file is opened, and what has ended closes its file first.
@@ -192,10 +192,10 @@ impl AioThread {
         most.saturating_sub(self.background)
     }
 
-    fn claim(&mut self, room: usize, sleep: Option<usize>) -> Claim {
+    fn claim(&mut self, room: usize, sleep: bool) -> Claim {
         let background = self.background_room();
         let mut runs = std::mem::take(&mut self.scratch);
-        let (claim, wake) = self.shared.work.claim(room, background, &mut runs, &mut self.ended, sleep);
+        let (claim, wake) = self.shared.work.claim(room, background, &mut runs, &mut self.ended, self.id, sleep);
         self.shared.wake(wake);
         for run in runs.drain(..) {
             if run.op.state.priority == Priority::Background {
@@ -259,8 +259,15 @@ impl AioThread {
     fn finish_run(&mut self, id: RunId) {
         let Some(run) = self.flight.take_finished(id) else { return };
         let (op, finished, bytes) = run.into_account();
+        if op.state.plan.get().is_some_and(|plan| plan.blocks != finished) {
+            // Another worker may end the op, and whoever waits for it finds all of it counted.
+            self.publish();
+        }
         if op.state.account(finished, bytes) {
             self.pass_ended(op);
+        } else {
+            // By now it may be the last reference, and the descriptor's own drop is foreign code.
+            report_drop(op);
         }
     }
 
@@ -296,7 +303,7 @@ impl AioThread {
         let mut sleeping = false;
         if self.may_claim() {
             // What comes from now on has to wake this thread.
-            match self.claim(self.flight.room(), Some(self.id)) {
+            match self.claim(self.flight.room(), true) {
                 Claim::Nothing if self.ended.is_empty() => sleeping = true,
                 Claim::Nothing | Claim::Blocks => return Ok(()),
                 Claim::Prepare(op) => {
