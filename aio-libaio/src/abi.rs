@@ -69,7 +69,7 @@ pub(crate) struct aio_ring {
 
 pub(crate) const IOCB_CMD_PREAD: u16 = 0;
 pub(crate) const IOCB_CMD_PWRITE: u16 = 1;
-/// Completes once when a descriptor is ready, like one-shot `epoll`. Linux 4.18.
+/// Completes once when a descriptor is ready, like one-shot `epoll`. Linux 4.19.
 pub(crate) const IOCB_CMD_POLL: u16 = 5;
 /// Signal the eventfd in [`iocb::aio_resfd`] on completion.
 pub(crate) const IOCB_FLAG_RESFD: u32 = 1;

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use aio_core::parts::kernel_result;
 use libc::{c_long, timespec};
 
 use crate::abi::{io_context_t, io_event, iocb};
@@ -23,7 +24,7 @@ impl Context {
     /// A context for `requests` requests at once; `map` says whether to read the ring from user space if possible.
     pub(crate) fn setup(requests: u32, map: bool) -> io::Result<Self> {
         let mut id = std::ptr::null_mut();
-        checked(sys::io_setup(requests, &mut id))?;
+        kernel_result(sys::io_setup(requests, &mut id))?;
         // SAFETY: `io_setup` just returned `id`. `destroy` drops the ring before the context, and this type is not
         // `Send`, so one thread reaps.
         let ring = if map { unsafe { Ring::of(id) } } else { None };
@@ -53,7 +54,7 @@ impl Context {
         // A slice has fewer than `c_long::MAX` elements of eight bytes.
         let count = requests.len() as c_long;
         // SAFETY: the slice is the array of `count` pointers; the caller vouches for what they point to.
-        checked(unsafe { sys::io_submit(self.id, count, requests.as_mut_ptr()) })
+        kernel_result(unsafe { sys::io_submit(self.id, count, requests.as_mut_ptr()) })
     }
 
     /// Waits for at least `least` events and replaces the contents of `events` by what came, up to its capacity; fewer
@@ -74,7 +75,7 @@ impl Context {
         let (least, most) = (least as c_long, events.capacity() as c_long);
         // SAFETY: the vector owns room for `most` events, and `timeout` is null or points to a local. `id` is live,
         // or null after `destroy`.
-        let count = checked(unsafe { sys::io_getevents(self.id, least, most, events.as_mut_ptr(), timeout) })?;
+        let count = kernel_result(unsafe { sys::io_getevents(self.id, least, most, events.as_mut_ptr(), timeout) })?;
         // SAFETY: the kernel wrote `count` events, and at most as many as we had room for.
         unsafe { events.set_len(count.min(events.capacity())) };
         Ok(())
@@ -90,29 +91,30 @@ impl Context {
         self.ring.is_some()
     }
 
-    /// Ends the context: what can be cancelled is, the rest is waited for. When it succeeds the kernel has none of
-    /// the requests left. All calls fail afterwards.
+    /// Ends the context: what can be cancelled is, the rest is waited for. When it succeeds, now or earlier, the kernel
+    /// has none of the requests left, and all calls fail afterwards. When it fails, nothing is known of them.
     pub(crate) fn destroy(&mut self) -> io::Result<()> {
+        // Also if it fails: what is left of the mapping is not known either.
         self.ring = None;
-        let id = std::mem::replace(&mut self.id, std::ptr::null_mut());
-        if id.is_null() {
+        if self.id.is_null() {
             return Ok(());
         }
-        // SAFETY: the only user of the mapping, `self.ring`, is gone, and `id` cannot be used again.
-        checked(unsafe { sys::io_destroy(id) }).map(drop)
+        #[cfg(test)]
+        if let Some(errno) = self.faults.destroy.borrow_mut().pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        // SAFETY: the only user of the mapping, `self.ring`, is gone.
+        kernel_result(unsafe { sys::io_destroy(self.id) })?;
+        self.id = std::ptr::null_mut();
+        Ok(())
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // Fails only where the context does not exist: in a forked child, which did not inherit it.
+        // Fails where the context does not exist, as in a forked child, which inherits the mapping and not the context.
         let _ = self.destroy();
     }
-}
-
-/// The convention of `sys`: a count, or a negated errno.
-fn checked(result: c_long) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO)))
 }
 
 /// Saturates: the kernel takes anything past 292 years for "no limit".
@@ -130,4 +132,5 @@ pub(crate) struct Faults {
     pub(crate) submit: std::cell::RefCell<std::collections::VecDeque<i32>>,
     pub(crate) submits: std::cell::Cell<usize>,
     pub(crate) getevents: std::cell::RefCell<std::collections::VecDeque<i32>>,
+    pub(crate) destroy: std::cell::RefCell<std::collections::VecDeque<i32>>,
 }

@@ -20,10 +20,21 @@
 //! - Requests are counted against a system-wide limit, `fs.aio-max-nr` (65536 by default), when the context is made.
 //!   A queue of depth *n* takes *n* + 1.
 //! - `io_getevents` waits for events of its own context. To be woken by anything else, a queue keeps a poll request
-//!   on an eventfd in the context (`wait.rs`, and `waker.rs` for why no wake-up is lost).
+//!   on an eventfd in the context (`wait.rs`; that no wake-up is lost is argued at
+//!   [`EventWaker`](aio_core::parts::EventWaker)).
 //!
 //! The calls are made directly, because the C library has no wrappers for them and libaio, which has, may not be
 //! installed. With the feature `system-libaio` they go through that library; nothing else changes.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `queue` | blocks in flight: submit, reap, drain, drop |
+//! | `wait` | the sleep that a completion or the waker ends |
+//! | `slots` | the requests, and from a block to what the kernel reads |
+//! | `context` | the system calls |
+//! | `ring` | completions without a system call |
+//! | `refusal` | why there is no queue |
+//! | `sys`, `abi` | what the kernel or the C library calls these things |
 
 mod abi;
 mod context;
@@ -33,16 +44,12 @@ mod ring;
 mod slots;
 mod sys;
 mod wait;
-mod waker;
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::Duration;
-
-use aio_core::{Capabilities, Completion, Direction, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
+use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::queue::LibaioQueue;
 
+/// The backend's name, in errors and for selection.
 const NAME: &str = "libaio";
 
 /// Linux native AIO. A queue is a kernel AIO context of [`QueueConfig::depth`] + 1 requests, counted in `fs.aio-nr`.
@@ -68,12 +75,10 @@ impl IoBackend for LibaioBackend {
     }
 
     fn probe(&self) -> Result<Capabilities, Unavailable> {
-        let mut queue = LibaioQueue::open(&QueueConfig::new(1), self.avoid)?;
-        round_trip(&mut queue).map_err(|error| {
-            Unavailable::new(NAME, format!("a write and a read through an AIO context failed: {error}"), Some(&error))
-        })?;
-        let mut found = Capabilities::default();
-        found.features = queue.features();
+        let queue = LibaioQueue::open(&QueueConfig::new(1), self.avoid)?;
+        let features = queue.features();
+        let mut found = parts::round_trip(NAME, Box::new(queue))?;
+        found.features = features;
         Ok(found)
     }
 
@@ -82,58 +87,43 @@ impl IoBackend for LibaioBackend {
     }
 }
 
-/// Writes through `queue` to an anonymous file and reads it back.
-///
-/// The file is a memfd: it needs no writable directory, and takes the same way through `io_submit` as any file.
-fn round_trip(queue: &mut LibaioQueue) -> io::Result<()> {
-    const LEN: usize = 512;
-    let file = memfd()?;
-    let mut written = vec![0xa1; LEN];
-    let mut read = vec![0; LEN];
-    let blocks = [(Direction::Write, &mut written), (Direction::Read, &mut read)].map(|(direction, memory)| {
-        let (fd, ptr) = (file.as_raw_fd(), memory.as_mut_ptr());
-        IoBlock { token: 0, direction, fd, file: None, region: None, ptr, len: LEN, offset: 0 }
-    });
-    let outcome = blocks.iter().try_for_each(|block| {
-        let mut done = Vec::new();
-        // SAFETY: the memory is used by nobody until this was reaped, and is freed only if `drain` below says that
-        // the kernel is done with it; the file is closed after that.
-        unsafe { queue.submit(&[*block]) }?;
-        queue.reap(1, Some(Duration::from_secs(10)), &mut done)?;
-        moved(done.pop(), LEN)
-    });
-    if queue.drain() > 0 {
-        std::mem::forget((written, read));
-        return outcome;
-    }
-    outcome?;
-    if read == written { Ok(()) } else { Err(io::Error::other("the bytes read were not the bytes written")) }
-}
-
-fn memfd() -> io::Result<OwnedFd> {
-    // A hardened system (`vm.memfd_noexec`) insists on the flag, and one before Linux 6.3 does not know it.
-    let create = |flags| {
-        // SAFETY: the name is a C string that outlives the call.
-        let fd = unsafe { libc::memfd_create(c"aio-probe".as_ptr(), libc::MFD_CLOEXEC | flags) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call just returned this descriptor, and nobody else has it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    };
-    create(libc::MFD_NOEXEC_SEAL).or_else(|_| create(0))
-}
-
-fn moved(completion: Option<Completion>, len: usize) -> io::Result<()> {
-    let Some(completion) = completion else {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "no completion within 10 s"));
-    };
-    if completion.result? == len { Ok(()) } else { Err(io::Error::other("fewer bytes moved than were asked for")) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use aio_core::conformance::{refusing, require};
+
     use super::*;
+
+    /// What the probe says when the kernel refuses `call`.
+    fn refusal_without(call: libc::c_long, avoid: Avoid) -> Option<Unavailable> {
+        refusing(&[call], libc::EPERM, || (LibaioBackend { avoid }).probe().expect_err("a call that is not needed"))
+    }
+
+    #[test]
+    fn the_probe_notices_each_call_that_is_refused_and_names_it() {
+        if !require(&LibaioBackend::default()) {
+            return;
+        }
+        let library = cfg!(feature = "system-libaio");
+        let (usual, oldest) = (Avoid::default(), Avoid { ring: true, poll: true });
+        for (call, avoid, words) in [
+            (libc::SYS_io_setup, usual, "io_setup was refused"),
+            (libc::SYS_io_submit, usual, "io_submit of a poll for the waker"),
+            (libc::SYS_io_submit, oldest, "a write to a file in memory failed"),
+            (libc::SYS_io_getevents, usual, "a wait for completions failed"),
+            // libaio spares itself the call while there is nothing to fetch.
+            (libc::SYS_io_getevents, oldest, if library { "a write to a file" } else { "a wait for completions" }),
+            (libc::SYS_ppoll, oldest, "a wait for completions failed"),
+            (libc::SYS_eventfd2, usual, "eventfd for the waker"),
+        ] {
+            let Some(refusal) = refusal_without(call, avoid) else { return };
+            assert_eq!((refusal.backend, refusal.errno), (NAME, Some(libc::EPERM)), "{refusal}");
+            assert!(refusal.reason.contains(words), "{refusal} lacks {words}");
+            let kernel = io::Error::from_raw_os_error(libc::EPERM).to_string();
+            assert!(refusal.reason.contains(&kernel), "{refusal} lacks what the kernel said");
+        }
+    }
 
     #[test]
     fn the_probe_names_what_a_queue_uses() {
@@ -141,14 +131,12 @@ mod tests {
             (Avoid::default(), &["user-space reap", "IOCB_CMD_POLL"][..]),
             (Avoid { ring: true, poll: true }, &["IOCB_FLAG_RESFD"]),
         ] {
-            match (LibaioBackend { avoid }).probe() {
-                Ok(found) => {
-                    let expected =
-                        expected.iter().copied().chain(cfg!(feature = "system-libaio").then_some("system-libaio"));
-                    assert!(found.features.iter().map(String::as_str).eq(expected), "{found:?}");
-                    assert!(!found.registered_memory && !found.registered_files);
-                }
-                Err(refused) => queue::tests::skip(&refused),
+            let backend = LibaioBackend { avoid };
+            if require(&backend) {
+                let found = backend.probe().unwrap();
+                let library = cfg!(feature = "system-libaio").then_some("system-libaio");
+                assert!(found.features.iter().map(String::as_str).eq(expected.iter().copied().chain(library)));
+                assert!(!found.registered_memory && !found.registered_files);
             }
         }
     }

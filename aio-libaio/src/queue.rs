@@ -5,29 +5,25 @@
 
 use std::fmt;
 use std::io;
-use std::process;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aio_core::parts::{EventWaker, ProcessGeneration};
 use aio_core::{Completion, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
+use crate::Avoid;
 use crate::abi::io_event;
 use crate::context::Context;
 use crate::refusal;
 use crate::slots::Slots;
 use crate::wait::{BELL, Wait};
-use crate::waker::EventWaker;
-use crate::{Avoid, NAME};
-
-/// The most that [`QueueConfig::depth`] may ask for.
-const MAX_DEPTH: usize = 32768;
 
 /// How often a submission that the kernel has no room for is tried when nothing is in flight that could make room;
 /// with pauses of 1, 2, 4, ... ms that is about a second.
 const LONELY_TRIES: u32 = 10;
 
-/// See [`LibaioBackend`](crate::LibaioBackend).
+/// An [`IoQueue`] on a kernel AIO context of its own.
 pub(crate) struct LibaioQueue {
     // First, so that the kernel is done with the requests and the eventfds before they go.
     context: Context,
@@ -37,21 +33,18 @@ pub(crate) struct LibaioQueue {
     /// Where `io_getevents` puts events; room for all that can be there, the poll request's included.
     events: Vec<io_event>,
     single_submit: bool,
-    /// The process that opened the queue, see `drain`.
-    process: u32,
+    /// A fork's copy shares the context's ring but must not touch it.
+    made_in: ProcessGeneration,
 }
 
 impl LibaioQueue {
     pub(crate) fn open(config: &QueueConfig, avoid: Avoid) -> Result<Self, Unavailable> {
-        let capacity = config.depth.clamp(1, MAX_DEPTH) as u32;
+        let capacity = config.clamped_depth() as u32;
         // One more for the poll request on the waker. The kernel grants all of it or refuses.
         let requests = capacity + 1;
         let context = Context::setup(requests, !avoid.ring).map_err(|error| refusal::of_setup(requests, &error))?;
-        let failed = |what: &str, error: io::Error| {
-            Unavailable::new(NAME, format!("{what} for the waker of a queue failed: {error}"), Some(&error))
-        };
-        let waker = EventWaker::new().map_err(|error| failed("eventfd", error))?;
-        let wait = Wait::open(&context, &waker, !avoid.poll).map_err(|error| failed("io_submit of a poll", error))?;
+        let waker = EventWaker::new().map_err(|error| refusal::of_waker("eventfd", &error))?;
+        let wait = Wait::open(&context, &waker, !avoid.poll)?;
         Ok(Self {
             context,
             slots: Slots::new(capacity),
@@ -59,11 +52,11 @@ impl LibaioQueue {
             waker: Arc::new(waker),
             events: Vec::with_capacity(requests as usize),
             single_submit: config.single_submit,
-            process: process::id(),
+            made_in: ProcessGeneration::now(),
         })
     }
 
-    /// The kernel interfaces that this queue makes use of.
+    /// What this queue uses.
     pub(crate) fn features(&self) -> Vec<String> {
         let wait = match self.wait {
             Wait::Poll { .. } => "IOCB_CMD_POLL",
@@ -89,7 +82,7 @@ impl LibaioQueue {
             // of those in the kernel only then.
             let taken = unsafe { self.context.submit(&mut self.slots.pointers()[accepted..until]) };
             match taken.map_err(|error| (error.raw_os_error(), error)) {
-                Ok(0) | Err((Some(libc::EAGAIN | libc::EBUSY), _)) => {
+                Ok(0) | Err((Some(libc::EAGAIN), _)) => {
                     if accepted > 0 {
                         break;
                     }
@@ -154,32 +147,27 @@ impl LibaioQueue {
         sorted
     }
 
-    /// Sleeps until `done` holds `target` completions, `timeout` passed or the waker was used, which takes its wake-up.
-    fn wait(&mut self, target: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
-        // A deadline past the end of time is none.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        if !self.waker.announce() {
-            return Ok(());
-        }
-        let waited = self.wait_announced(target, deadline, done);
-        self.waker.retract();
-        waited
-    }
-
-    fn wait_announced(
+    /// The body of `reap`, without the end of the wait that every way out of it needs.
+    fn reap_or_be_woken(
         &mut self,
-        target: usize,
-        deadline: Option<Instant>,
+        min: usize,
+        timeout: Option<Duration>,
         done: &mut Vec<Completion>,
     ) -> io::Result<()> {
+        let in_flight = self.slots.in_flight();
+        let target = if in_flight == 0 { usize::MAX } else { done.len() + min.min(in_flight) };
+        self.slots.report_failed(done);
+        self.collect(done)?;
+        if timeout == Some(Duration::ZERO) || done.len() >= target {
+            return Ok(());
+        }
+        // A deadline past the end of time is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             // In this order: `prepare` may forget a ring of the bell, but then its wake-up shows right after.
-            self.wait.prepare(&self.context, &self.waker);
-            if self.waker.is_woken() {
-                return Ok(());
-            }
+            self.wait.prepare(&self.context, &self.waker)?;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
+            if left == Some(Duration::ZERO) || !self.waker.announce() {
                 return Ok(());
             }
             self.wait.sleep(&self.context, &self.waker, left, &mut self.events)?;
@@ -211,6 +199,7 @@ impl IoQueue for LibaioQueue {
     }
 
     unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
+        self.made_in.check()?;
         let staged = self.slots.stage(blocks, self.wait.resfd());
         // SAFETY: the caller vouches for `blocks`, of which the staged ones are the first.
         let accepted = unsafe { self.submit_staged(staged) };
@@ -219,20 +208,16 @@ impl IoQueue for LibaioQueue {
     }
 
     fn reap(&mut self, min: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
-        let in_flight = self.slots.in_flight();
-        let target = if in_flight == 0 { usize::MAX } else { done.len() + min.min(in_flight) };
-        self.slots.report_failed(done);
-        self.collect(done)?;
-        if self.waker.take() || timeout == Some(Duration::ZERO) || done.len() >= target {
-            return Ok(());
-        }
-        self.wait(target, timeout, done)
+        self.made_in.check()?;
+        let outcome = self.reap_or_be_woken(min, timeout, done);
+        self.waker.retract();
+        outcome
     }
 
     fn drain(&mut self) -> usize {
-        // A forked child has neither the context nor blocks of its own: those are the parent's, in its memory. It also
-        // must not log, as a thread that it does not have may hold the lock of the log.
-        if process::id() != self.process {
+        // The blocks are the parent's, in its memory. Nothing is logged, either: a thread that does not exist here may
+        // hold the lock of the log.
+        if self.made_in.is_forked() {
             self.slots.clear();
             return 0;
         }
@@ -252,11 +237,12 @@ impl IoQueue for LibaioQueue {
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        self.waker.clone()
+        Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 }
 
 impl Drop for LibaioQueue {
+    /// Destroying a context waits for what is in flight, too, but it may fail.
     fn drop(&mut self) {
         let lost = self.drain();
         if lost > 0 {
@@ -288,4 +274,4 @@ fn sort(event: &io_event, slots: &mut Slots, wait: &mut Wait, done: &mut Vec<Com
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

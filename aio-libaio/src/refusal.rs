@@ -1,4 +1,4 @@
-//! Why there is no context: `io_setup`'s error as a sentence for a user.
+//! Why there is no queue: the error of a system call as a sentence for a user.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use crate::NAME;
 /// The sentence for a failed `io_setup(requests)`.
 pub(crate) fn of_setup(requests: u32, error: &io::Error) -> Unavailable {
     let reason = match error.raw_os_error() {
-        Some(libc::EAGAIN) => no_slots(requests),
+        Some(libc::EAGAIN) => no_slots(requests, setting("aio-nr"), setting("aio-max-nr")),
         Some(libc::ENOSYS) => {
             "the kernel has no native AIO (built without CONFIG_AIO, or hidden by a seccomp filter): io_setup failed \
              with ENOSYS"
@@ -24,15 +24,22 @@ pub(crate) fn of_setup(requests: u32, error: &io::Error) -> Unavailable {
     Unavailable::new(NAME, reason, Some(error))
 }
 
+/// The sentence for `call`, which a queue needs so that it can be woken.
+pub(crate) fn of_waker(call: &str, error: &io::Error) -> Unavailable {
+    Unavailable::new(NAME, format!("{call} for the waker of a queue failed: {error}"), Some(error))
+}
+
 /// EAGAIN: the system-wide limit. The figures are read after the fact, so they may have moved since.
-fn no_slots(requests: u32) -> String {
-    let (Some(used), Some(most)) = (setting("aio-nr"), setting("aio-max-nr")) else {
+fn no_slots(requests: u32, used: Option<u64>, most: Option<u64>) -> String {
+    let (Some(used), Some(most)) = (used, most) else {
         return format!(
             "io_setup for {requests} requests failed with EAGAIN: the system's requests (fs.aio-max-nr) are used up; \
              raise the limit with `sysctl -w fs.aio-max-nr=1048576` or lower the queue depth"
         );
     };
-    let enough = (used + u64::from(requests)).max(2 * most).next_power_of_two();
+    // Any number may have been written to the limit.
+    let enough = used.saturating_add(requests.into()).max(most.saturating_mul(2));
+    let enough = enough.checked_next_power_of_two().unwrap_or(u64::MAX);
     format!(
         "io_setup for {requests} requests failed with EAGAIN: fs.aio-nr is {used} of fs.aio-max-nr {most}; raise the \
          limit with `sysctl -w fs.aio-max-nr={enough}`, lower the queue depth or the number of workers, or stop other \
@@ -60,9 +67,17 @@ mod tests {
 
     #[test]
     fn used_up_slots_name_the_limit_and_the_remedy() {
-        let reason = no_slots(33);
-        for part in ["33", "fs.aio-nr", "fs.aio-max-nr", "sysctl -w fs.aio-max-nr="] {
-            assert!(reason.contains(part), "{reason} lacks {part}");
+        for (used, most, enough) in [
+            (Some(65530), Some(65536), "131072"),
+            (Some(65536), Some(16), "131072"),
+            (Some(1 << 40), Some(u64::MAX / 2 + 1), "18446744073709551615"),
+            (Some(u64::MAX), Some(u64::MAX), "18446744073709551615"),
+            (None, Some(65536), "1048576"),
+            (Some(0), None, "1048576"),
+        ] {
+            let reason = no_slots(33, used, most);
+            let remedy = format!("`sysctl -w fs.aio-max-nr={enough}`");
+            assert!(reason.contains("33 requests") && reason.contains(&remedy), "{reason} lacks {remedy}");
         }
     }
 }

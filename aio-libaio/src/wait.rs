@@ -1,18 +1,25 @@
 //! How a queue sleeps until a block completes or its [`EventWaker`] rings.
 //!
 //! `io_getevents` waits for events of its context and nothing else, so the waker's bell has to become one: an
-//! `IOCB_CMD_POLL` request on the eventfd, which completes once when the bell rings. Kernels before 4.18 refuse it;
-//! there it is the other way round, completions become an eventfd (`IOCB_FLAG_RESFD`) and `ppoll(2)` waits for both.
+//! `IOCB_CMD_POLL` request on the eventfd, which completes once when the bell rings (Linux 4.19). Where that is EINVAL
+//! it is the other way round: completions become an eventfd (`IOCB_FLAG_RESFD`), and `ppoll(2)` waits for both.
+//!
+//! The second way is not only for old kernels. gVisor, a kernel in user space that containers run on, has
+//! `IOCB_FLAG_RESFD` and answers a poll with EINVAL. It maps zeros where Linux has the completion ring, so `Ring::of`
+//! finds none there and events are fetched with `io_getevents`; and it comes with io_uring turned off, so that this
+//! backend is the one to have.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use aio_core::Unavailable;
+use aio_core::parts::{EventFd, EventWaker};
 use libc::{POLLIN, pollfd};
 
 use crate::abi::{IOCB_CMD_POLL, io_event, iocb};
 use crate::context::{Context, timespec_of};
-use crate::waker::{EventFd, EventWaker};
+use crate::refusal;
 
 /// The `data` of the poll request; slots of blocks are 32-bit numbers.
 pub(crate) const BELL: u64 = u64::MAX;
@@ -34,13 +41,15 @@ pub(crate) enum Wait {
 
 impl Wait {
     /// Arms the first poll request, which shows whether the kernel knows such a thing.
-    pub(crate) fn open(context: &Context, waker: &EventWaker, poll: bool) -> io::Result<Self> {
-        let refused = if poll { arm(context, waker).err() } else { Some(io::Error::from_raw_os_error(libc::EINVAL)) };
-        match refused {
-            None => Ok(Self::Poll { armed: true }),
-            Some(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Self::Resfd(EventFd::new()?)),
-            Some(error) => Err(error),
+    pub(crate) fn open(context: &Context, waker: &EventWaker, poll: bool) -> Result<Self, Unavailable> {
+        if poll {
+            match arm(context, waker) {
+                Ok(()) => return Ok(Self::Poll { armed: true }),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(refusal::of_waker("io_submit of a poll", &error)),
+            }
         }
+        EventFd::new().map(Self::Resfd).map_err(|error| refusal::of_waker("eventfd", &error))
     }
 
     /// The eventfd for the requests of blocks to signal, if they have to.
@@ -58,15 +67,21 @@ impl Wait {
         }
     }
 
-    /// Makes the next ring of the bell end a [`sleep`](Self::sleep). Rings before this may be forgotten, so look for a
-    /// wake-up between this and `sleep`.
-    pub(crate) fn prepare(&mut self, context: &Context, waker: &EventWaker) {
-        let Self::Poll { armed } = self else { return };
+    /// Makes the next ring of the bell end a [`sleep`](Self::sleep). Rings before this may be forgotten, so announce the
+    /// wait between this and `sleep`.
+    pub(crate) fn prepare(&mut self, context: &Context, waker: &EventWaker) -> io::Result<()> {
+        let Self::Poll { armed } = self else { return Ok(()) };
         if !*armed {
             // The bell rang once, or the request would still be armed; left ringing, it would ring at once again.
             waker.bell().silence();
-            *armed = arm(context, waker).is_ok();
+            match arm(context, waker) {
+                Ok(()) => *armed = true,
+                // No memory now. `sleep` naps, and this is tried again.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 
     /// Sleeps until a block completed, the bell rang, `timeout` passed (`None`: no limit) or, now and then, for no
@@ -93,7 +108,7 @@ impl Wait {
         };
         if let Self::Resfd(completed) = self {
             // Silenced before the caller looks: at the ring, where an event is put before its eventfd is signalled,
-            // and at the waker's word, which is changed before the bell rings.
+            // and at the waker's word, which changes before the bell rings.
             completed.silence();
             waker.bell().silence();
         }

@@ -34,21 +34,29 @@
 //!
 //! Pool threads block every signal that may be meant for somebody else. A write beyond `RLIMIT_FSIZE` fails with
 //! EFBIG, but the SIGXFSZ that comes with it, fatal by default, stays pending on the pool thread and ends with it.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `queue` | blocks in flight: submit, reap, drain, drop |
+//! | `pool` | the threads, and the waker |
+//! | `merge` | the system calls |
+//! | `signals` | what keeps signals away from the threads |
 
 mod merge;
 mod pool;
-mod probe;
 mod queue;
 mod signals;
 
-use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable};
+use std::sync::Arc;
+
+use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::pool::Pool;
-use crate::queue::PoolQueue;
+use crate::queue::PthreadQueue;
 
 pub use crate::pool::MAX_THREADS;
 
-/// The name of this backend.
+/// The backend's name, in errors and for selection.
 const NAME: &str = "pthread";
 
 /// Opens queues that are pools of threads.
@@ -67,13 +75,20 @@ impl IoBackend for PthreadBackend {
         NAME
     }
 
-    /// Writes and reads an anonymous file with a thread of a pool.
     fn probe(&self) -> Result<Capabilities, Unavailable> {
-        probe::probe()
+        let config = QueueConfig::new(1);
+        let pool = Pool::new(&config);
+        let queue = PthreadQueue::new(&config, Arc::clone(&pool));
+        let found = parts::round_trip(NAME, Box::new(queue))?;
+        if pool.threads() == 0 {
+            // The queue did the work itself: it is of use, but not what a worker should choose.
+            return Err(Unavailable::new(NAME, "no thread could be started; see RLIMIT_NPROC (ulimit -u)", None));
+        }
+        Ok(found)
     }
 
     /// Never fails: threads are started when there are blocks for them.
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
-        Ok(Box::new(PoolQueue::new(config, Pool::new(config))))
+        Ok(Box::new(PthreadQueue::new(config, Pool::new(config))))
     }
 }

@@ -74,7 +74,7 @@ enum Summons {
 impl Pool {
     /// A pool for a queue with this config. Starts no thread.
     pub(crate) fn new(config: &QueueConfig) -> Arc<Self> {
-        Self::with_limits(config, config.depth.clamp(1, MAX_THREADS), STACK_SIZE)
+        Self::with_limits(config, config.clamped_depth().min(MAX_THREADS), STACK_SIZE)
     }
 
     fn with_limits(config: &QueueConfig, limit: usize, stack_size: usize) -> Arc<Self> {
@@ -99,7 +99,7 @@ impl Pool {
         })
     }
 
-    /// How many threads there are.
+    /// How many threads there are, or were when the pool was closed.
     pub(crate) fn threads(&self) -> usize {
         self.lock().threads
     }

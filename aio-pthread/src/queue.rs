@@ -3,39 +3,32 @@
 
 use std::io;
 use std::mem;
-use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aio_core::parts::ProcessGeneration;
 use aio_core::{Completion, IoBlock, IoQueue, QueueConfig, Wake};
 
 use crate::pool::Pool;
 
-/// Most blocks in flight at once.
-const MAX_DEPTH: usize = 32768;
-
-/// Counts blocks in and out; everything else happens in the [`Pool`].
+/// An [`IoQueue`] on a pool of its own. Counts blocks in and out; everything else happens in the [`Pool`].
 ///
 /// Descriptors and addresses are used as the blocks give them: there is no registered memory and no file table.
-pub(crate) struct PoolQueue {
+pub(crate) struct PthreadQueue {
     pool: Arc<Pool>,
     capacity: usize,
     in_flight: usize,
-    /// The process that the threads belong to.
-    owner: u32,
+    /// A fork's copy has neither the threads nor whoever held the lock.
+    made_in: ProcessGeneration,
 }
 
-impl PoolQueue {
+impl PthreadQueue {
     pub(crate) fn new(config: &QueueConfig, pool: Arc<Pool>) -> Self {
-        Self { pool, capacity: config.depth.clamp(1, MAX_DEPTH), in_flight: 0, owner: process::id() }
-    }
-
-    pub(crate) fn threads(&self) -> usize {
-        self.pool.threads()
+        Self { pool, capacity: config.clamped_depth(), in_flight: 0, made_in: ProcessGeneration::now() }
     }
 }
 
-impl IoQueue for PoolQueue {
+impl IoQueue for PthreadQueue {
     fn capacity(&self) -> usize {
         self.capacity
     }
@@ -45,6 +38,7 @@ impl IoQueue for PoolQueue {
     }
 
     unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
+        self.made_in.check()?;
         let accepted = blocks.len().min(self.capacity - self.in_flight);
         if accepted > 0 {
             // SAFETY: the caller vouches for the memory until the completions are reaped or `drain` returned 0, and
@@ -56,6 +50,7 @@ impl IoQueue for PoolQueue {
     }
 
     fn reap(&mut self, min: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        self.made_in.check()?;
         // With nothing in flight only the waker or the timeout can end the wait.
         let min = if self.in_flight == 0 { usize::MAX } else { min.min(self.in_flight) };
         // A timeout that ends beyond what a clock can show is none.
@@ -68,6 +63,10 @@ impl IoQueue for PoolQueue {
 
     /// Blocks that no thread has taken yet are dropped, not transferred: nobody would learn of it.
     fn drain(&mut self) -> usize {
+        if self.made_in.is_forked() {
+            self.in_flight = 0;
+            return 0;
+        }
         self.in_flight -= self.pool.discard();
         let mut done = Vec::new();
         self.pool.wait(self.in_flight, None, false, &mut done);
@@ -76,15 +75,14 @@ impl IoQueue for PoolQueue {
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        self.pool.clone()
+        Arc::clone(&self.pool) as Arc<dyn Wake>
     }
 }
 
-impl Drop for PoolQueue {
+impl Drop for PthreadQueue {
     fn drop(&mut self) {
-        if self.owner != process::id() {
-            // A fork copies neither threads nor whoever held the lock: there is nobody to wait for, and nothing that
-            // could be touched.
+        if self.made_in.is_forked() {
+            // There is nobody to wait for, and nothing that could be touched.
             mem::forget(Arc::clone(&self.pool));
             return;
         }

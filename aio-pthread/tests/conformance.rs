@@ -1,5 +1,6 @@
 //! The conformance suite of `aio-core`.
 
+use aio_core::conformance::refusing;
 use aio_core::{IoBackend, QueueConfig};
 use aio_pthread::PthreadBackend;
 
@@ -20,4 +21,20 @@ fn depths_are_clamped() {
         let queue = PthreadBackend::new().open_queue(&QueueConfig::new(depth)).expect("a queue");
         assert_eq!(queue.capacity(), capacity);
     }
+}
+
+#[test]
+fn the_probe_notices_that_there_are_no_threads() {
+    let threads = [libc::SYS_clone, libc::SYS_clone3];
+    let Some(found) = refusing(&threads, libc::EAGAIN, || PthreadBackend::new().probe()) else { return };
+    let refusal = found.expect_err("there are threads");
+    assert!(refusal.reason.contains("no thread could be started"), "{refusal}");
+}
+
+#[test]
+fn the_probe_does_without_files_in_memory() {
+    let Some(found) = refusing(&[libc::SYS_memfd_create], libc::EPERM, || PthreadBackend::new().probe()) else {
+        return;
+    };
+    found.expect("a file in the temporary folder");
 }

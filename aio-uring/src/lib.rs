@@ -17,31 +17,29 @@
 //! * **Memory belongs to the kernel until its completion is taken.** Closing a ring does not wait for direct I/O in
 //!   flight, so dropping a queue does; a request that was pushed before a failed system call still counts.
 //! * **Completions cannot overflow**, because a queue accepts no more blocks than its ring holds.
-//! * **A wake-up is never lost**: wakers change one atomic flag, and ring an eventfd that the ring watches only if
-//!   that flag said that the queue waits.
+//! * **A wake-up is never lost**: wakers change one atomic word, and ring an eventfd that the ring watches only if that
+//!   word said that the queue waits ([`EventWaker`](aio_core::parts::EventWaker)).
 //! * **Registered memory is released last**, after the ring is closed.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | `queue` | blocks in flight: submit, reap, drain, drop |
-//! | `waker` | the flag and the bell |
 //! | `ring` | the system call |
 //! | `setup` | the flags of the ring, best first |
 //! | `register` | tables of registered memory and files |
 //! | `request` | from a block to what the kernel reads |
-//! | `probe` | is it available, and if not, why not |
+//! | `refusal` | why there is no queue |
 
-mod probe;
 mod queue;
+mod refusal;
 mod register;
 mod request;
 mod ring;
 mod setup;
 #[cfg(test)]
 mod tests;
-mod waker;
 
-use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable};
+use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::queue::UringQueue;
 use crate::setup::{LADDER, Rung};
@@ -67,13 +65,21 @@ impl IoBackend for UringBackend {
     }
 
     fn probe(&self) -> Result<Capabilities, Unavailable> {
-        probe::probe(self.ladder)
+        let mut config = QueueConfig::new(1);
+        (config.regions, config.files) = (1, 1);
+        let queue = UringQueue::open(&config, self.ladder)?;
+        let features = queue.features();
+        let mut found = parts::round_trip(NAME, Box::new(queue))?;
+        found.features = features;
+        for (registered, name) in
+            [(found.registered_memory, "REGISTER_BUFFERS"), (found.registered_files, "REGISTER_FILES")]
+        {
+            found.features.extend(registered.then(|| name.to_owned()));
+        }
+        Ok(found)
     }
 
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
-        match UringQueue::open(self.ladder, config) {
-            Ok(queue) => Ok(Box::new(queue)),
-            Err(error) => Err(probe::refused_setup(&error)),
-        }
+        Ok(Box::new(UringQueue::open(config, self.ladder)?))
     }
 }

@@ -6,29 +6,33 @@
 //! Two bounds make overflow impossible. The submission queue has room for every block in flight and the request that
 //! watches the bell, and the completion queue is at least as large; `submit` accepts no block beyond that.
 
+use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Wake};
+use aio_core::parts::{EventWaker, ProcessGeneration};
+use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Unavailable, Wake};
 use io_uring::{opcode, types};
 
+use crate::refusal;
 use crate::register::Tables;
 use crate::request::request;
 use crate::ring::{Enter, Ring};
 use crate::setup::Rung;
-use crate::waker::Bell;
 
 /// The token of the request that watches the bell; blocks never have it.
 const BELL: u64 = u64::MAX;
 /// Places in the ring that are not for blocks: one for that request.
 const RESERVED: usize = 1;
 /// The most that a ring holds, `IORING_MAX_ENTRIES`.
-const MAX_ENTRIES: usize = 32768;
+const MAX_ENTRIES: usize = QueueConfig::MAX_DEPTH;
 /// How long the kernel may refuse a submission while it has nothing of ours to finish first.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The most of that which one attempt counts for, however long after the last one it comes.
+const LAPSE: Duration = Duration::from_millis(100);
 /// How long to leave it alone in between.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -37,7 +41,7 @@ pub(crate) struct UringQueue {
     /// Before `tables`: fields are dropped in this order, and regions must outlive the ring that knows their memory.
     pub(crate) ring: Ring,
     pub(crate) tables: Tables,
-    bell: Arc<Bell>,
+    pub(crate) waker: Arc<EventWaker>,
     capacity: usize,
     single_submit: bool,
     /// Blocks accepted and not reported.
@@ -46,44 +50,55 @@ pub(crate) struct UringQueue {
     pushed: u64,
     /// The value of `pushed` at which the request that watches the bell was pushed, until it completes.
     bell_watched: Option<u64>,
-    /// Since when the kernel has taken no request and finished none.
-    refused: Option<Instant>,
-    /// The process that opened it; a fork's copy shares the ring but has nothing in flight.
-    owner: u32,
+    /// The kernel has taken no request and finished none since this.
+    refused: Option<Refused>,
     /// `drain` gave requests up that are still in the submission queue: they must never be submitted.
     closed: bool,
+    /// A fork's copy shares the ring but must not touch it.
+    made_in: ProcessGeneration,
+}
+
+/// How long the kernel has been refusing: not by the clock, for nobody may have asked it in between.
+#[derive(Debug)]
+struct Refused {
+    last: Instant,
+    spent: Duration,
 }
 
 impl UringQueue {
-    pub(crate) fn open(ladder: &[Rung], config: &QueueConfig) -> io::Result<Self> {
-        let depth = config.depth.clamp(1, MAX_ENTRIES);
+    pub(crate) fn open(config: &QueueConfig, ladder: &[Rung]) -> Result<Self, Unavailable> {
+        let depth = config.clamped_depth();
         let entries = (depth + RESERVED).next_power_of_two().min(MAX_ENTRIES);
-        let bell = Arc::new(Bell::new()?);
-        let ring = Ring::open(ladder, entries as u32)?;
+        let ring = Ring::open(ladder, entries as u32).map_err(|error| refusal::of_setup(&error))?;
+        let waker = EventWaker::new().map_err(|error| refusal::of_waker("eventfd", &error))?;
         let tables = Tables::reserve(&ring.submitter(), config);
         Ok(Self {
             capacity: depth.min(ring.entries() - RESERVED),
             ring,
             tables,
-            bell,
+            waker: Arc::new(waker),
             single_submit: config.single_submit,
             in_flight: 0,
             pushed: 0,
             bell_watched: None,
             refused: None,
-            owner: std::process::id(),
             closed: false,
+            made_in: ProcessGeneration::now(),
         })
     }
 
-    /// The body of `reap`, without the return to Running that every way out of it needs.
+    /// What this queue uses, but for what the caller registers.
+    pub(crate) fn features(&self) -> Vec<String> {
+        self.ring.features()
+    }
+
+    /// The body of `reap`, without the end of the wait that every way out of it needs.
     fn reap_or_be_woken(
         &mut self,
         min: usize,
         timeout: Option<Duration>,
         done: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        self.check_open()?;
         let idle = self.in_flight == 0;
         let start = done.len();
         let goal = start + min.min(self.in_flight);
@@ -94,7 +109,7 @@ impl UringQueue {
             self.collect(done)?;
             let mut wait = may_wait && (idle || done.len() < goal);
             let limit = deadline.filter(|_| wait).map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            wait = wait && limit != Some(Duration::ZERO) && self.bell.announce_wait();
+            wait = wait && limit != Some(Duration::ZERO) && self.waker.announce();
             if wait {
                 self.watch_bell()?;
             }
@@ -135,6 +150,7 @@ impl UringQueue {
     }
 
     fn check_open(&self) -> io::Result<()> {
+        self.made_in.check()?;
         if self.closed { Err(io::Error::from_raw_os_error(libc::ESHUTDOWN)) } else { Ok(()) }
     }
 
@@ -145,12 +161,12 @@ impl UringQueue {
             let (token, result) = (completion.user_data(), completion.result());
             if token == BELL {
                 self.bell_watched = None;
-                self.bell.silence();
+                self.waker.bell().silence();
                 if result < 0 {
                     outcome = Err(io::Error::from_raw_os_error(-result));
                 }
             } else {
-                self.in_flight = self.in_flight.saturating_sub(1);
+                self.in_flight -= 1;
                 self.refused = None;
                 done.push(Completion::from_kernel(token, result.into()));
             }
@@ -164,7 +180,8 @@ impl UringQueue {
         if self.bell_watched.is_some() {
             return Ok(());
         }
-        let watch = opcode::PollAdd::new(types::Fd(self.bell.as_raw_fd()), libc::POLLIN as u32).build();
+        let watch =
+            opcode::PollAdd::new(types::Fd(self.waker.bell().as_fd().as_raw_fd()), libc::POLLIN as u32).build();
         // SAFETY: the request points to no memory.
         if !unsafe { self.ring.push(&watch.user_data(BELL)) } {
             return Err(io::Error::other("the submission queue is full beyond the capacity of the queue"));
@@ -174,19 +191,15 @@ impl UringQueue {
         Ok(())
     }
 
-    /// A request names a slot, not a file, until the kernel takes it: before the slot changes, it has to.
-    fn send_users_of(&mut self, id: FileId) -> io::Result<()> {
-        while self.tables.is_in_use(id) && self.ring.queued() > 0 {
-            self.enter(Enter::Submit)?;
-        }
-        Ok(())
-    }
-
     /// The kernel takes no request now. Lets it finish what it has, for a moment if `wait`, or fails with `cause` if it
     /// has had nothing to finish for too long.
     fn hold_back(&mut self, cause: io::Error, wait: bool, limit: Option<Duration>) -> io::Result<()> {
-        let since = *self.refused.get_or_insert_with(Instant::now);
-        if self.in_flight == self.unsent() && since.elapsed() >= PATIENCE {
+        let now = Instant::now();
+        let refused = self.refused.get_or_insert(Refused { last: now, spent: Duration::ZERO });
+        refused.spent += now.saturating_duration_since(refused.last).min(LAPSE);
+        refused.last = now;
+        let out_of_patience = refused.spent >= PATIENCE;
+        if out_of_patience && self.in_flight == self.unsent() {
             return Err(cause);
         }
         let pause = limit.map_or(PAUSE, |limit| limit.min(PAUSE));
@@ -203,10 +216,10 @@ impl UringQueue {
         }
     }
 
-    /// Rings without waking, as a waker does that was held up until nobody waits for it any more.
     #[cfg(test)]
-    pub(crate) fn ring_bell(&self) {
-        self.bell.ring();
+    pub(crate) fn pretend_refused_before(&mut self, ago: Duration) {
+        let refused = self.refused.as_mut().expect("the kernel refused something");
+        refused.last = refused.last.checked_sub(ago).expect("a clock that old");
     }
 
     /// Blocks whose request the kernel has not taken.
@@ -250,12 +263,19 @@ impl IoQueue for UringQueue {
     }
 
     fn reap(&mut self, min: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        self.check_open()?;
         let outcome = self.reap_or_be_woken(min, timeout, done);
-        self.bell.settle();
+        self.waker.retract();
         outcome
     }
 
     fn drain(&mut self) -> usize {
+        // The blocks are the parent's, in its memory. Nothing is logged, either: a thread that does not exist here may
+        // hold the lock of the log.
+        if self.made_in.is_forked() {
+            self.in_flight = 0;
+            return 0;
+        }
         let mut thrown_away = Vec::new();
         while self.in_flight > 0 && !self.closed {
             thrown_away.clear();
@@ -286,20 +306,21 @@ impl IoQueue for UringQueue {
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(&self.bell) as Arc<dyn Wake>
+        Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
+        self.check_open()?;
         self.tables.add_region(&self.ring.submitter(), region)
     }
 
     fn add_file(&mut self, id: FileId, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.send_users_of(id)?;
+        self.check_open()?;
         self.tables.add_file(&self.ring.submitter(), id, fd)
     }
 
     fn remove_file(&mut self, id: FileId) -> io::Result<()> {
-        self.send_users_of(id)?;
+        self.made_in.check()?;
         self.tables.remove_file(&self.ring.submitter(), id)
     }
 }
@@ -307,15 +328,24 @@ impl IoQueue for UringQueue {
 impl Drop for UringQueue {
     /// Closing a ring does not wait for direct I/O in flight, so this does.
     fn drop(&mut self) {
-        let forked = self.owner != std::process::id();
-        let stuck = if forked { 0 } else { self.drain() };
+        let stuck = self.drain();
         if stuck > 0 {
             tracing::error!(blocks = stuck, "io_uring: blocks can never be reaped; registered memory is leaked");
         }
-        if forked || stuck > 0 {
+        if stuck > 0 || self.made_in.is_forked() {
             std::mem::forget(std::mem::take(&mut self.tables));
         } else {
             self.tables.unregister(&self.ring.submitter());
         }
+    }
+}
+
+impl fmt::Debug for UringQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UringQueue")
+            .field("capacity", &self.capacity)
+            .field("in_flight", &self.in_flight)
+            .field("features", &self.features())
+            .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,9 @@ const MAX_REGION_BYTES: usize = 1 << 30;
 /// `IORING_MAX_REG_BUFFERS`; it also fits the 16 bits that a request has for the index.
 const MAX_REGIONS: u32 = 1 << 14;
 
+/// The most files that any kernel registers, `IORING_MAX_FIXED_FILES` since 5.12.
+const MAX_FILES: u32 = 1 << 20;
+
 /// What is registered with one ring. Emptied only together with the ring, see [`Tables::unregister`].
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -32,11 +35,11 @@ impl Tables {
         let regions = config.regions.min(MAX_REGIONS);
         match reserve_regions(submitter, regions) {
             Ok(()) => tables.regions.resize(regions as usize, None),
-            Err(error) => tracing::warn!(%error, regions, "io_uring: memory goes unregistered"),
+            Err(error) => tracing::debug!(%error, regions, "io_uring: memory goes unregistered"),
         }
-        match reserve_files(submitter, config.files) {
+        match reserve_files(submitter, config.files.min(MAX_FILES)) {
             Ok(files) => tables.files.resize(files as usize, None),
-            Err(error) => tracing::warn!(%error, files = config.files, "io_uring: files go unregistered"),
+            Err(error) => tracing::debug!(%error, files = config.files, "io_uring: files go unregistered"),
         }
         tables
     }
@@ -58,11 +61,6 @@ impl Tables {
     /// The slot to use for a block of this file, if it is registered here.
     pub(crate) fn file(&self, id: FileId) -> Option<u32> {
         (*self.files.get(id.slot as usize)? == Some(id.generation)).then_some(id.slot)
-    }
-
-    /// Whether the slot of `id` has a file, be it this or another one.
-    pub(crate) fn is_in_use(&self, id: FileId) -> bool {
-        self.files.get(id.slot as usize).is_some_and(Option::is_some)
     }
 
     pub(crate) fn add_region(&mut self, submitter: &Submitter<'_>, region: &Region) -> io::Result<()> {

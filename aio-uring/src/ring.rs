@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
+use aio_core::parts::ProcessGeneration;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 
@@ -24,7 +25,8 @@ pub(crate) struct Ring {
     /// Returned errors instead of entering the kernel: what no test can make a healthy kernel say.
     #[cfg(test)]
     pub(crate) fault: std::cell::RefCell<Option<Fault>>,
-    /// A registered index means something only on the thread that registered it.
+    /// A registered index means something only on the thread that registered it, and so not in a forked child.
+    made_in: ProcessGeneration,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -66,6 +68,7 @@ impl Ring {
             ext_arg,
             #[cfg(test)]
             fault: std::cell::RefCell::default(),
+            made_in: ProcessGeneration::now(),
             _not_send: PhantomData,
         })
     }
@@ -206,6 +209,7 @@ impl Drop for Ring {
     /// The table of a thread has 16 places, and an entry there keeps the ring open.
     fn drop(&mut self) {
         if let EnterFd::Registered(index) = self.enter_fd
+            && !self.made_in.is_forked()
             && let Err(error) = unregister_ring_fd(self.uring.as_raw_fd(), index)
         {
             tracing::warn!(%error, "io_uring stays open until its thread ends: its descriptor cannot be unregistered");

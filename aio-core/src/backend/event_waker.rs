@@ -40,9 +40,9 @@ const WOKEN: u8 = 2;
 /// [`wake`](Wake::wake) is for any thread, all else for the queue. Owns its descriptor, so a wake-up after the queue's
 /// end does nothing.
 ///
-/// In every `reap`, a queue that is going to wait first makes the kernel watch the [`bell`](Self::bell), silencing it
-/// where it may still ring, and then calls [`announce`](Self::announce), again for each time it waits. On its way out
-/// it calls [`retract`](Self::retract), whether it had waited or not.
+/// In every `reap`, a queue that is going to wait silences the [`bell`](Self::bell) where it may still ring, then calls
+/// [`announce`](Self::announce), and has the kernel watch the bell while it waits; all of that again for each time it
+/// waits. On its way out it calls [`retract`](Self::retract), whether it had waited or not.
 #[derive(Debug)]
 pub struct EventWaker {
     word: AtomicU8,

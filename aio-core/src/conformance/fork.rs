@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::rig::{Rig, expect_pattern, open};
+use super::rig::{Mode, Rig, expect_pattern, open};
 use super::{Check, Context};
 use crate::{Direction, FileId, IoBackend, IoBlock, QueueConfig};
 
@@ -23,48 +23,52 @@ pub fn fork(backend: &dyn IoBackend) {
     super::run(backend, &[Check { name: "fork", run: queues_stay_with_the_parent }]);
 }
 
-/// Buffered transfers are over when the process forks, so that their completions are there for the child to take;
-/// direct ones are in flight.
+/// Buffered transfers may be over when the process forks, so that their completions are there for the child to take;
+/// direct ones are in flight. Submitted one by one they are with the kernel, together they may wait for the next reap.
 fn queues_stay_with_the_parent(context: &Context<'_>) {
-    let path = context.filled("file", 1, BLOCKS * LEN);
     for mode in context.modes() {
-        let file = open(&path, mode).expect("open");
-        let mut config = QueueConfig::new(BLOCKS + 1);
-        (config.regions, config.files) = (1, 1);
-        let mut rig = Rig::with(context.backend, &config, (BLOCKS + 1) * LEN);
-        let block = |rig: &Rig, at: usize, offset: usize| {
-            rig.block(Direction::Read, &file, at as u64, at * LEN, LEN, (offset * LEN) as u64)
-        };
-        let blocks: Vec<_> = (0..BLOCKS).map(|at| block(&rig, at, at)).collect();
-        let one_more = block(&rig, BLOCKS, 0);
-        assert_eq!(rig.submit(&blocks), BLOCKS);
-        let early = rig.reap(1, None);
-        assert!(rig.queue.in_flight() > 0, "nothing was in flight");
-
-        // SAFETY: the child uses and drops the queue, which takes no lock but the allocator's, which `fork` leaves
-        // free, and ends without unwinding.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "fork: {}", io::Error::last_os_error());
-        if child == 0 {
-            // SAFETY: ends the child should it hang, and should it not.
-            unsafe {
-                libc::alarm(60);
-                libc::_exit(trespass(rig, one_more, file.as_fd()));
-            }
+        for single_submit in [false, true] {
+            a_queue_stays_with_the_parent(context, mode, single_submit);
         }
-        let mut status = 0;
-        // SAFETY: a child of this process that was not waited for, and a place for its status.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child, "waitpid");
-        assert!(libc::WIFEXITED(status), "the child died or hung: status {status}");
-        assert_eq!(libc::WEXITSTATUS(status), 0, "what the child could do, in the order of `trespass`");
-
-        // The parent's queue is none the worse for it: every block comes back once, and another one works.
-        let done = early.len() + rig.finish().len();
-        assert_eq!(done, BLOCKS, "blocks of the parent that came back");
-        rig.run_all(&[one_more]);
-        expect_pattern("read", &rig.memory.get(0, BLOCKS * LEN), 1, 0);
-        expect_pattern("read later", &rig.memory.get(BLOCKS * LEN, LEN), 1, 0);
     }
+}
+
+fn a_queue_stays_with_the_parent(context: &Context<'_>, mode: Mode, single_submit: bool) {
+    let path = context.filled("file", 1, BLOCKS * LEN);
+    let file = open(&path, mode).expect("open");
+    let mut config = QueueConfig::new(BLOCKS + 1);
+    (config.regions, config.files, config.single_submit) = (1, 1, single_submit);
+    let mut rig = Rig::with(context.backend, &config, (BLOCKS + 1) * LEN);
+    let block = |rig: &Rig, at: usize, offset: usize| {
+        rig.block(Direction::Read, &file, at as u64, at * LEN, LEN, (offset * LEN) as u64)
+    };
+    let blocks: Vec<_> = (0..BLOCKS).map(|at| block(&rig, at, at)).collect();
+    let one_more = block(&rig, BLOCKS, 0);
+    assert_eq!(rig.submit(&blocks), BLOCKS);
+    assert_eq!(rig.queue.in_flight(), BLOCKS);
+
+    // SAFETY: the child uses and drops the queue, which takes no lock but the allocator's, which `fork` leaves
+    // free, and ends without unwinding.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork: {}", io::Error::last_os_error());
+    if child == 0 {
+        // SAFETY: ends the child should it hang, and should it not.
+        unsafe {
+            libc::alarm(60);
+            libc::_exit(trespass(rig, one_more, file.as_fd()));
+        }
+    }
+    let mut status = 0;
+    // SAFETY: a child of this process that was not waited for, and a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child, "waitpid");
+    assert!(libc::WIFEXITED(status), "the child died or hung: status {status}");
+    assert_eq!(libc::WEXITSTATUS(status), 0, "what the child could do, in the order of `trespass`");
+
+    // The parent's queue is none the worse for it: every block comes back once, and another one works.
+    assert_eq!(rig.finish().len(), BLOCKS, "blocks of the parent that came back");
+    rig.run_all(&[one_more]);
+    expect_pattern("read", &rig.memory.get(0, BLOCKS * LEN), 1, 0);
+    expect_pattern("read later", &rig.memory.get(BLOCKS * LEN, LEN), 1, 0);
 }
 
 /// Returns the number of the first thing that should have failed, or 0. Must not panic.

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use aio_core::{Capabilities, Direction, IoBackend, IoQueue, Unavailable};
 
 use super::*;
-use crate::queue::PoolQueue;
+use crate::queue::PthreadQueue;
 
 /// More than an address space has.
 const IMPOSSIBLE_STACK: usize = 1 << 60;
@@ -30,7 +30,7 @@ impl IoBackend for Limited {
 
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
         let pool = Pool::with_limits(config, self.limit, self.stack_size);
-        Ok(Box::new(PoolQueue::new(config, pool)))
+        Ok(Box::new(PthreadQueue::new(config, pool)))
     }
 }
 
@@ -46,7 +46,7 @@ fn without_threads_the_reaper_does_everything() {
 
 /// A queue with its pool, reading from a file.
 struct Reads {
-    queue: PoolQueue,
+    queue: PthreadQueue,
     pool: Arc<Pool>,
     file: File,
     memory: Vec<u8>,
@@ -58,7 +58,7 @@ impl Reads {
         let pool = Pool::new(&config);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![1; depth * LEN]).unwrap();
-        Self { queue: PoolQueue::new(&config, pool.clone()), pool, file, memory: vec![0; depth * LEN] }
+        Self { queue: PthreadQueue::new(&config, pool.clone()), pool, file, memory: vec![0; depth * LEN] }
     }
 
     /// Reads `count` blocks that are no neighbours.

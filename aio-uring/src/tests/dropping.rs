@@ -65,26 +65,6 @@ fn a_drop_sends_what_was_put_off() {
     }
 }
 
-#[test]
-fn a_drained_queue_has_nothing_in_flight() {
-    for backend in rungs() {
-        let file = direct_file(COUNT * LEN);
-        let memory = Memory::new(COUNT * LEN);
-        let mut queue = open(&backend, &QueueConfig::new(COUNT));
-        assert_eq!(queue.drain(), 0);
-        // Arms the bell, which drains must not wait for.
-        queue.reap(0, Some(Duration::from_millis(1)), &mut Vec::new()).unwrap();
-        submit(&mut queue, &reads(&file, &memory, COUNT, LEN));
-        queue.reap(1, None, &mut Vec::new()).unwrap();
-        assert!(queue.in_flight() > 0);
-        queue.waker().wake();
-        assert_eq!(queue.drain(), 0);
-        assert_eq!(queue.in_flight(), 0);
-        assert_untouched(&file, &memory);
-        drop(queue);
-    }
-}
-
 /// A thread has 16 places for registered rings, a process its limit of descriptors.
 #[test]
 fn a_dropped_queue_leaves_nothing_behind() {

@@ -118,7 +118,6 @@ fn a_refusal_that_lasts_is_an_error() {
             fail(&queue, |_| None);
             memory.fill(0x11);
             assert!(queue.reap(0, Some(Duration::ZERO), &mut Vec::new()).is_err());
-            assert!(queue.remove_file(id).is_err());
             // SAFETY: a closed queue accepts nothing.
             assert!(unsafe { queue.submit(&reads(&file, &memory, 1, PAGE)) }.is_err());
             drop(queue);
@@ -149,6 +148,23 @@ fn a_broken_queue_says_what_it_can_never_reap() {
         drop(queue);
         assert!(Arc::strong_count(&owner) > 1, "regions of a broken queue are never released");
         drop(writer);
+    }
+}
+
+/// The time in which nobody asked the kernel does not count.
+#[test]
+fn refusals_far_apart_are_not_a_lasting_one() {
+    for backend in rungs().into_iter().take(1) {
+        let file = direct_file(PAGE);
+        let memory = Memory::new(PAGE);
+        let mut queue = open(&backend, &QueueConfig::new(1));
+        submit(&mut queue, &reads(&file, &memory, 1, PAGE));
+        fail(&queue, first(2, libc::EAGAIN, |submit| submit > 0));
+        queue.reap(0, Some(Duration::ZERO), &mut Vec::new()).unwrap();
+        // The caller does something else for longer than the queue's patience.
+        queue.pretend_refused_before(Duration::from_secs(60));
+        queue.reap(0, Some(Duration::ZERO), &mut Vec::new()).unwrap();
+        assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
     }
 }
 

@@ -31,25 +31,53 @@ fn the_first_rung_that_the_kernel_takes_is_used() {
     assert!(UringBackend { ladder }.open_queue(&QueueConfig::new(1)).is_err());
 }
 
-#[test]
-fn queues_are_opened_through_the_trait() {
-    for backend in rungs() {
-        let backend: &dyn IoBackend = &backend;
-        assert_eq!(backend.name(), "uring");
-        let file = direct_file(4 * PAGE);
-        let memory = Memory::new(4 * PAGE);
-        let mut queue = backend.open_queue(&config(4)).unwrap();
-        submit(queue.as_mut(), &reads(&file, &memory, 4, PAGE));
-        assert_eq!(queue.in_flight(), 4);
-        assert!(reap_all(queue.as_mut()).into_iter().all(|(_, result)| result == Ok(PAGE)));
-        assert!(memory.bytes() == pattern(0, 4 * PAGE));
+/// The suite on every rung but the best one, which has it in `tests/conformance.rs`.
+fn conform(which: fn(&[&str]) -> bool) {
+    for backend in rungs().iter().skip(1) {
+        let names: Vec<_> = backend.ladder[0].iter().map(|flag| flag.name).collect();
+        if which(&names) {
+            conformance::queue(backend);
+        }
     }
 }
 
-/// The suite takes a while, and the rungs between the best one (in `tests/conformance.rs`) and this differ little.
 #[test]
-fn the_last_rung_conforms() {
-    if let Some(backend) = rungs().last() {
-        conformance::queue(backend);
+fn rungs_that_defer_conform() {
+    conform(|flags| flags.contains(&"DEFER_TASKRUN"));
+}
+
+#[test]
+fn rungs_that_cooperate_conform() {
+    conform(|flags| flags.contains(&"COOP_TASKRUN"));
+}
+
+#[test]
+fn rungs_that_interrupt_conform() {
+    conform(|flags| !flags.contains(&"DEFER_TASKRUN") && !flags.contains(&"COOP_TASKRUN"));
+}
+
+#[test]
+fn the_probe_notices_each_call_that_is_refused_and_names_it() {
+    if !conformance::require(&UringBackend::default()) {
+        return;
     }
+    for (call, words) in [
+        (libc::SYS_io_uring_setup, "io_uring"),
+        (libc::SYS_io_uring_enter, "a wait for completions failed"),
+        (libc::SYS_eventfd2, "eventfd for the waker"),
+    ] {
+        let Some(found) = conformance::refusing(&[call], libc::EPERM, || UringBackend::default().probe()) else {
+            return;
+        };
+        let refusal = found.expect_err("a call that is not needed");
+        assert_eq!((refusal.backend, refusal.errno), ("uring", Some(libc::EPERM)), "{refusal}");
+        assert!(refusal.reason.contains(words), "{refusal} lacks {words}");
+    }
+    // Without this one a queue is slower, no more.
+    let without_tables = [libc::SYS_io_uring_register];
+    let found = conformance::refusing(&without_tables, libc::EPERM, || UringBackend::default().probe());
+    let Some(found) = found else { return };
+    let found = found.expect("a queue with nothing registered");
+    assert!(!found.registered_memory && !found.registered_files, "{found:?}");
+    assert!(!found.features.iter().any(|feature| feature.starts_with("REGISTER")), "{found:?}");
 }

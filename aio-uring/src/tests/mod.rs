@@ -64,7 +64,7 @@ fn config(depth: usize) -> QueueConfig {
 }
 
 fn open(backend: &UringBackend, config: &QueueConfig) -> UringQueue {
-    UringQueue::open(backend.ladder, config).expect("the rung was probed")
+    UringQueue::open(config, backend.ladder).expect("the rung was probed")
 }
 
 /// Page-aligned memory for transfers.

@@ -1,7 +1,6 @@
 //! Registered memory and files: that they are used, that they are not needed, and that they are given back.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aio_core::FileId;
 
@@ -101,31 +100,6 @@ fn a_file_of_another_generation_goes_by_its_descriptor() {
 }
 
 #[test]
-fn a_slot_that_changes_hands_does_not_redirect_blocks() {
-    for backend in rungs() {
-        let (old, new) = (direct_file(2 * PAGE), direct_file(PAGE));
-        let memory = Memory::new(2 * PAGE);
-        let mut queue = open(&backend, &config(2));
-        let (before, after) = (FileId { slot: 1, generation: 0 }, FileId { slot: 1, generation: 1 });
-        let mut read = block(0, Direction::Read, &old, &memory, 0, PAGE, PAGE as u64);
-        read.fd = -1;
-        for remove in [false, true] {
-            queue.add_file(before, old.as_fd()).unwrap();
-            read.file = Some(before);
-            submit(&mut queue, &[read]);
-            assert_eq!(queue.ring.queued(), 1, "put off until the next reap");
-            if remove {
-                queue.remove_file(before).unwrap();
-            }
-            queue.add_file(after, new.as_fd()).unwrap();
-            // The new file ends where this read begins.
-            assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
-            queue.remove_file(after).unwrap();
-        }
-    }
-}
-
-#[test]
 fn what_does_not_fit_is_refused_and_goes_the_plain_way() {
     for backend in rungs() {
         let file = direct_file(PAGE);
@@ -187,36 +161,8 @@ fn tables_larger_than_the_kernel_has_leave_a_queue_that_works() {
     }
 }
 
-#[test]
-fn a_region_lives_as_long_as_the_queue() {
-    static RELEASED: AtomicBool = AtomicBool::new(false);
-    #[derive(Debug)]
-    struct Watched(Memory);
-    // SAFETY: that of the memory inside.
-    unsafe impl RegionMemory for Watched {
-        fn ptr(&self) -> *mut u8 {
-            self.0.ptr()
-        }
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-    }
-    impl Drop for Watched {
-        fn drop(&mut self) {
-            RELEASED.store(true, Ordering::SeqCst);
-        }
-    }
-    for backend in rungs() {
-        RELEASED.store(false, Ordering::SeqCst);
-        let mut queue = open(&backend, &config(1));
-        queue.add_region(&Region::new(RegionId(0), Arc::new(Watched(Memory::new(PAGE))))).unwrap();
-        assert!(!RELEASED.load(Ordering::SeqCst));
-        drop(queue);
-        assert!(RELEASED.load(Ordering::SeqCst));
-    }
-}
-
-/// A file is a pipe here, because a pipe tells when its last writer is gone.
+/// At once, not some time after the ring is closed. A file is a pipe here, because a pipe tells when its last writer is
+/// gone.
 #[test]
 fn a_removed_file_is_let_go() {
     for backend in rungs() {

@@ -42,30 +42,6 @@ fn min_is_waited_for_and_more_is_not() {
 }
 
 #[test]
-fn min_is_met_by_completions_that_come_one_by_one() {
-    for backend in rungs() {
-        let pipes = pipes(3);
-        let memory = Memory::new(PAGE);
-        let mut queue = open(&backend, &QueueConfig::new(3));
-        let blocks: Vec<_> = (0..3).map(|i| pipe_read(i, &pipes[i as usize].0, &memory)).collect();
-        submit(&mut queue, &blocks);
-        assert_eq!(queue.in_flight(), 3);
-        let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
-        let writer = std::thread::spawn(move || {
-            for writer in &mut writers {
-                writer.write_all(b"x").unwrap();
-                std::thread::yield_now();
-            }
-        });
-        let mut done = Vec::new();
-        queue.reap(3, None, &mut done).unwrap();
-        assert_eq!(done.len(), 3);
-        writer.join().unwrap();
-        drop(readers);
-    }
-}
-
-#[test]
 fn a_timeout_ends_the_wait_and_not_before_its_time() {
     for (ext_arg, backends) in [(true, rungs()), (false, rungs_without_ext_arg().collect())] {
         for backend in backends {
@@ -161,58 +137,5 @@ fn completions_that_are_there_cost_no_system_call() {
         assert_eq!(done.len(), 4);
         queue.reap(0, Some(Duration::ZERO), &mut done).unwrap();
         drop(file);
-    }
-}
-
-#[test]
-fn a_reap_that_never_waits_gets_there_too() {
-    for backend in rungs() {
-        let file = direct_file(4 * PAGE);
-        let memory = Memory::new(4 * PAGE);
-        let mut config = QueueConfig::new(4);
-        // Nothing is left to submit that would make a reap enter the kernel anyway.
-        config.single_submit = true;
-        let mut queue = open(&backend, &config);
-        submit(&mut queue, &reads(&file, &memory, 4, PAGE));
-        let (start, mut done) = (Instant::now(), Vec::new());
-        while queue.in_flight() > 0 {
-            queue.reap(0, None, &mut done).unwrap();
-            assert!(start.elapsed() < NEVER, "completions that nobody asked the kernel for");
-        }
-        assert_eq!(done.len(), 4);
-    }
-}
-
-#[test]
-fn signals_do_not_end_a_wait() {
-    extern "C" fn ignore(_: libc::c_int) {}
-    let handler: extern "C" fn(libc::c_int) = ignore;
-    // SAFETY: the handler does nothing; SIGUSR2 is not used by anybody else in this process.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as usize;
-        libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut());
-    }
-    for backend in rungs() {
-        let pipes = pipes(1);
-        let memory = Memory::new(PAGE);
-        let mut queue = open(&backend, &QueueConfig::new(1));
-        submit(&mut queue, &[pipe_read(0, &pipes[0].0, &memory)]);
-        // SAFETY: names the calling thread, which outlives the other one.
-        let this = unsafe { libc::pthread_self() };
-        let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
-        let sender = std::thread::spawn(move || {
-            for _ in 0..200 {
-                // SAFETY: the thread joins this one before it ends.
-                unsafe { libc::pthread_kill(this, libc::SIGUSR2) };
-                std::thread::yield_now();
-            }
-            writers[0].write_all(b"x").unwrap();
-        });
-        let mut done = Vec::new();
-        queue.reap(1, Some(NEVER), &mut done).unwrap();
-        assert_eq!(done.len(), 1);
-        sender.join().unwrap();
-        drop(readers);
     }
 }

@@ -8,27 +8,6 @@ use std::time::{Duration, Instant};
 use super::*;
 
 #[test]
-fn a_wake_while_nothing_waits_ends_the_next_reap() {
-    for backend in rungs() {
-        let mut queue = open(&backend, &QueueConfig::new(2));
-        let waker = queue.waker();
-        let mut done = Vec::new();
-        // Twice as often as there are places in the ring, and in bursts: wakes need no room.
-        for burst in 1..8 {
-            (0..burst).for_each(|_| waker.wake());
-            let start = Instant::now();
-            queue.reap(0, Some(NEVER), &mut done).unwrap();
-            assert!(start.elapsed() < NEVER, "lost");
-            assert!(done.is_empty() && queue.in_flight() == 0);
-            // A burst is one wake-up: the reap after it waits again.
-            let (start, timeout) = (Instant::now(), Duration::from_millis(2));
-            queue.reap(0, Some(timeout), &mut done).unwrap();
-            assert!(start.elapsed() >= timeout);
-        }
-    }
-}
-
-#[test]
 fn a_wake_ends_a_wait_for_blocks_in_flight() {
     for backend in rungs() {
         let (reader, writer) = io::pipe().unwrap();
@@ -58,38 +37,6 @@ fn a_wake_ends_a_wait_for_blocks_in_flight() {
         }
         drop(writer);
         assert_eq!(reap_all(&mut queue), [(0, Ok(0)), (1, Ok(0))]);
-    }
-}
-
-/// The waker waits for each wake-up to be noticed, so that most of them find the queue in the kernel.
-#[test]
-fn wakes_one_at_a_time_are_never_lost() {
-    for backend in rungs() {
-        const ROUNDS: u64 = 3000;
-        let mut queue = open(&backend, &QueueConfig::new(4));
-        let waker = queue.waker();
-        let (sent, noticed) = (AtomicU64::new(0), AtomicU64::new(0));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 1..=ROUNDS {
-                    sent.store(round, Ordering::Relaxed);
-                    waker.wake();
-                    while noticed.load(Ordering::Acquire) < round {
-                        thread::yield_now();
-                    }
-                }
-            });
-            let mut done = Vec::new();
-            for round in 1..=ROUNDS {
-                while sent.load(Ordering::Relaxed) < round {
-                    let start = Instant::now();
-                    queue.reap(0, Some(NEVER), &mut done).unwrap();
-                    assert!(start.elapsed() < NEVER, "lost in round {round}");
-                }
-                noticed.store(round, Ordering::Release);
-            }
-            assert!(done.is_empty());
-        });
     }
 }
 
@@ -160,7 +107,7 @@ fn a_late_ring_is_not_a_wake() {
     for backend in rungs() {
         let mut queue = open(&backend, &QueueConfig::new(1));
         // As if a waker had been held up between setting the flag, long since seen, and ringing.
-        queue.ring_bell();
+        queue.waker.bell().ring();
         let (start, timeout) = (Instant::now(), Duration::from_millis(5));
         queue.reap(0, Some(timeout), &mut Vec::new()).unwrap();
         assert!(start.elapsed() >= timeout);
@@ -178,7 +125,7 @@ fn a_late_ring_is_not_a_wake() {
 fn a_bell_that_was_heard_is_silent() {
     for backend in rungs() {
         let mut queue = open(&backend, &QueueConfig::new(1));
-        queue.ring_bell();
+        queue.waker.bell().ring();
         // One call finds it ringing, one waits, one may find that the time is not quite up. More is a busy loop.
         let calls = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&calls);
@@ -188,17 +135,5 @@ fn a_bell_that_was_heard_is_silent() {
         }));
         queue.reap(0, Some(Duration::from_millis(5)), &mut Vec::new()).unwrap();
         assert!(calls.load(Ordering::Relaxed) <= 4, "{calls:?}");
-    }
-}
-
-#[test]
-fn a_waker_outlives_its_queue() {
-    for backend in rungs() {
-        let mut queue = open(&backend, &QueueConfig::new(1));
-        let waker = queue.waker();
-        queue.reap(0, Some(Duration::from_millis(1)), &mut Vec::new()).unwrap();
-        drop(queue);
-        waker.wake();
-        thread::spawn(move || waker.wake()).join().unwrap();
     }
 }

@@ -1,9 +1,10 @@
-//! Every test runs four times: with and without the user-space ring, with and without the poll request.
+//! The suite of all backends, and what it cannot see: each four times, with and without the user-space ring, with and
+//! without the poll request.
 
 mod endings;
-mod failures;
 mod limits;
-mod transfers;
+mod reaping;
+mod submitting;
 mod waking;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -13,8 +14,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use aio_core::Direction;
+use aio_core::conformance::{self, require};
 
 use super::*;
+use crate::LibaioBackend;
 
 /// Long enough to never pass in a test that works; a test that hangs ends with a failure by it.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
@@ -27,31 +30,39 @@ const WAYS: [Avoid; 4] = [
     Avoid { ring: true, poll: true },
 ];
 
-/// Runs `test` with an open queue of `config`, each way. `None` from here, never silently: see `skip`.
+/// Runs `test` with an open queue of `config`, each way that there is here; [`require`] says which are not.
 fn each_way(config: &QueueConfig, mut test: impl FnMut(LibaioQueue)) {
-    for avoid in WAYS {
-        match LibaioQueue::open(config, avoid) {
-            Ok(queue) => {
-                assert!(avoid.ring || queue.context.has_ring(), "this kernel's ring has a layout we do not know");
-                assert_eq!(avoid.poll, matches!(queue.wait, Wait::Resfd(_)));
-                test(queue);
-            }
-            Err(refused) => return skip(&refused),
-        }
+    for avoid in WAYS.into_iter().filter(|avoid| require(&LibaioBackend { avoid: *avoid })) {
+        let queue = open(config, avoid);
+        assert!(avoid.ring || queue.context.has_ring(), "this kernel's ring has a layout we do not know");
+        assert_eq!(avoid.poll, matches!(queue.wait, Wait::Resfd(_)));
+        test(queue);
     }
 }
 
-/// Says why a test did not run, or fails where CI promised that the backend works.
-pub(crate) fn skip(refused: &Unavailable) {
-    let expected = std::env::var("AIO_EXPECT").is_ok_and(|names| names.split(',').any(|name| name.trim() == NAME));
-    assert!(!expected, "AIO_EXPECT names libaio, but {refused}");
-    println!("SKIPPED: {refused}");
+fn open(config: &QueueConfig, avoid: Avoid) -> LibaioQueue {
+    LibaioQueue::open(config, avoid).expect("the way was probed")
 }
 
-/// The suite of all backends, on what the oldest kernels leave us; `tests/conformance.rs` has it for the usual way.
+// For the usual way it is in `tests/conformance.rs`.
+
 #[test]
-fn the_way_of_old_kernels_conforms() {
-    aio_core::conformance::queue(&crate::LibaioBackend { avoid: Avoid { ring: true, poll: true } });
+fn conforms_without_the_ring() {
+    conforms(WAYS[1]);
+}
+
+#[test]
+fn conforms_without_poll_requests() {
+    conforms(WAYS[2]);
+}
+
+#[test]
+fn conforms_without_either() {
+    conforms(WAYS[3]);
+}
+
+fn conforms(avoid: Avoid) {
+    conformance::queue(&LibaioBackend { avoid });
 }
 
 /// A file of `len` patterned bytes, open for direct I/O if its file system has that.
@@ -87,11 +98,6 @@ impl Fixture {
     fn blocks(&self, direction: Direction, memory: &mut Memory, len: usize) -> Vec<IoBlock> {
         (0..self.len / len).map(|n| self.block(n as u64, direction, memory, n * len, len)).collect()
     }
-
-    fn contents(&self) -> Vec<u8> {
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        std::fs::read(path).unwrap()
-    }
 }
 
 /// Bytes that tell where in a file they belong: each eight say which they are. Both numbers are multiples of 8.
@@ -116,18 +122,6 @@ impl Memory {
             handle_alloc_error(layout);
         }
         Self { ptr, len }
-    }
-
-    fn filled(bytes: &[u8]) -> Self {
-        let memory = Self::new(bytes.len());
-        // SAFETY: both are `bytes.len()` long, and the new memory is nobody else's.
-        unsafe { memory.ptr.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        memory
-    }
-
-    fn fill(&mut self, byte: u8) {
-        // SAFETY: called with no block in flight on this memory.
-        unsafe { self.ptr.write_bytes(byte, self.len) };
     }
 
     fn copy(&self) -> Vec<u8> {
