@@ -99,14 +99,20 @@ impl Context {
         if self.id.is_null() {
             return Ok(());
         }
+        let destroyed = self.call_destroy();
+        if destroyed.is_ok() {
+            self.id = std::ptr::null_mut();
+        }
+        destroyed
+    }
+
+    fn call_destroy(&self) -> io::Result<()> {
         #[cfg(test)]
         if let Some(errno) = self.faults.destroy.borrow_mut().pop_front() {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        // SAFETY: the only user of the mapping, `self.ring`, is gone.
-        kernel_result(unsafe { sys::io_destroy(self.id) })?;
-        self.id = std::ptr::null_mut();
-        Ok(())
+        // SAFETY: only `destroy` calls this, after it dropped the only user of the mapping, `self.ring`.
+        kernel_result(unsafe { sys::io_destroy(self.id) }).map(drop)
     }
 }
 

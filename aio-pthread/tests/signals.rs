@@ -12,8 +12,10 @@ use nix::sys::resource::{Resource, setrlimit};
 #[test]
 fn pool_threads_block_them() {
     const LEN: usize = 4096;
+    // Far beyond what a test harness prints, whose output may go to a file as well.
+    const LIMIT: u64 = 1 << 40;
     let file: File = tempfile::tempfile().unwrap();
-    setrlimit(Resource::RLIMIT_FSIZE, LEN as u64, LEN as u64).unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, LIMIT).unwrap();
     let mut memory = vec![1; 3 * LEN];
     let mut queue = PthreadBackend::new().open_queue(&QueueConfig::new(4)).unwrap();
     let blocks: Vec<_> = memory
@@ -27,7 +29,7 @@ fn pool_threads_block_them() {
             region: None,
             ptr: memory.as_mut_ptr(),
             len: LEN,
-            offset: (at * LEN) as u64,
+            offset: LIMIT - LEN as u64 + (at * LEN) as u64,
         })
         .collect();
     // SAFETY: the memory outlives the queue and nobody touches it before the completions are reaped.

@@ -144,8 +144,10 @@ fn limited(test: &str, ulimit: &str) -> bool {
     }
     let command = format!("ulimit {ulimit} && exec \"$0\" {test} --exact --nocapture");
     let executable = std::env::current_exe().unwrap();
-    let status = Command::new("sh").args(["-c", &command]).arg(executable).env(VARIABLE, test).status().unwrap();
-    assert!(status.success(), "killed by a signal, or failed: {status}");
+    // Its output goes through a pipe: to a file, it would be under the limit too.
+    let output = Command::new("sh").args(["-c", &command]).arg(executable).env(VARIABLE, test).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "killed by a signal, or failed: {}\n{text}", output.status);
     false
 }
 
