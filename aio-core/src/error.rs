@@ -10,7 +10,9 @@ use crate::backend::Unavailable;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an op, or a call, failed.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is the same sentence as its `Display`: that is what `main` and `unwrap` print.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused or failed part of an op.
@@ -263,6 +265,12 @@ impl Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error)
@@ -339,7 +347,7 @@ impl<B> OpError<B> {
 
 impl<B> fmt::Debug for OpError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpError").field("error", &self.error).finish_non_exhaustive()
+        fmt::Display::fmt(&self.error, f)
     }
 }
 
