@@ -857,3 +857,35 @@ fn raw_memory_is_the_callers_until_the_op_has_ended() {
         memory.assert_released();
     });
 }
+
+#[test]
+fn each_priority_has_a_limit_that_pushes_back() {
+    each_backend("limits", |backend, direct| {
+        let mut config = small(1, 2, direct);
+        config.max_pending_ops = 3;
+        let (aio, gate) = gated(backend, &Arc::new(Plain), config);
+        let folder = Folder::new();
+        let content = pattern(1, 8 * BLOCK);
+        let file = aio.open(folder.file("t", &content)).unwrap();
+        gate.close();
+        let held: Vec<_> = (0..3).map(|_| file.try_read(vec![0; BLOCK], 0).unwrap()).collect();
+        gate.wait_for(2);
+        assert!(aio.stats().in_flight > 0);
+        let (error, buffer) = file.try_read(vec![7; BLOCK], 0).unwrap_err().into_parts();
+        assert!(matches!(error, Error::QueueFull { limit: 3 }), "{error}");
+        assert_eq!(buffer.unwrap(), vec![7; BLOCK]);
+        // A checkpoint that fills its own limit takes nothing from this one, nor the other way round.
+        let behind: Vec<_> = (0..3).map(|_| file.background().try_read(vec![0; BLOCK], 0).unwrap()).collect();
+        assert!(file.background().try_read(vec![0; BLOCK], 0).is_err());
+        std::thread::scope(|threads| {
+            let waits = threads.spawn(|| file.read(vec![0; BLOCK], BLOCK as u64).wait().unwrap());
+            gate.open();
+            assert_eq!(waits.join().unwrap(), content[BLOCK..2 * BLOCK]);
+        });
+        for ticket in held.into_iter().chain(behind) {
+            assert_eq!(ticket.wait().unwrap(), content[..BLOCK]);
+        }
+        assert_eq!(aio.wait().unwrap(), 7);
+        assert_eq!(gate.offences(), Vec::<String>::new());
+    });
+}
