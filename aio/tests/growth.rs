@@ -14,7 +14,7 @@ use std::time::Duration;
 use aio::{AioFile, AioHandle, Backend, DirectMode, OpenOptions};
 use disk::{LoopDevice, SmallDisk};
 use support::gate::{Gate, Plain};
-use support::{Folder, backends, finishes, gated, pattern, small};
+use support::{Folder, backends, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
 
@@ -108,16 +108,10 @@ fn assert_waits(gate: &Gate, writer: &AioFile, syncer: &AioFile) {
 }
 
 fn each_backend(what: &'static str, test: impl Fn(&AioHandle, &Gate, Backend) + Send + Sync + 'static) {
-    let test = Arc::new(test);
-    for backend in backends() {
-        for direct in [DirectMode::Auto, DirectMode::Off] {
-            let test = test.clone();
-            finishes(&format!("{what} on {backend}, direct {direct:?}"), move || {
-                let (aio, gate) = gated(backend, &Arc::new(Plain), small(1, 4, direct));
-                test(&aio, &gate, backend);
-            });
-        }
-    }
+    support::each_backend(what, move |backend, direct| {
+        let (aio, gate) = gated(backend, &Arc::new(Plain), small(1, 4, direct));
+        test(&aio, &gate, backend);
+    });
 }
 
 #[test]

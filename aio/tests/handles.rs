@@ -22,19 +22,9 @@ use aio::{
 use aio_core::{Completion, IoBlock};
 use scripted::{Script, Scripted};
 use support::gate::{Fate, Gate, Plain, Rules};
-use support::{Folder, Memory, backends, finishes, gated, pattern, small};
+use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
-
-fn each_backend(what: &'static str, test: impl Fn(Backend, DirectMode) + Send + Sync + 'static) {
-    let test = Arc::new(test);
-    for backend in backends() {
-        for direct in [DirectMode::Auto, DirectMode::Off] {
-            let test = test.clone();
-            finishes(&format!("{what} on {backend}, direct {direct:?}"), move || test(backend, direct));
-        }
-    }
-}
 
 fn plain(backend: Backend, direct: DirectMode) -> AioHandle {
     AioHandle::builder().backend(backend).config(small(1, 8, direct)).build().expect("the probe succeeded")

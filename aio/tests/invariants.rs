@@ -12,25 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use aio::{
-    AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, IoBuf, IoBufMut, IoOpDesc, Outcome, Target,
-};
+use aio::{AioFile, AioHandle, Direction, Error, Extent, IoBuf, IoBufMut, IoOpDesc, Outcome, Target};
 use aio_core::{Completion, FileId, IoBlock};
 use support::gate::{Fate, Plain, Rules};
-use support::{Folder, Memory, backends, finishes, gated, pattern, small};
+use support::{Folder, Memory, each_backend, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
-
-/// Each backend, in each file mode, in a test that may not hang.
-fn each_backend(what: &'static str, test: impl Fn(Backend, DirectMode) + Send + Sync + 'static) {
-    let test = Arc::new(test);
-    for backend in backends() {
-        for direct in [DirectMode::Auto, DirectMode::Off] {
-            let test = test.clone();
-            finishes(&format!("{what} on {backend}, direct {direct:?}"), move || test(backend, direct));
-        }
-    }
-}
 
 /// Staged memory with callbacks that count, and may panic.
 struct Staged {

@@ -19,7 +19,7 @@ use aio::{
     Outcome, Target,
 };
 use support::gate::{Plain, Rules};
-use support::{Folder, backends, finishes, gated, pattern, small};
+use support::{Folder, backends, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
 const MIB: usize = 1 << 20;
@@ -130,16 +130,6 @@ unsafe impl IoBuf for WatchedBuffer {
 unsafe impl IoBufMut for WatchedBuffer {
     fn as_mut_ptr(&mut self) -> *mut u8 {
         self.mapping.at(self.index)
-    }
-}
-
-fn each_backend(what: &'static str, test: impl Fn(Backend, DirectMode) + Send + Sync + 'static) {
-    let test = Arc::new(test);
-    for backend in backends() {
-        for direct in [DirectMode::Auto, DirectMode::Off] {
-            let test = test.clone();
-            finishes(&format!("{what} on {backend}, direct {direct:?}"), move || test(backend, direct));
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
 use crate::error::{Error, OpKind};
 use crate::file::OpenFile;
+use crate::sync::Ordering;
 
 impl Shared {
     /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
@@ -27,9 +28,13 @@ impl Shared {
             let outcome = finished.unwrap_or_else(|panic| {
                 Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
             });
+            // The write does not hold up syncs any more, however it ended.
+            if let Some((inode, epoch)) = op.state.write_epoch.get() {
+                inode.write_ended(*epoch);
+            }
             let ok = outcome.is_ok();
             let Fulfilled { wakers: waiting, unclaimed } = op.state.promise.fulfil(outcome, lost);
-            let epoch = op.state.epoch.load(std::sync::atomic::Ordering::Acquire);
+            let epoch = op.state.epoch.load(Ordering::Acquire);
             accounts.push(Ended { priority: op.state.priority, epoch, ok, unclaimed });
             wakers.extend(waiting);
             // The descriptor may go with this reference, and with it the user's buffer.
@@ -71,13 +76,11 @@ fn finish(op: &Transfer) -> Outcome {
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
         outcome = outcome.and(Err(panicked));
     }
-    leave_write_epoch(op);
     outcome
 }
 
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
 fn finish_lost(op: &Transfer) -> Outcome {
-    leave_write_epoch(op);
     let reason = match op.outcome() {
         Err(Error::WorkerDied { reason }) => reason,
         Err(error) => format!("its queue broke after another failure: {error}"),
@@ -106,11 +109,4 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
     }
     let closed = file.close();
     outcome.and_then(|bytes| closed.map(|()| bytes).map_err(|error| failed(OpKind::Close, error)))
-}
-
-/// The write does not hold up syncs any more.
-fn leave_write_epoch(op: &Transfer) {
-    if let Some((inode, epoch)) = op.state.write_epoch.get() {
-        inode.write_ended(*epoch);
-    }
 }

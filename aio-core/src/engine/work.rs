@@ -61,9 +61,7 @@ impl State {
     fn is_finished(&self) -> bool {
         self.closed && self.accepted == [0; 2]
     }
-}
 
-impl State {
     /// A sleeper to wake, if there is more than those who are awake have room for. They look here before they sleep.
     fn wake_one(&mut self, depth: usize) -> Option<usize> {
         if self.blocks <= self.rooms.iter().sum() {

@@ -51,6 +51,17 @@ pub fn gated<R: Rules + 'static>(backend: Backend, rules: &Arc<R>, config: AioCo
     (AioHandle::with_backend(Arc::new(wrapped), config).expect("the probe succeeded"), gate)
 }
 
+/// Runs a test of a gated or otherwise special handle on every backend and in every file mode, each for a bounded time.
+pub fn each_backend(what: &'static str, test: impl Fn(Backend, DirectMode) + Send + Sync + 'static) {
+    let test = Arc::new(test);
+    for backend in backends() {
+        for direct in [DirectMode::Auto, DirectMode::Off] {
+            let test = test.clone();
+            finishes(&format!("{what} on {backend}, direct {direct:?}"), move || test(backend, direct));
+        }
+    }
+}
+
 /// Runs a test that a fault would hang, and fails instead of hanging. The time is no limit for what works: that takes
 /// seconds at most.
 pub fn finishes(what: &str, test: impl FnOnce() + Send + 'static) {
