@@ -7,10 +7,10 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::backend::RegionId;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// Memory that can be written to a file.
 ///
@@ -191,7 +191,7 @@ impl<T> Lent<T> {
 
     /// Gives the value out, the first time.
     pub(crate) fn take(&self) -> Option<T> {
-        let value = self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let value = lock(&self.value).take();
         // SAFETY: what is in the Option was initialised by `new`, and `take` lets it out once.
         value.map(|value| unsafe { value.assume_init() })
     }

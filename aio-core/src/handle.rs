@@ -20,7 +20,7 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::owned::{Custom, Owned, RawOp, Vouched};
 use crate::scope::{Scope, path_target, scope};
 use crate::stats::Stats;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::ticket::{Owner, Ticket};
 
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
@@ -292,7 +292,7 @@ fn refused<D: IoOpDesc>(op: &Op<D>, error: Error) {
 
 impl Inner {
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.threads)
     }
 
     /// Takes no more ops, and ends the threads when all that were taken have ended.

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::backend::{FileId, Wake};
 use crate::fork::Generation;
-use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync};
+use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock};
 
 /// Where one worker is reached.
 #[derive(Default)]
@@ -53,14 +53,14 @@ impl Port {
 
     /// The files to remove.
     pub(crate) fn take_mail(&self) -> Vec<FileId> {
-        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mail = lock(&self.mail);
         self.has_mail.store(false, Ordering::Release);
         std::mem::take(&mut mail.removals)
     }
 
     /// The worker stops; what is in the mail is as good as done.
     pub(crate) fn close(&self) -> Vec<FileId> {
-        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mail = lock(&self.mail);
         mail.closed = true;
         std::mem::take(&mut mail.removals)
     }
@@ -68,7 +68,7 @@ impl Port {
     /// False if the worker is gone.
     fn post(&self, id: FileId) -> bool {
         {
-            let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut mail = lock(&self.mail);
             if mail.closed {
                 return false;
             }

@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
+/// Locks, poisoned or not: no user code runs under the engine's locks, and every critical section leaves the state
+/// whole.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A mutex and a condition variable: the meeting point of threads that wait for a change and threads that make one.
-///
-/// Poisoning is ignored: no user code runs under these locks, and every critical section leaves the state whole.
 #[derive(Debug, Default)]
 pub struct ThreadSync<T> {
     state: Mutex<T>,
@@ -28,7 +32,7 @@ impl<T> ThreadSync<T> {
 
     /// Locks the state.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits until `ready` says so or `deadline` has passed; the second value is what `ready` said last.

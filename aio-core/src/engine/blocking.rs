@@ -8,7 +8,6 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::PoisonError;
 
 use crate::arena::{AlignedBuf, Arena};
 use crate::backend::{Direction, IoBlock};
@@ -22,7 +21,7 @@ use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
 use crate::plan::Plan;
-use crate::sync::{Mutex, MutexGuard, Ordering};
+use crate::sync::{Mutex, MutexGuard, Ordering, lock};
 
 /// EAGAIN so often in a row, with a pause each time, is an error.
 const MAX_RETRIES: u32 = 10_000;
@@ -41,7 +40,7 @@ impl Bounce {
     }
 
     fn staging(&self) -> MutexGuard<'_, Staging> {
-        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.staging)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::desc::{Outcome, PathMode, Target};
@@ -14,7 +14,7 @@ use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
 use crate::error::{Error, OpKind};
 use crate::file::OpenFile;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, lock};
 
 impl Shared {
     /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
@@ -61,9 +61,9 @@ impl Shared {
 /// Gives back what the op held and calls `fini`.
 fn finish(op: &Transfer) -> Outcome {
     let mut outcome = op.outcome();
-    let file = op.state.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let file = lock(&op.state.file).take();
     if let Some(file) = file {
-        let growing = op.state.growing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let growing = lock(&op.state.growing).take();
         if let (Some(growing), Some(inode)) = (growing, file.inode())
             && let Err(error) = inode.grown(file.fd(), growing, outcome.is_ok())
         {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -16,7 +16,7 @@ use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::work::{Ended, Full};
 use crate::error::{IoError, OpKind, Result};
 use crate::file::OpenFile;
-use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync};
+use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
 const MAX_THREADS: usize = 4;
@@ -142,7 +142,7 @@ impl Shared {
         self.check_process()?;
         let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
         let epoch = self.work.accept(op.priority, full)?;
-        *op.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+        *lock(&op.epoch) = epoch;
         self.counters.ops.fetch_add(1, Ordering::Relaxed);
         let is_sync = matches!(op.command, FileCommand::SyncData | FileCommand::SyncAll);
         match op.file.written_inode().filter(|_| is_sync) {
@@ -201,7 +201,7 @@ impl Shared {
         let outcome = op.run();
         let ok = outcome.is_ok();
         let Fulfilled { wakers, unclaimed } = op.promise.fulfil(outcome, false);
-        let epoch = *op.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = *lock(&op.epoch);
         self.account(vec![Ended { priority: op.priority, epoch, ok, unclaimed }]);
         for waker in wakers {
             report(catch("wake", || waker.wake()));

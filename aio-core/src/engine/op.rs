@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::backend::Direction;
 use crate::desc::{Extent, IoOpDesc, Outcome, Target};
@@ -12,7 +12,7 @@ use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
 use crate::file::inode::{Growing, Inode};
 use crate::plan::Plan;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
 /// A transfer: its state and its descriptor, in one allocation.
 pub(crate) struct Op<D: ?Sized> {
@@ -116,7 +116,7 @@ impl OpState {
     /// Records a failure at `position` bytes into the op. The nearest to the start is the one reported, so that the
     /// same fault gives the same error however its blocks were spread.
     pub(crate) fn fail(&self, position: u64, error: Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = lock(&self.failure);
         if failure.as_ref().is_none_or(|first| position < first.0) {
             *failure = Some(Box::new((position, error)));
         }
@@ -159,7 +159,7 @@ impl OpState {
 
     /// A second owner of the file.
     pub(crate) fn file(&self) -> Option<OpenFile> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.file).clone()
     }
 }
 
@@ -204,7 +204,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     /// How it ended, going by what was recorded.
     pub(crate) fn outcome(&self) -> Outcome {
         let state = &self.state;
-        if let Some(failure) = state.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(failure) = lock(&state.failure).take() {
             return Err(failure.1);
         }
         let moved = state.moved.load(Ordering::Acquire);

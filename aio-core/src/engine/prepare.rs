@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::backend::Direction;
 use crate::desc::{PathMode, Target};
@@ -11,6 +11,7 @@ use crate::engine::op::{Transfer, check_extents};
 use crate::error::{OpKind, Result};
 use crate::file::{OpenFile, OpenOptions};
 use crate::plan::Plan;
+use crate::sync::lock;
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
@@ -100,14 +101,14 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
         let growing = inode
             .grow(file.fd(), from, end, shared.config.preallocate)
             .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
-        *op.state.growing.lock().unwrap_or_else(PoisonError::into_inner) = growing;
+        *lock(&op.state.growing) = growing;
     }
     op.state.start(plan);
     Ok(())
 }
 
 fn set_file(op: &Transfer, file: OpenFile) {
-    *op.state.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    *lock(&op.state.file) = Some(file);
 }
 
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and

@@ -2,14 +2,14 @@
 //!
 //! A blocking wait and a `Future` are one mechanism: both leave a [`Waker`] and look again when it fires.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
 
 use crate::desc::Outcome;
 use crate::error::{Error, Failures};
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, ThreadSync};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, ThreadSync, lock};
 
 /// The engine's side of a ticket or of a scope.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Promise {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The op has ended. `lost`: the kernel may still use its memory, which must never be given back.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -18,7 +18,7 @@ use nix::unistd::ftruncate;
 
 use crate::epochs::Epochs;
 use crate::fork::Generation;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// The inodes that are open for writing, one map per process in a line of forks: a child must not wait for a lock that
 /// one of its parent's threads held, nor for the parent's writes.
@@ -28,7 +28,7 @@ static OPEN: [Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { Mutex::new(BTree
 type Key = (Generation, u64, u64);
 
 fn open_inodes(generation: Generation) -> MutexGuard<'static, BTreeMap<Key, Weak<Inode>>> {
-    OPEN[generation.index() % OPEN.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&OPEN[generation.index() % OPEN.len()])
 }
 
 /// The shared state of a file or block device that is open for writing.
@@ -104,11 +104,11 @@ impl Inode {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn writes(&self) -> MutexGuard<'_, Writes> {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.writes)
     }
 
     /// Whether a write up to `end` may make the file longer, so that it has to go through [`grow`](Self::grow).

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -17,7 +17,7 @@ use crate::file::inode::Inode;
 use crate::file::statx::{FileFacts, facts};
 use crate::plan::Alignment;
 use crate::registry::Registered;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// How to open a file. Nothing is set at first.
 #[derive(Debug, Clone, Default)]
@@ -223,7 +223,7 @@ impl OpenFile {
         if let Some(fd) = self.buffered_if_open() {
             return Ok(fd);
         }
-        let _one_at_a_time = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.0.opening);
         if self.0.edges.get().is_none() {
             let fd = self.reopen()?;
             // Edges are read page by page between direct writes: read-ahead would fill the cache with pages that
