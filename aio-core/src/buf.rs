@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::backend::RegionId;
 use crate::sync::{Mutex, lock};
@@ -199,6 +199,8 @@ impl<T> Lent<T> {
 
 impl<T> Drop for Lent<T> {
     fn drop(&mut self) {
-        drop(self.take());
+        let value = self.value.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // SAFETY: as in `take`.
+        drop(value.map(|value| unsafe { value.assume_init() }));
     }
 }

@@ -30,10 +30,10 @@ impl Epochs {
         self.first + self.counts.len() as u64 - 1
     }
 
-    /// A member of `epoch` leaves.
-    pub(crate) fn leave(&mut self, epoch: u64) {
+    /// `members` of `epoch` leave.
+    pub(crate) fn leave(&mut self, epoch: u64, members: usize) {
         if let Some(count) = self.counts.get_mut((epoch - self.first) as usize) {
-            *count -= 1;
+            *count -= members;
         }
         while self.counts.len() > 1 && self.counts.front() == Some(&0) {
             self.counts.pop_front();
@@ -79,17 +79,17 @@ mod tests {
         let second = epochs.close();
         let third = epochs.close();
         assert_eq!(second, third);
-        epochs.leave(c);
+        epochs.leave(c, 1);
         assert!(!epochs.is_drained(first) && !epochs.is_drained(second));
-        epochs.leave(a);
+        epochs.leave(a, 1);
         assert!(!epochs.is_drained(first));
-        epochs.leave(b);
+        epochs.leave(b, 1);
         assert!(epochs.is_drained(first) && epochs.is_drained(second));
         let d = epochs.enter();
         assert!(epochs.is_drained(first));
         let fourth = epochs.close();
         assert!(!epochs.is_drained(fourth));
-        epochs.leave(d);
+        epochs.leave(d, 1);
         assert!(epochs.is_drained(fourth));
     }
 }

@@ -11,7 +11,7 @@ use crate::backend::IoBackend;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::config::AioConfig;
 use crate::desc::{Extent, IoOpDesc, PathMode};
-use crate::engine::op::{Op, OpOptions, OpState, Priority};
+use crate::engine::op::{Op, OpOptions, Priority};
 use crate::engine::promise::Promise;
 use crate::engine::work::Full;
 use crate::engine::{FileCommand, FileOp, Shared, worker};
@@ -196,7 +196,7 @@ impl AioHandle {
         match nowhere {
             None => self.start_desc(Vouched(op), options),
             Some(Extent { offset, len, .. }) => {
-                let op = new_op(Vouched(op), options);
+                let op = self.new_op(Vouched(op), options);
                 refused(
                     &op,
                     Error::InvalidInput(format!("no memory for {len} bytes at offset {offset}: the pointer is null")),
@@ -250,7 +250,7 @@ impl AioHandle {
     where
         T: 'static,
     {
-        let op = new_op(desc, options);
+        let op = self.new_op(desc, options);
         if let Err(error) = self.shared().submit(&op, Full::Wait) {
             refused(&op, error);
         }
@@ -262,11 +262,15 @@ impl AioHandle {
         desc: Owned<T>,
         options: OpOptions,
     ) -> Result<Ticket<T>, OpError<T>> {
-        let op = new_op(desc.validated(options.validate), options);
+        let op = self.new_op(desc.validated(options.validate), options);
         match self.shared().submit(&op, Full::Refuse) {
             Ok(()) => Ok(Ticket::new(op, self.shared().clone())),
             Err(error) => Err(OpError::new(error, op.desc.give_back())),
         }
+    }
+
+    fn new_op<D: IoOpDesc>(&self, desc: D, options: OpOptions) -> Arc<Op<D>> {
+        self.shared().op(desc, Promise::new(None), options)
     }
 
     pub(crate) fn start_file_op(&self, file: OpenFile, command: FileCommand, options: OpOptions) -> Ticket<()> {
@@ -276,11 +280,6 @@ impl AioHandle {
         }
         Ticket::new(op, self.shared().clone())
     }
-}
-
-fn new_op<D: IoOpDesc>(desc: D, options: OpOptions) -> Arc<Op<D>> {
-    let state = OpState::new(Promise::new(None), options.priority, options.validate);
-    Arc::new(Op { state, desc })
 }
 
 /// An op that was not accepted ends here and now.

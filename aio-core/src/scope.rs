@@ -14,7 +14,7 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::desc::{IoOpDesc, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::op::OpOptions;
-use crate::engine::op::{Op, OpState, Transfer};
+use crate::engine::op::{Op, Transfer};
 use crate::engine::promise::{Promise, ScopeSync};
 use crate::engine::work::Full;
 use crate::error::{Error, Failures, Result};
@@ -99,8 +99,7 @@ impl<'scope> Scope<'scope, '_> {
 
     fn submit<T: Send + 'scope>(&'scope self, desc: Owned<T>, options: OpOptions) {
         let desc = desc.validated(options.validate).scoped();
-        let state = OpState::new(Promise::new(Some(self.ops.clone())), options.priority, desc.validate());
-        let op: Arc<Op<dyn IoOpDesc + 'scope>> = Arc::new(Op { state, desc });
+        let op: Arc<Op<dyn IoOpDesc + 'scope>> = self.shared.op(desc, Promise::new(Some(self.ops.clone())), options);
         // SAFETY: only the lifetime changes. What the descriptor holds of `'scope` is its value, which `fini` takes out
         // and drops; the engine calls `fini` before it tells the scope that the op has ended, and `scope` above returns
         // or unwinds only when all of its ops have. (An op that is lost aborts the process in `Promise::fulfil`; one

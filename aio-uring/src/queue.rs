@@ -183,7 +183,7 @@ impl UringQueue {
         let watch =
             opcode::PollAdd::new(types::Fd(self.waker.bell().as_fd().as_raw_fd()), libc::POLLIN as u32).build();
         // SAFETY: the request points to no memory.
-        if !unsafe { self.ring.push(&watch.user_data(BELL)) } {
+        if unsafe { self.ring.push(std::iter::once(watch.user_data(BELL))) } == 0 {
             return Err(io::Error::other("the submission queue is full beyond the capacity of the queue"));
         }
         self.bell_watched = Some(self.pushed);
@@ -242,21 +242,27 @@ impl IoQueue for UringQueue {
 
     unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
         self.check_open()?;
+        let blocks = &blocks[..blocks.len().min(self.capacity - self.in_flight)];
         let mut accepted = 0;
-        for block in blocks.iter().take(self.capacity - self.in_flight) {
-            let region = block.region.and_then(|id| self.tables.region(id));
-            let file = block.file.and_then(|id| self.tables.file(id));
-            // SAFETY: the caller keeps the block's memory valid until its completion is reaped, or `drain` has returned
-            // 0, which it does only when no request of a block can reach the kernel any more.
-            if !unsafe { self.ring.push(&request(block, region, file)) } {
-                break;
-            }
-            self.pushed += 1;
-            self.in_flight += 1;
-            accepted += 1;
+        for together in blocks.chunks(if self.single_submit { 1 } else { blocks.len().max(1) }) {
+            let tables = &self.tables;
+            let requests = together.iter().map(|block| {
+                let region = block.region.and_then(|id| tables.region(id));
+                let file = block.file.and_then(|id| tables.file(id));
+                request(block, region, file)
+            });
+            // SAFETY: the caller keeps the blocks' memory valid until their completions are reaped, or `drain` has
+            // returned 0, which it does only when no request of a block can reach the kernel any more.
+            let pushed = unsafe { self.ring.push(requests) };
+            self.pushed += pushed as u64;
+            self.in_flight += pushed;
+            accepted += pushed;
             if self.single_submit {
                 // Accepted all the same if this fails: the next reap submits it, and reports the failure if it lasts.
                 let _ = self.enter(Enter::Submit);
+            }
+            if pushed < together.len() {
+                break;
             }
         }
         Ok(accepted)

@@ -95,15 +95,24 @@ impl Ring {
         self.uring.submitter()
     }
 
-    /// Queues a request for the next [`enter`](Self::enter). False: the submission queue is full.
+    /// Queues requests for the next [`enter`](Self::enter), as many as there is room for, and returns how many. They show
+    /// to the kernel together, at the end.
     ///
     /// # Safety
     ///
-    /// What the request points to stays valid until its completion was taken from [`completions`](Self::completions),
-    /// or the ring is closed without it having been submitted.
-    pub(crate) unsafe fn push(&mut self, request: &squeue::Entry) -> bool {
-        // SAFETY: the caller's contract is the one of `push`.
-        unsafe { self.uring.submission().push(request) }.is_ok()
+    /// What a request points to stays valid until its completion was taken from [`completions`](Self::completions), or
+    /// the ring is closed without it having been submitted.
+    pub(crate) unsafe fn push(&mut self, requests: impl Iterator<Item = squeue::Entry>) -> usize {
+        let mut queue = self.uring.submission();
+        let mut pushed = 0;
+        for request in requests {
+            // SAFETY: the caller's contract is the one of `push`.
+            if unsafe { queue.push(&request) }.is_err() {
+                break;
+            }
+            pushed += 1;
+        }
+        pushed
     }
 
     /// Requests pushed that the kernel has not taken yet.

@@ -6,13 +6,13 @@ use std::os::fd::AsRawFd;
 use crate::arena::AlignedBuf;
 use crate::backend::{Direction, IoBlock, RegionId};
 use crate::buf::{IoBuf, IoBufMut};
-use crate::engine::inflight::{RunId, Slot, is_transient};
+use crate::engine::inflight::{Run, RunId, Slot, is_transient};
 use crate::engine::op::Transfer;
-use crate::engine::staging::as_uninit;
+use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::AioThread;
 use crate::error::Error;
-use crate::file::OpenFile;
 use crate::plan::{BlockRange, Segment};
+use crate::stats::Stats;
 
 /// How far issuing the blocks of a run got.
 #[derive(Debug)]
@@ -49,227 +49,214 @@ const COMPARE: usize = 64 << 10;
 impl AioThread {
     /// Issues blocks of a run while there is room.
     pub(super) fn issue_run(&mut self, id: RunId) -> Issued {
-        let Some(run) = self.flight.run(id) else { return Issued::All };
-        let (op, file) = (run.op.clone(), run.file.clone());
+        let Self { flight, staging, registered, shared, background, .. } = self;
+        let Some(mut issuing) = flight.issuing(id) else { return Issued::All };
+        let op = issuing.run.op.clone();
         let Some(plan) = op.state.plan.get() else { return Issued::All };
         let verifying = op.state.is_verifying();
-        loop {
-            let nothing_in_flight = self.flight.len() == 0;
-            let Some(run) = self.flight.run(id) else { return Issued::All };
+        let direction = if verifying { Direction::Read } else { op.desc.direction() };
+        let mut skip = |run: &mut Run, blocks: usize| {
+            run.next += blocks;
+            run.done_with(blocks, 0);
+            if run.is_background() {
+                *background -= blocks;
+            }
+        };
+        let Some(file) = issuing.run.file() else { return Issued::All };
+        let primary = file.fd().as_raw_fd();
+        // An edge's descriptor was opened when the op was prepared.
+        let edges = file.buffered_if_open().map_or(primary, |fd| fd.as_raw_fd());
+        // Only the descriptor that has been open from the start is registered.
+        let slot_of_file = registered.file(issuing.queue, &shared.files, file);
+        while issuing.run.next < issuing.run.end {
             if op.state.is_cancelled() {
-                let skipped = run.end - run.next;
-                run.next = run.end;
-                self.done_with(id, skipped, 0);
-                return Issued::All;
+                let skipped = issuing.run.end - issuing.run.next;
+                skip(issuing.run, skipped);
+                break;
             }
-            if run.next >= run.end {
-                return Issued::All;
+            if !issuing.has_room() {
+                return Issued::NoRoom;
             }
-            let range = plan.block(run.next, run.segment);
+            let range = plan.block(issuing.run.next, issuing.run.segment);
             let segment = &plan.segments[range.segment];
-            let Some(index) = self.flight.reserve(id) else { return Issued::NoRoom };
-            let place = match self.place(&op, segment, range, verifying) {
-                Ok(None) if !nothing_in_flight => {
-                    self.flight.release(index, id);
-                    return Issued::NoRoom;
-                }
+            issuing.run.segment = range.segment;
+            let place = match place(staging, &op, segment, range, verifying) {
+                Ok(None) if !issuing.is_idle => return Issued::NoRoom,
                 Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOMEM)).map_err(|source| {
-                    let backend = self.shared.backend.name();
-                    op.io_error(op.kind(), segment.offset + range.from as u64, range.len as u64, backend, source)
+                    let (offset, backend) = (segment.offset + range.from as u64, shared.backend.name());
+                    op.io_error(op.kind(), offset, range.len as u64, backend, source)
                 }),
                 Ok(Some(place)) => Ok(place),
                 Err(error) => Err(error),
             };
-            if let Some(run) = self.flight.run(id) {
-                run.next += 1;
-                run.segment = range.segment;
-            }
-            match place {
-                Ok(place) => self.issue_block(index, id, &op, &file, range, place),
+            let Place { ptr, region, staging } = match place {
+                Ok(place) => place,
                 Err(error) => {
                     op.state.fail(segment.position + range.from as u64, error);
-                    self.flight.release(index, id);
-                    self.done_with(id, 1, 0);
+                    skip(issuing.run, 1);
+                    continue;
                 }
-            }
+            };
+            let fd = if segment.direct { primary } else { edges };
+            let file = if fd == primary { slot_of_file } else { None };
+            let addresses = ptr.addr()..ptr.addr() + range.len;
+            let region = region.filter(|region| registered.region(issuing.queue, &shared.arena, *region, addresses));
+            let offset = segment.offset + range.from as u64;
+            let block = IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset };
+            issuing.run.next += 1;
+            issuing.push(Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
         }
+        Issued::All
     }
 
-    /// The memory of a block: the user's own, or a staging buffer, filled if it is to be written. None: there is no
-    /// staging buffer now.
-    fn place(
-        &mut self,
-        op: &Transfer,
-        segment: &Segment,
-        range: BlockRange,
-        verifying: bool,
-    ) -> Result<Option<Place>, Error> {
-        if let Some(memory) = segment.memory.filter(|_| !segment.staged && !verifying) {
-            let ptr = memory.advance(range.from).ptr.as_ptr();
-            return Ok(Some(Place { ptr, region: memory.region, staging: None }));
-        }
-        let Some(mut buffer) = self.staging.take(range.len) else { return Ok(None) };
-        if !verifying && op.desc.direction() == Direction::Write {
-            let into = as_uninit(&mut buffer[..range.len]);
-            let at = segment.at + range.from;
-            if let Err(error) = op.call("gather", |desc| desc.gather(segment.extent, at, into)) {
-                self.staging.give(buffer);
-                return Err(error);
-            }
-        }
-        let (ptr, region) = (IoBufMut::as_mut_ptr(&mut buffer), buffer.region());
-        Ok(Some(Place { ptr, region, staging: Some(buffer) }))
-    }
-
-    fn issue_block(
-        &mut self,
-        index: usize,
-        run: RunId,
-        op: &Transfer,
-        file: &OpenFile,
-        range: BlockRange,
-        place: Place,
-    ) {
-        let Some(segment) = op.state.plan.get().and_then(|plan| plan.segments.get(range.segment)) else { return };
-        let Place { ptr, region, staging } = place;
-        // An edge's descriptor was opened when the op was prepared.
-        let edge = if segment.direct { None } else { file.buffered_if_open() };
-        let fd = edge.unwrap_or_else(|| file.fd()).as_raw_fd();
-        // Only the descriptor that has been open from the start is registered.
-        let registered = if fd == file.fd().as_raw_fd() {
-            self.registered.file(self.flight.queue(), &self.shared.files, file)
-        } else {
-            None
-        };
-        let addresses = ptr.addr()..ptr.addr() + range.len;
-        let (registrations, queue) = (&mut self.registered, self.flight.queue());
-        let arena = &self.shared.arena;
-        let region = region.filter(|region| registrations.region(queue, arena, *region, addresses));
-        let verifying = op.state.is_verifying();
-        let direction = if verifying { Direction::Read } else { op.desc.direction() };
-        let offset = segment.offset + range.from as u64;
-        let block = IoBlock { token: 0, direction, fd, file: registered, region, ptr, len: range.len, offset };
-        self.flight.push(index, Slot { run, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
-    }
-
-    /// Decides what a completion means for its block.
-    pub(super) fn judge(&mut self, slot: &mut Slot, result: io::Result<usize>) -> Verdict {
+    /// Decides what a completion means for its block, and brings what arrived to where it belongs.
+    pub(super) fn judge(&mut self, index: usize, result: io::Result<usize>) -> Verdict {
+        let Self { flight, shared, counted, .. } = self;
+        let Some((slot, run)) = flight.block(index) else { return Verdict::Failed(lost()) };
         let left = slot.range.len - slot.done;
+        let error = |slot: &Slot, source| Verdict::Failed(block_error(slot, run, shared.backend.name(), source));
         match result {
             Ok(moved) if moved > left => {
                 let source = io::Error::other(format!("the backend reported {moved} bytes of a block of {left}"));
-                Verdict::Failed(self.block_error(slot, source))
+                error(slot, source)
             }
             Ok(0) => match slot.block.direction {
                 // What did arrive is the user's, also of a block that the end of the file cuts short.
-                Direction::Read => match self.deliver(slot, slot.done) {
+                Direction::Read => match deliver(slot, run, slot.done) {
                     Verdict::Failed(error) => Verdict::Failed(error),
-                    _ => Verdict::Failed(self.eof(slot)),
+                    _ => Verdict::Failed(run.op.eof(position(slot, run))),
                 },
-                Direction::Write => {
-                    Verdict::Failed(self.block_error(slot, io::Error::from(io::ErrorKind::WriteZero)))
-                }
+                Direction::Write => error(slot, io::Error::from(io::ErrorKind::WriteZero)),
             },
             Ok(moved) => {
-                self.count(slot, moved as u64);
+                count(counted, slot, moved as u64);
                 slot.done += moved;
                 slot.retries = 0;
                 if moved == left {
-                    return self.deliver(slot, slot.range.len);
+                    return deliver(slot, run, slot.range.len);
                 }
-                self.counted.short_transfers += 1;
-                self.resume(slot, moved)
+                counted.short_transfers += 1;
+                resume(slot, run, moved).map_or_else(|source| error(slot, source), |()| Verdict::Resume)
             }
-            Err(error) if is_transient(&error) => Verdict::Retry(error),
+            Err(source) if is_transient(&source) => Verdict::Retry(source),
             // The file system asks for more alignment than it told; the page cache takes anything.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && slot.direct => {
-                match self.use_page_cache(slot) {
+            Err(source) if source.raw_os_error() == Some(libc::EINVAL) && slot.direct => {
+                match use_page_cache(slot, run) {
                     Ok(()) => Verdict::Resume,
-                    Err(_) => Verdict::Failed(self.block_error(slot, error)),
+                    Err(_) => error(slot, source),
                 }
             }
-            Err(error) => Verdict::Failed(self.block_error(slot, error)),
+            Err(source) => error(slot, source),
         }
     }
 
-    fn count(&mut self, slot: &Slot, bytes: u64) {
-        let counted = &mut self.counted;
-        *(if slot.direct { &mut counted.bytes_direct } else { &mut counted.bytes_buffered }) += bytes;
-        if slot.staging.is_some() {
-            counted.bytes_staged += bytes;
-        }
-        if slot.block.region.is_some() {
-            counted.bytes_fixed += bytes;
-        }
-    }
-
-    /// Prepares the rest of a block after `moved` bytes of it.
-    fn resume(&mut self, slot: &mut Slot, moved: usize) -> Verdict {
-        let block = &mut slot.block;
-        block.ptr = block.ptr.wrapping_add(moved);
-        block.len -= moved;
-        block.offset += moved as u64;
-        let Some(run) = self.flight.run(slot.run) else { return Verdict::Resume };
-        let unit = u64::from(run.file.alignment().offset.max(1));
-        if slot.direct && !block.offset.is_multiple_of(unit) {
-            // Stopped inside a direct unit: at the end of the file, or the disk is full. The page cache can go on
-            // from here, and says which it is.
-            if let Err(source) = self.use_page_cache(slot) {
-                return Verdict::Failed(self.block_error(slot, source));
-            }
-        }
-        Verdict::Resume
-    }
-
-    fn use_page_cache(&mut self, slot: &mut Slot) -> io::Result<()> {
-        let Some(run) = self.flight.run(slot.run) else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
-        slot.block.fd = run.file.buffered()?.as_raw_fd();
-        slot.block.file = None;
-        slot.direct = false;
-        tracing::debug!(path = %run.file.path().display(), offset = slot.block.offset, "continuing through the page cache");
-        Ok(())
-    }
-
-    /// The first `bytes` bytes of the block are where the queue was told to put them; brings them to where they
-    /// belong.
-    fn deliver(&mut self, slot: &Slot, bytes: usize) -> Verdict {
-        let (Some(buffer), Some(run)) = (&slot.staging, self.flight.run(slot.run)) else {
-            return Verdict::Finished { bytes };
-        };
-        let op = &run.op;
-        let Some(segment) = op.state.plan.get().and_then(|plan| plan.segments.get(slot.range.segment)) else {
-            return Verdict::Finished { bytes };
-        };
-        let at = segment.at + slot.range.from;
-        let from = &buffer[..bytes];
-        let delivered = if op.state.is_verifying() {
-            compare(op, segment, at, from)
-        } else if slot.block.direction == Direction::Read {
-            op.call("scatter", |desc| desc.scatter(segment.extent, at, from))
-        } else {
-            Ok(())
-        };
-        delivered.map_or_else(Verdict::Failed, |()| Verdict::Finished { bytes })
-    }
-
-    fn eof(&mut self, slot: &Slot) -> Error {
-        match self.flight.run(slot.run) {
-            Some(run) => {
-                let position = run.op.state.plan.get().map_or(0, |plan| plan.segments[slot.range.segment].position);
-                run.op.eof(position + (slot.range.from + slot.done) as u64)
-            }
-            None => Error::WorkerDied { reason: "a block lost its op".to_owned() },
-        }
-    }
-
-    /// An error of the operating system in what is left of a block.
-    pub(super) fn block_error(&mut self, slot: &Slot, source: io::Error) -> Error {
+    /// The op of the block in this place failed with `source`.
+    pub(super) fn fail_block_with(&mut self, index: usize, source: io::Error) {
         let backend = self.shared.backend.name();
-        match self.flight.run(slot.run) {
-            Some(run) => run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source),
-            None => Error::WorkerDied { reason: "a block lost its op".to_owned() },
+        let error = self.flight.block(index).map_or_else(lost, |(slot, run)| block_error(slot, run, backend, source));
+        self.fail_block(index, error);
+    }
+
+    pub(super) fn fail_block(&mut self, index: usize, error: Error) {
+        if let Some((slot, run)) = self.flight.block(index) {
+            run.op.state.fail(position(slot, run), error);
+        }
+        self.finish_block(index, 0);
+    }
+}
+
+/// The memory of a block: the user's own, or a staging buffer, filled if it is to be written. None: there is no
+/// staging buffer now.
+fn place(
+    staging: &mut Staging,
+    op: &Transfer,
+    segment: &Segment,
+    range: BlockRange,
+    verifying: bool,
+) -> Result<Option<Place>, Error> {
+    if let Some(memory) = segment.memory.filter(|_| !segment.staged && !verifying) {
+        let ptr = memory.advance(range.from).ptr.as_ptr();
+        return Ok(Some(Place { ptr, region: memory.region, staging: None }));
+    }
+    let Some(mut buffer) = staging.take(range.len) else { return Ok(None) };
+    if !verifying && op.desc.direction() == Direction::Write {
+        let into = as_uninit(&mut buffer[..range.len]);
+        let at = segment.at + range.from;
+        if let Err(error) = op.call("gather", |desc| desc.gather(segment.extent, at, into)) {
+            staging.give(buffer);
+            return Err(error);
         }
     }
+    let (ptr, region) = (IoBufMut::as_mut_ptr(&mut buffer), buffer.region());
+    Ok(Some(Place { ptr, region, staging: Some(buffer) }))
+}
+
+fn count(counted: &mut Stats, slot: &Slot, bytes: u64) {
+    *(if slot.direct { &mut counted.bytes_direct } else { &mut counted.bytes_buffered }) += bytes;
+    if slot.staging.is_some() {
+        counted.bytes_staged += bytes;
+    }
+    if slot.block.region.is_some() {
+        counted.bytes_fixed += bytes;
+    }
+}
+
+/// Prepares the rest of a block after `moved` bytes of it.
+fn resume(slot: &mut Slot, run: &Run, moved: usize) -> io::Result<()> {
+    let block = &mut slot.block;
+    block.ptr = block.ptr.wrapping_add(moved);
+    block.len -= moved;
+    block.offset += moved as u64;
+    let unit = u64::from(run.file().map_or(1, |file| file.alignment().offset.max(1)));
+    if slot.direct && !block.offset.is_multiple_of(unit) {
+        // Stopped inside a direct unit: at the end of the file, or the disk is full. The page cache can go on
+        // from here, and says which it is.
+        use_page_cache(slot, run)?;
+    }
+    Ok(())
+}
+
+fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
+    let Some(file) = run.file() else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
+    slot.block.fd = file.buffered()?.as_raw_fd();
+    slot.block.file = None;
+    slot.direct = false;
+    tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
+    Ok(())
+}
+
+/// The first `bytes` bytes of the block are where the queue was told to put them; brings them to where they belong.
+fn deliver(slot: &Slot, run: &Run, bytes: usize) -> Verdict {
+    let Some(buffer) = &slot.staging else { return Verdict::Finished { bytes } };
+    let op = &run.op;
+    let Some(segment) = op.state.plan.get().and_then(|plan| plan.segments.get(slot.range.segment)) else {
+        return Verdict::Finished { bytes };
+    };
+    let at = segment.at + slot.range.from;
+    let from = &buffer[..bytes];
+    let delivered = if op.state.is_verifying() {
+        compare(op, segment, at, from)
+    } else if slot.block.direction == Direction::Read {
+        op.call("scatter", |desc| desc.scatter(segment.extent, at, from))
+    } else {
+        Ok(())
+    };
+    delivered.map_or_else(Verdict::Failed, |()| Verdict::Finished { bytes })
+}
+
+/// How far into the op the block got.
+fn position(slot: &Slot, run: &Run) -> u64 {
+    let position = run.op.state.plan.get().map_or(0, |plan| plan.segments[slot.range.segment].position);
+    position + (slot.range.from + slot.done) as u64
+}
+
+/// An error of the operating system in what is left of a block.
+fn block_error(slot: &Slot, run: &Run, backend: &'static str, source: io::Error) -> Error {
+    run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source)
+}
+
+fn lost() -> Error {
+    Error::WorkerDied { reason: "a block lost its op".to_owned() }
 }
 
 /// Compares what came back with the op's memory.

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
 
+use smallvec::SmallVec;
+
+use crate::backend::Direction;
 use crate::desc::{Outcome, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::op::{Transfer, catch, message_of, report, report_drop};
@@ -19,8 +22,8 @@ use crate::sync::{Ordering, lock};
 impl Shared {
     /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
     pub(crate) fn end(&self, ops: impl IntoIterator<Item = Arc<Transfer>>) {
-        let mut accounts: Vec<Ended> = Vec::new();
-        let mut wakers: Vec<Waker> = Vec::new();
+        let mut accounts = Ended::default();
+        let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
             let lost = op.state.is_lost();
             let finished = catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(&op) } else { finish(&op) }));
@@ -35,7 +38,7 @@ impl Shared {
             let ok = outcome.is_ok();
             let Fulfilled { wakers: waiting, unclaimed } = op.state.promise.fulfil(outcome, lost);
             let epoch = op.state.epoch.load(Ordering::Acquire);
-            accounts.push(Ended { priority: op.state.priority, epoch, ok, unclaimed });
+            accounts.add(op.state.priority, epoch, ok, unclaimed);
             wakers.extend(waiting);
             // The descriptor may go with this reference, and with it the user's buffer.
             report_drop(op);
@@ -47,8 +50,8 @@ impl Shared {
     }
 
     /// Books ended ops.
-    pub(crate) fn account(&self, accounts: Vec<Ended>) {
-        for error in accounts.iter().filter_map(|ended| ended.unclaimed.as_ref()) {
+    pub(crate) fn account(&self, accounts: Ended) {
+        for error in &accounts.unclaimed {
             report(catch("log", || tracing::warn!(%error, "an op whose ticket was dropped failed")));
         }
         if self.work.ended(accounts) {
@@ -61,22 +64,29 @@ impl Shared {
 /// Gives back what the op held and calls `fini`.
 fn finish(op: &Transfer) -> Outcome {
     let mut outcome = op.outcome();
-    let file = lock(&op.state.file).take();
-    if let Some(file) = file {
-        let growing = lock(&op.state.growing).take();
-        if let (Some(growing), Some(inode)) = (growing, file.inode())
-            && let Err(error) = inode.grown(file.fd(), growing, outcome.is_ok())
-        {
-            tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
-        }
-        if let Target::Path(path, mode) = op.desc.target() {
-            outcome = finish_path(op, path, *mode, file, outcome);
+    match op.desc.target() {
+        Target::File(file) => finish_growing(op, file, outcome.is_ok()),
+        Target::Path(path, mode) => {
+            if let Some(file) = lock(&op.state.opened).take() {
+                finish_growing(op, &file, outcome.is_ok());
+                outcome = finish_path(op, path, *mode, file, outcome);
+            }
         }
     }
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
         outcome = outcome.and(Err(panicked));
     }
     outcome
+}
+
+/// Settles the length that a write gave the file.
+fn finish_growing(op: &Transfer, file: &OpenFile, wrote: bool) {
+    let Some(inode) = file.inode().filter(|_| op.desc.direction() == Direction::Write) else { return };
+    if let Some(growing) = lock(&op.state.growing).take()
+        && let Err(error) = inode.grown(file.fd(), growing, wrote)
+    {
+        tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
+    }
 }
 
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.

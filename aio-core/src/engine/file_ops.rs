@@ -202,7 +202,9 @@ impl Shared {
         let ok = outcome.is_ok();
         let Fulfilled { wakers, unclaimed } = op.promise.fulfil(outcome, false);
         let epoch = *lock(&op.epoch);
-        self.account(vec![Ended { priority: op.priority, epoch, ok, unclaimed }]);
+        let mut account = Ended::default();
+        account.add(op.priority, epoch, ok, unclaimed);
+        self.account(account);
         for waker in wakers {
             report(catch("wake", || waker.wake()));
         }

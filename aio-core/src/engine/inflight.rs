@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::arena::AlignedBuf;
 use crate::backend::{Completion, IoBlock, IoQueue};
-use crate::engine::op::Transfer;
+use crate::desc::Target;
+use crate::engine::op::{Priority, Transfer};
 use crate::file::OpenFile;
 use crate::plan::BlockRange;
 
@@ -21,8 +22,8 @@ use crate::plan::BlockRange;
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) op: Arc<Transfer>,
-    /// Keeps the descriptors open that its blocks name.
-    pub(crate) file: OpenFile,
+    /// Keeps the descriptors open that its blocks name, if the op opened them; an open file is the descriptor's.
+    opened: Option<OpenFile>,
     /// The next block to issue, and the end.
     pub(crate) next: usize,
     pub(crate) end: usize,
@@ -36,15 +37,35 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(op: Arc<Transfer>, file: OpenFile, next: usize, end: usize) -> Self {
+    /// Blocks of an op that is planned, and so has its file.
+    pub(crate) fn new(op: Arc<Transfer>, next: usize, end: usize) -> Self {
         let segment = op.state.plan.get().map_or(0, |plan| plan.segment_of(next));
-        Self { op, file, next, end, segment, finished: 0, bytes: 0, in_flight: 0 }
+        let opened = op.state.opened(&op.desc);
+        Self { op, opened, next, end, segment, finished: 0, bytes: 0, in_flight: 0 }
+    }
+
+    /// The file of its blocks. A run without one has nothing to issue.
+    pub(crate) fn file(&self) -> Option<&OpenFile> {
+        match self.op.desc.target() {
+            Target::File(file) => Some(file),
+            Target::Path(..) => self.opened.as_ref(),
+        }
+    }
+
+    pub(crate) fn is_background(&self) -> bool {
+        self.op.state.priority == Priority::Background
+    }
+
+    /// Blocks of this run are done with, well or not, and moved `bytes`.
+    pub(crate) fn done_with(&mut self, blocks: usize, bytes: usize) {
+        self.finished += blocks;
+        self.bytes += bytes as u64;
     }
 
     /// What the op gets to know at the end of the run. The file goes first: whoever ends the op closes it, and wants to
     /// be the last to hold it.
     pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
-        drop(self.file);
+        drop(self.opened);
         (self.op, self.finished, self.bytes)
     }
 
@@ -73,6 +94,16 @@ pub(crate) struct Slot {
     pub(crate) retries: u32,
 }
 
+/// A place for a block.
+#[derive(Debug, Default)]
+struct Place {
+    slot: Option<Slot>,
+    /// The token under which the queue has the block; `None` when it has not.
+    token: Option<u64>,
+    /// Tells a late completion from one of the place's next block.
+    generation: u32,
+}
+
 /// A queue, and everything whose memory it may touch.
 pub(crate) struct InFlight {
     /// Dropped first, by hand, and only when it has nothing in flight.
@@ -80,12 +111,51 @@ pub(crate) struct InFlight {
     capacity: usize,
     runs: Vec<Option<Run>>,
     free_runs: Vec<usize>,
-    /// The generation tells a late completion from one of the slot's next block.
-    slots: Vec<(u32, Option<Slot>)>,
-    free_slots: Vec<usize>,
-    /// Blocks that the queue has not accepted yet; all of them have slots.
+    places: Vec<Place>,
+    free_places: Vec<usize>,
+    /// Blocks that the queue has not accepted yet; all of them have places.
     batch: Vec<IoBlock>,
+    /// What was reaped, and how much of that was given out.
     done: Vec<Completion>,
+    given_out: usize,
+}
+
+/// A run and what it takes to issue its blocks.
+pub(crate) struct Issuing<'a> {
+    pub(crate) run: &'a mut Run,
+    pub(crate) queue: &'a mut dyn IoQueue,
+    /// Nothing is in flight, so nothing will be given back if this waits.
+    pub(crate) is_idle: bool,
+    places: &'a mut [Place],
+    free_places: &'a mut Vec<usize>,
+    batch: &'a mut Vec<IoBlock>,
+}
+
+impl Issuing<'_> {
+    /// Whether there is a place for one more block.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.free_places.is_empty()
+    }
+
+    /// Queues a block of the run for the next submission. Its token is set here. Nothing happens without room.
+    pub(crate) fn push(&mut self, slot: Slot) {
+        let Some(index) = self.free_places.pop() else { return };
+        self.run.in_flight += 1;
+        self.is_idle = false;
+        let place = &mut self.places[index];
+        place.queue_up(index, slot.block, self.batch);
+        // The block's token is known from the place; the slot's own is not looked at.
+        place.slot = Some(slot);
+    }
+}
+
+impl Place {
+    fn queue_up(&mut self, index: usize, mut block: IoBlock, batch: &mut Vec<IoBlock>) {
+        self.generation = self.generation.wrapping_add(1);
+        block.token = token(index, self.generation);
+        self.token = Some(block.token);
+        batch.push(block);
+    }
 }
 
 impl InFlight {
@@ -96,10 +166,11 @@ impl InFlight {
             capacity,
             runs: Vec::new(),
             free_runs: Vec::new(),
-            slots: (0..capacity).map(|_| (0, None)).collect(),
-            free_slots: (0..capacity).rev().collect(),
+            places: (0..capacity).map(|_| Place::default()).collect(),
+            free_places: (0..capacity).rev().collect(),
             batch: Vec::with_capacity(capacity),
             done: Vec::with_capacity(capacity),
+            given_out: 0,
         }
     }
 
@@ -114,12 +185,12 @@ impl InFlight {
 
     /// How many more blocks fit.
     pub(crate) fn room(&self) -> usize {
-        self.free_slots.len()
+        self.free_places.len()
     }
 
-    /// Blocks that hold a slot.
+    /// Blocks that hold a place.
     pub(crate) fn len(&self) -> usize {
-        self.capacity - self.free_slots.len()
+        self.capacity - self.free_places.len()
     }
 
     /// Whether blocks wait for [`submit`](Self::submit).
@@ -155,31 +226,43 @@ impl InFlight {
         None
     }
 
-    /// A free slot for a block of this run; [`push`](Self::push) fills it, [`release`](Self::release) gives it back.
-    pub(crate) fn reserve(&mut self, run: RunId) -> Option<usize> {
-        let index = self.free_slots.pop()?;
-        if let Some(run) = self.run(run) {
-            run.in_flight += 1;
+    /// For issuing blocks of this run.
+    pub(crate) fn issuing(&mut self, id: RunId) -> Option<Issuing<'_>> {
+        let run = self.runs.get_mut(id.0)?.as_mut()?;
+        Some(Issuing {
+            run,
+            queue: &mut **self.queue,
+            is_idle: self.free_places.len() == self.capacity,
+            places: &mut self.places,
+            free_places: &mut self.free_places,
+            batch: &mut self.batch,
+        })
+    }
+
+    /// A block that the queue does not have, and its run.
+    pub(crate) fn block(&mut self, index: usize) -> Option<(&mut Slot, &mut Run)> {
+        let slot = self.places.get_mut(index)?.slot.as_mut()?;
+        let run = self.runs.get_mut(slot.run.0)?.as_mut()?;
+        Some((slot, run))
+    }
+
+    /// Queues a block again that [`next_done`](Self::next_done) gave out: what is left of it.
+    pub(crate) fn push_again(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        if let Some(block) = place.slot.as_ref().map(|slot| slot.block) {
+            place.queue_up(index, block, &mut self.batch);
         }
-        Some(index)
     }
 
-    /// Queues a block for the next submission, in a slot that was reserved, or that [`next_done`](Self::next_done) gave
-    /// out and that was not released since. Its token is set here.
-    pub(crate) fn push(&mut self, index: usize, mut slot: Slot) {
-        let (generation, place) = &mut self.slots[index];
-        *generation = generation.wrapping_add(1);
-        slot.block.token = token(index, *generation);
-        self.batch.push(slot.block);
-        *place = Some(slot);
-    }
-
-    /// The block in this slot is over, or there never was one.
-    pub(crate) fn release(&mut self, index: usize, run: RunId) {
-        self.free_slots.push(index);
-        if let Some(run) = self.run(run) {
+    /// A block that [`next_done`](Self::next_done) gave out is over: its place is free. Gives its run and the memory that
+    /// it passed through.
+    pub(crate) fn release(&mut self, index: usize) -> Option<(RunId, Option<AlignedBuf>)> {
+        let slot = self.places.get_mut(index)?.slot.take()?;
+        self.free_places.push(index);
+        if let Some(run) = self.run(slot.run) {
             run.in_flight -= 1;
         }
+        Some((slot.run, slot.staging))
     }
 
     /// Blocks that the queue has accepted and not reported.
@@ -192,8 +275,8 @@ impl InFlight {
         if self.batch.is_empty() {
             return Ok(true);
         }
-        // SAFETY: every block of the batch has a slot, whose staging buffer and whose run (with the op's descriptor
-        // and the open file) own what the block points to. They stay in `slots` and `runs` until `reap` has seen the
+        // SAFETY: every block of the batch has a place, whose staging buffer and whose run (with the op's descriptor
+        // and the open file) own what the block points to. They stay in `places` and `runs` until `reap` has seen the
         // completion, and are leaked by `close` if it never comes (the module's invariant).
         let accepted = match unsafe { self.queue.submit(&self.batch) } {
             Ok(accepted) => accepted.min(self.batch.len()),
@@ -207,21 +290,27 @@ impl InFlight {
     /// Waits for completions, which [`next_done`](Self::next_done) then gives out. On an error those that were reaped
     /// before it count.
     pub(crate) fn reap(&mut self, min: usize, timeout: Option<Duration>) -> io::Result<()> {
-        let reaped = self.queue.reap(min, timeout, &mut self.done);
-        self.done.reverse();
-        reaped
+        self.queue.reap(min, timeout, &mut self.done)
     }
 
-    /// The next completion that was reaped, oldest first, with its slot, which is then out of the table: to be pushed
-    /// again, or released.
+    /// The next completion that was reaped, oldest first. Its block is to be [pushed again](Self::push_again) or
+    /// [released](Self::release); until then it keeps its place.
     pub(crate) fn next_done(&mut self) -> Option<Result<Done, UnknownToken>> {
-        let Completion { token: reported, result } = self.done.pop()?;
-        let index = (reported & u64::from(u32::MAX)) as usize;
-        let slot = match self.slots.get_mut(index) {
-            Some((generation, slot)) if token(index, *generation) == reported => slot.take(),
-            _ => None,
+        let Some(done) = self.done.get_mut(self.given_out) else {
+            self.done.clear();
+            self.given_out = 0;
+            return None;
         };
-        Some(slot.map(|slot| Done { index, slot, result }).ok_or(UnknownToken(reported)))
+        self.given_out += 1;
+        let Completion { token: reported, ref mut result } = *done;
+        let index = (reported & u64::from(u32::MAX)) as usize;
+        match self.places.get_mut(index) {
+            Some(place) if place.token == Some(reported) => {
+                place.token = None;
+                Some(Ok(Done { index, result: std::mem::replace(result, Ok(0)) }))
+            }
+            _ => Some(Err(UnknownToken(reported))),
+        }
     }
 
     /// The end of the queue: waits until nothing is in flight and closes it. Gives what is left of the runs; if the
@@ -230,17 +319,17 @@ impl InFlight {
         let lost = self.drain_and_drop_queue() > 0;
         if lost {
             // Which blocks the kernel still has is not known, so all of their memory is.
-            for (_, slot) in &mut self.slots {
-                std::mem::forget(slot.take());
+            for place in &mut self.places {
+                std::mem::forget(place.slot.take());
             }
         }
-        self.slots.clear();
-        self.free_slots.clear();
+        self.places.clear();
+        self.free_places.clear();
         self.batch.clear();
         let runs: Vec<Run> = self.runs.drain(..).flatten().collect();
         for run in runs.iter().filter(|_| lost) {
             run.op.state.set_lost();
-            std::mem::forget((run.op.clone(), run.file.clone()));
+            std::mem::forget((run.op.clone(), run.opened.clone()));
         }
         runs
     }
@@ -276,11 +365,10 @@ impl Drop for InFlight {
     }
 }
 
-/// A block that was reaped: pushed again under the same index, or released.
+/// What a queue said of the block in a place.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) index: usize,
-    pub(crate) slot: Slot,
     pub(crate) result: io::Result<usize>,
 }
 

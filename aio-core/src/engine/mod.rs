@@ -25,7 +25,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use crate::arena::Arena;
 use crate::backend::IoBackend;
 use crate::config::AioConfig;
-use crate::desc::{IoOpDesc, Target};
+use crate::desc::IoOpDesc;
 use crate::error::{Error, Result};
 use crate::fork::Generation;
 use crate::registry::{FileTable, Port};
@@ -34,7 +34,8 @@ use crate::sync::{AtomicBool, Ordering};
 
 use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
-use self::op::{Op, Transfer};
+use self::op::{Op, OpOptions, OpState, Transfer};
+use self::promise::Promise;
 
 use self::work::{Full, Work};
 
@@ -148,6 +149,12 @@ impl Shared {
         if self.on_worker() { Err(Error::WaitOnWorker) } else { Ok(()) }
     }
 
+    /// An op with this descriptor, planned if that is easy.
+    pub(crate) fn op<D: IoOpDesc>(&self, desc: D, promise: Promise, options: OpOptions) -> Arc<Op<D>> {
+        let plan = prepare::plan_if_easy(self, &desc);
+        Arc::new(Op { state: OpState::new(promise, options, plan), desc })
+    }
+
     /// Takes an op in. An error means that it was not accepted and nothing of it was done.
     pub(crate) fn submit<D: IoOpDesc + 'static>(self: &Arc<Self>, op: &Arc<Op<D>>, full: Full) -> Result<()> {
         let op: Arc<Transfer> = op.clone();
@@ -157,9 +164,6 @@ impl Shared {
     pub(crate) fn submit_transfer(self: &Arc<Self>, op: Arc<Transfer>, full: Full) -> Result<()> {
         self.check_process()?;
         prepare::check(&op)?;
-        if let Target::File(file) = op.desc.target() {
-            prepare::plan_if_easy(self, &op, file)?;
-        }
         // A worker that waited for room would wait for itself.
         let full = if self.on_worker() { Full::Refuse } else { full };
         let wake = self.work.push(&op, full, || prepare::enter_write_epoch(&op))?;

@@ -57,8 +57,8 @@ pub(crate) struct OpState {
     /// Of a write to an open file: its place among the writes that a sync waits for.
     pub(crate) write_epoch: OnceLock<(Arc<Inode>, u64)>,
     pub(crate) plan: OnceLock<Plan>,
-    /// There from planning to the end.
-    pub(crate) file: Mutex<Option<OpenFile>>,
+    /// Of an op on a path: its file, from the time it was opened to the end.
+    pub(crate) opened: Mutex<Option<OpenFile>>,
     /// There while the op may have to give a length back.
     pub(crate) growing: Mutex<Option<Growing>>,
     /// Blocks that are not accounted for.
@@ -74,17 +74,18 @@ pub(crate) struct OpState {
 }
 
 impl OpState {
-    pub(crate) fn new(promise: Promise, priority: Priority, validate: bool) -> Self {
+    pub(crate) fn new(promise: Promise, options: OpOptions, plan: Option<Plan>) -> Self {
+        let OpOptions { priority, validate } = options;
         Self {
             promise,
             priority,
             validate,
             epoch: AtomicU64::new(0),
             write_epoch: OnceLock::new(),
-            plan: OnceLock::new(),
-            file: Mutex::default(),
+            pending: AtomicUsize::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
+            plan: plan.map_or_else(OnceLock::new, OnceLock::from),
+            opened: Mutex::default(),
             growing: Mutex::default(),
-            pending: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -115,6 +116,7 @@ impl OpState {
 
     /// Records a failure at `position` bytes into the op. The nearest to the start is the one reported, so that the
     /// same fault gives the same error however its blocks were spread.
+    #[cold]
     pub(crate) fn fail(&self, position: u64, error: Error) {
         let mut failure = lock(&self.failure);
         if failure.as_ref().is_none_or(|first| position < first.0) {
@@ -138,6 +140,12 @@ impl OpState {
 
     /// `blocks` blocks that moved `bytes` are done with, well or not. True for exactly one caller: the last.
     pub(crate) fn account(&self, blocks: usize, bytes: u64) -> bool {
+        if self.pending.load(Ordering::Acquire) == blocks {
+            // Nobody else has any of the op's blocks.
+            self.moved.store(self.moved.load(Ordering::Relaxed) + bytes, Ordering::Release);
+            self.pending.store(0, Ordering::Release);
+            return true;
+        }
         self.moved.fetch_add(bytes, Ordering::AcqRel);
         self.pending.fetch_sub(blocks, Ordering::AcqRel) == blocks
     }
@@ -157,9 +165,12 @@ impl OpState {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// A second owner of the file.
-    pub(crate) fn file(&self) -> Option<OpenFile> {
-        lock(&self.file).clone()
+    /// A second owner of the file that the op opened; nothing for one on an open file.
+    pub(crate) fn opened(&self, desc: &(impl IoOpDesc + ?Sized)) -> Option<OpenFile> {
+        match desc.target() {
+            Target::File(_) => None,
+            Target::Path(..) => lock(&self.opened).clone(),
+        }
     }
 }
 
@@ -175,6 +186,14 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         match self.desc.target() {
             Target::File(file) => file.path(),
             Target::Path(path, _) => path,
+        }
+    }
+
+    /// A second owner of its file.
+    pub(crate) fn file(&self) -> Option<OpenFile> {
+        match self.desc.target() {
+            Target::File(file) => Some(file.clone()),
+            Target::Path(..) => lock(&self.state.opened).clone(),
         }
     }
 
@@ -204,7 +223,9 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     /// How it ended, going by what was recorded.
     pub(crate) fn outcome(&self) -> Outcome {
         let state = &self.state;
-        if let Some(failure) = lock(&state.failure).take() {
+        if state.failed.load(Ordering::Acquire)
+            && let Some(failure) = lock(&state.failure).take()
+        {
             return Err(failure.1);
         }
         let moved = state.moved.load(Ordering::Acquire);

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::backend::Direction;
-use crate::desc::{PathMode, Target};
+use crate::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::op::{Transfer, check_extents};
 use crate::error::{OpKind, Result};
@@ -15,7 +15,9 @@ use crate::sync::lock;
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
-    check_extents(op.desc.extents())?;
+    if op.state.plan.get().is_none() {
+        check_extents(op.desc.extents())?;
+    }
     if let Target::File(file) = op.desc.target() {
         let direction = op.desc.direction();
         let refused = |why| {
@@ -40,30 +42,29 @@ fn total(op: &Transfer) -> u64 {
 }
 
 /// From the first byte that the op touches to the end of the last.
-fn range_of(op: &Transfer) -> (u64, u64) {
-    let touched = || op.desc.extents().iter().filter(|extent| extent.len > 0);
+fn range_of(extents: &[Extent]) -> (u64, u64) {
+    let touched = || extents.iter().filter(|extent| extent.len > 0);
     let from = touched().map(|extent| extent.offset).min();
     (from.unwrap_or(0), touched().map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0))
 }
 
 /// The end of the last byte that the op touches.
 pub(crate) fn end_of(op: &Transfer) -> u64 {
-    range_of(op).1
+    range_of(op.desc.extents()).1
 }
 
 /// Plans an op on the caller's thread where that takes no system call; leaves it to a worker otherwise.
-pub(crate) fn plan_if_easy(shared: &Shared, op: &Transfer, file: &OpenFile) -> Result<()> {
+pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized)) -> Option<Plan> {
+    let Target::File(file) = desc.target() else { return None };
+    let extents = desc.extents();
+    check_extents(extents).ok()?;
     let grows =
-        op.desc.direction() == Direction::Write && file.inode().is_some_and(|inode| inode.may_grow(end_of(op)));
+        desc.direction() == Direction::Write && file.inode().is_some_and(|inode| inode.may_grow(range_of(extents).1));
     if grows {
-        return Ok(());
+        return None;
     }
-    let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
-    if plan.blocks > 0 && (!plan.buffered || file.buffered_if_open().is_some()) {
-        set_file(op, file.clone());
-        op.state.start(plan);
-    }
-    Ok(())
+    let plan = Plan::new(extents, file.alignment(), shared.config.block_size);
+    (plan.blocks > 0 && (!plan.buffered || file.buffered_if_open().is_some())).then_some(plan)
 }
 
 /// Counts a write among those that a sync of its file waits for.
@@ -77,8 +78,8 @@ pub(crate) fn enter_write_epoch(op: &Transfer) {
 
 /// Opens, preallocates and plans an op on a worker. On success it has a plan and a file.
 pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
-    let file = match (op.state.file(), op.desc.target()) {
-        // An earlier try got this far; a new file must not be made twice.
+    let file = match (op.file(), op.desc.target()) {
+        // An open file; or an earlier try got this far, and a new file must not be made twice.
         (Some(file), _) => file,
         (None, Target::File(file)) => file.clone(),
         (None, Target::Path(path, mode)) => {
@@ -88,16 +89,17 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
                 .read(read)
                 .create(*mode == PathMode::Write)
                 .create_new(*mode == PathMode::WriteNew);
-            OpenFile::open(path, &options, shared.config.direct)?
+            let file = OpenFile::open(path, &options, shared.config.direct)?;
+            *lock(&op.state.opened) = Some(file.clone());
+            file
         }
     };
-    set_file(op, file.clone());
     let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
     if plan.buffered {
         file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
     }
     if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
-        let (from, end) = range_of(op);
+        let (from, end) = range_of(op.desc.extents());
         let growing = inode
             .grow(file.fd(), from, end, shared.config.preallocate)
             .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
@@ -107,15 +109,11 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
     Ok(())
 }
 
-fn set_file(op: &Transfer, file: OpenFile) {
-    *lock(&op.state.file) = Some(file);
-}
-
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and
 /// dropped from it.
 pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
     op.state.start_verifying();
-    let (Some(plan), Some(file)) = (op.state.plan.get(), op.state.file()) else { return Ok(()) };
+    let (Some(plan), Some(file)) = (op.state.plan.get(), op.file()) else { return Ok(()) };
     let through_cache = !file.is_direct() || plan.buffered;
     let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
     if op.desc.direction() == Direction::Write {

@@ -1,6 +1,11 @@
 //! Where the end of an op meets the one who waits for it.
 //!
 //! A blocking wait and a `Future` are one mechanism: both leave a [`Waker`] and look again when it fires.
+//!
+//! Most ops end well before anybody waits for them. For these the whole story is one word, [`Promise::phase`]: the end
+//! moves it from `RUNNING` to `ENDED_WELL`, and the ticket from there to `TAKEN`. Everything else goes through the lock:
+//! whoever wants to be told, or not to hear of it, leaves that in the state and moves the word from `RUNNING` to
+//! `ATTENDED`, before which the end has come or after which it looks at the state.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,16 +14,27 @@ use smallvec::SmallVec;
 
 use crate::desc::Outcome;
 use crate::error::{Error, Failures};
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, ThreadSync, lock};
+use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, ThreadSync, lock};
 
 /// The engine's side of a ticket or of a scope.
 #[derive(Debug)]
 pub(crate) struct Promise {
-    /// Set last; what spins and polls reads only this.
-    done: AtomicBool,
+    /// What spins and polls reads only this.
+    phase: AtomicU8,
     state: Mutex<State>,
     scope: Option<Arc<ScopeSync>>,
 }
+
+/// Not ended, and the state says no more than that.
+const RUNNING: u8 = 0;
+/// Not ended, and the state says what to do then.
+const ATTENDED: u8 = 1;
+/// Ended well, which the state does not know.
+const ENDED_WELL: u8 = 2;
+/// As `ENDED_WELL`, and the ticket knows.
+const TAKEN: u8 = 3;
+/// Ended; the state says how.
+const ENDED: u8 = 4;
 
 #[derive(Debug)]
 enum State {
@@ -51,7 +67,17 @@ pub(crate) struct Fulfilled {
 impl Promise {
     /// For a ticket, or for a scope.
     pub(crate) fn new(scope: Option<Arc<ScopeSync>>) -> Self {
-        Self { done: AtomicBool::new(false), state: Mutex::new(State::Running(Waiters::default())), scope }
+        Self { phase: AtomicU8::new(RUNNING), state: Mutex::new(State::Running(Waiters::default())), scope }
+    }
+
+    /// Whether it moved from one phase to another; it may have been in a third.
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// With the state locked: makes the end look at it. False if the end was before that.
+    fn attend(&self) -> bool {
+        self.step(RUNNING, ATTENDED) || self.phase.load(Ordering::Acquire) == ATTENDED
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,7 +99,14 @@ impl Promise {
             scope.ended(outcome);
             return Fulfilled::default();
         }
+        if !lost && outcome.is_ok() && self.step(RUNNING, ENDED_WELL) {
+            return Fulfilled::default();
+        }
         let mut state = self.state();
+        if self.is_done() {
+            // An op ends once; the first end stands.
+            return Fulfilled::default();
+        }
         let fulfilled = match &mut *state {
             State::Running(waiters) => {
                 let Waiters { task, threads } = std::mem::take(waiters);
@@ -84,24 +117,26 @@ impl Promise {
                 *state = State::Taken;
                 Fulfilled { wakers: SmallVec::new(), unclaimed: outcome.err() }
             }
-            // An op ends once; the first end stands.
             State::Ended { .. } | State::Taken => Fulfilled::default(),
         };
+        self.phase.store(ENDED, Ordering::Release);
         drop(state);
-        self.done.store(true, Ordering::Release);
         fulfilled
     }
 
     /// Whether the op has ended.
     pub(crate) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        self.phase.load(Ordering::Acquire) >= ENDED_WELL
     }
 
-    /// The outcome, once; `Err` with the failure of a second taking.
-    pub(crate) fn take(&self) -> (Outcome, bool) {
+    /// How it ended, once; `Err` with the failure of a second taking. And whether its memory is lost.
+    pub(crate) fn take(&self) -> (Result<(), Error>, bool) {
+        if self.step(ENDED_WELL, TAKEN) {
+            return (Ok(()), false);
+        }
         let mut state = self.state();
         match std::mem::replace(&mut *state, State::Taken) {
-            State::Ended { outcome, lost } => (outcome, lost),
+            State::Ended { outcome, lost } => (outcome.map(drop), lost),
             other => {
                 *state = other;
                 (Err(Error::ResultTaken), false)
@@ -117,7 +152,7 @@ impl Promise {
         // Foreign code: cloned before, and the one it replaces dropped after, the lock.
         let mut waker = Some(context.waker().clone());
         let poll = match &mut *self.state() {
-            State::Running(waiters) => {
+            State::Running(waiters) if self.attend() => {
                 std::mem::swap(&mut waiters.task, &mut waker);
                 Poll::Pending
             }
@@ -130,7 +165,7 @@ impl Promise {
     /// Adds a waiting thread; false if the op has ended. It leaves with [`remove_thread`](Self::remove_thread).
     pub(crate) fn add_thread(&self, waker: &Waker) -> bool {
         match &mut *self.state() {
-            State::Running(waiters) => {
+            State::Running(waiters) if self.attend() => {
                 waiters.threads.push(waker.clone());
                 true
             }
@@ -149,9 +184,14 @@ impl Promise {
 
     /// The ticket goes away. Returns a failure that it did not take.
     pub(crate) fn detach(&self) -> Option<Error> {
+        if self.step(ENDED_WELL, TAKEN) {
+            return None;
+        }
         let mut state = self.state();
         let before = std::mem::replace(&mut *state, State::Taken);
-        if let State::Running(_) = before {
+        if let State::Running(_) = before
+            && self.attend()
+        {
             *state = State::Detached;
         }
         // What is dropped below may be a waker, which is foreign code.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
+use smallvec::SmallVec;
 
 use crate::engine::inflight::Run;
 use crate::engine::op::{Priority, Transfer};
@@ -90,14 +91,29 @@ pub(crate) enum Claim {
     Nothing,
 }
 
-/// How one op ended, for the accounts.
-#[derive(Debug)]
+/// How ops ended, for the accounts.
+#[derive(Debug, Default)]
 pub(crate) struct Ended {
-    pub(crate) priority: Priority,
-    pub(crate) epoch: u64,
-    pub(crate) ok: bool,
-    /// A failure that nobody else will hear of.
-    pub(crate) unclaimed: Option<Error>,
+    /// By [`Priority`].
+    accepted: [usize; 2],
+    /// Ops by epoch; hardly ever more than one.
+    epochs: SmallVec<[(u64, usize); 2]>,
+    completed: usize,
+    /// Failures that nobody else will hear of.
+    pub(crate) unclaimed: Vec<Error>,
+}
+
+impl Ended {
+    /// One more op.
+    pub(crate) fn add(&mut self, priority: Priority, epoch: u64, ok: bool, unclaimed: Option<Error>) {
+        self.accepted[priority as usize] += 1;
+        self.completed += usize::from(ok);
+        self.unclaimed.extend(unclaimed);
+        match self.epochs.last_mut() {
+            Some((last, ops)) if *last == epoch => *ops += 1,
+            _ => self.epochs.push((epoch, 1)),
+        }
+    }
 }
 
 /// Whether a full queue makes the caller wait.
@@ -212,7 +228,7 @@ impl Work {
                     }
                     continue;
                 }
-                let (Some(plan), Some(file)) = (plan, op.state.file()) else {
+                let Some(plan) = plan else {
                     if matches!(found, Claim::Blocks) {
                         break;
                     }
@@ -231,7 +247,7 @@ impl Work {
                 }
                 state.blocks -= take;
                 left = left.map(|room| room.saturating_sub(take));
-                runs.push(Run::new(op, file, next, next + take));
+                runs.push(Run::new(op, next, next + take));
                 found = Claim::Blocks;
             }
         }
@@ -270,13 +286,15 @@ impl Work {
     }
 
     /// Ops have ended. True if that was the last of a closed handle, so that its workers can go.
-    pub(crate) fn ended(&self, ended: impl IntoIterator<Item = Ended>) -> bool {
+    pub(crate) fn ended(&self, ended: Ended) -> bool {
         let mut state = self.state.lock();
-        for op in ended {
-            state.accepted[op.priority as usize] -= 1;
-            state.completed += usize::from(op.ok);
-            state.failures.extend(op.unclaimed);
-            state.epochs.leave(op.epoch);
+        for (accepted, ended) in state.accepted.iter_mut().zip(ended.accepted) {
+            *accepted -= ended;
+        }
+        state.completed += ended.completed;
+        state.failures.extend(ended.unclaimed);
+        for (epoch, ops) in ended.epochs {
+            state.epochs.leave(epoch, ops);
         }
         let finished = state.is_finished();
         drop(state);

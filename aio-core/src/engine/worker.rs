@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
-use crate::engine::inflight::{Done, InFlight, Run, RunId, Slot, UnknownToken};
-use crate::engine::op::{Priority, Transfer, message_of, report_drop};
+use crate::engine::inflight::{Done, InFlight, Run, RunId, UnknownToken};
+use crate::engine::op::{Transfer, message_of, report_drop};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
 use crate::engine::work::Claim;
@@ -41,9 +41,9 @@ pub(crate) struct AioThread {
     /// An op in hand while it is being opened and planned.
     preparing: Option<Arc<Transfer>>,
     /// Blocks that wait for their next try.
-    delayed: Vec<(Instant, usize, Slot)>,
+    delayed: Vec<(Instant, usize)>,
     /// Blocks of background ops that hold a slot or are claimed.
-    background: usize,
+    pub(super) background: usize,
     pub(super) staging: Staging,
     pub(super) registered: Registrations,
     pub(super) counted: Stats,
@@ -198,7 +198,7 @@ impl AioThread {
         let (claim, wake) = self.shared.work.claim(room, background, &mut runs, &mut self.ended, self.id, sleep);
         self.shared.wake(wake);
         for run in runs.drain(..) {
-            if run.op.state.priority == Priority::Background {
+            if run.is_background() {
                 self.background += run.end - run.next;
             }
             let id = self.flight.add_run(run);
@@ -242,16 +242,6 @@ impl AioThread {
             }
             self.runs.pop_front();
             self.finish_run(id);
-        }
-    }
-
-    /// Blocks of a run are over, well or not.
-    pub(super) fn done_with(&mut self, id: RunId, blocks: usize, bytes: usize) {
-        let Some(run) = self.flight.run(id) else { return };
-        run.finished += blocks;
-        run.bytes += bytes as u64;
-        if run.op.state.priority == Priority::Background {
-            self.background -= blocks;
         }
     }
 
@@ -357,45 +347,42 @@ impl AioThread {
 
     /// Deals with what a queue said of one block.
     fn complete(&mut self, done: Done) {
-        let Done { index, mut slot, result } = done;
-        match self.judge(&mut slot, result) {
-            Verdict::Finished { bytes } => self.finish_block(index, slot, bytes),
-            Verdict::Resume => self.flight.push(index, slot),
+        let Done { index, result } = done;
+        match self.judge(index, result) {
+            Verdict::Finished { bytes } => self.finish_block(index, bytes),
+            Verdict::Resume => self.flight.push_again(index),
             Verdict::Retry(error) => {
                 self.counted.retries += 1;
-                slot.retries += 1;
-                if slot.retries > MAX_RETRIES {
-                    let error = self.block_error(&slot, error);
-                    self.fail_block(index, slot, error);
-                } else if slot.retries > QUICK_RETRIES {
-                    self.delayed.push((Instant::now() + RETRY_INTERVAL, index, slot));
+                let retries = self.flight.block(index).map_or(u32::MAX, |(slot, _)| {
+                    slot.retries += 1;
+                    slot.retries
+                });
+                if retries > MAX_RETRIES {
+                    self.fail_block_with(index, error);
+                } else if retries > QUICK_RETRIES {
+                    self.delayed.push((Instant::now() + RETRY_INTERVAL, index));
                 } else {
-                    self.flight.push(index, slot);
+                    self.flight.push_again(index);
                 }
             }
-            Verdict::Failed(error) => self.fail_block(index, slot, error),
+            Verdict::Failed(error) => self.fail_block(index, error),
         }
     }
 
-    pub(super) fn fail_block(&mut self, index: usize, slot: Slot, error: Error) {
-        if let Some(run) = self.flight.run(slot.run) {
-            let position =
-                run.op.state.plan.get().map_or(0, |plan| {
-                    plan.segments[slot.range.segment].position + (slot.range.from + slot.done) as u64
-                });
-            run.op.state.fail(position, error);
-        }
-        self.finish_block(index, slot, 0);
-    }
-
-    fn finish_block(&mut self, index: usize, slot: Slot, bytes: usize) {
-        if let Some(buffer) = slot.staging {
+    /// The block in this place is over, well or not.
+    pub(super) fn finish_block(&mut self, index: usize, bytes: usize) {
+        let Some((id, staging)) = self.flight.release(index) else { return };
+        if let Some(buffer) = staging {
             self.staging.give(buffer);
         }
-        self.done_with(slot.run, 1, bytes);
         self.counted.blocks += 1;
-        self.flight.release(index, slot.run);
-        self.finish_run(slot.run);
+        if let Some(run) = self.flight.run(id) {
+            run.done_with(1, bytes);
+            if run.is_background() {
+                self.background -= 1;
+            }
+        }
+        self.finish_run(id);
     }
 
     fn retry_delayed(&mut self) {
@@ -405,8 +392,8 @@ impl AioThread {
         let now = Instant::now();
         let (due, later): (Vec<_>, Vec<_>) = self.delayed.drain(..).partition(|(due, ..)| *due <= now);
         self.delayed = later;
-        for (_, index, slot) in due {
-            self.flight.push(index, slot);
+        for (_, index) in due {
+            self.flight.push_again(index);
         }
     }
 

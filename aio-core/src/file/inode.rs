@@ -209,7 +209,7 @@ impl Inode {
         let mut ready = Vec::new();
         {
             let mut writes = self.writes();
-            writes.epochs.leave(epoch);
+            writes.epochs.leave(epoch, 1);
             let Writes { epochs, waiting } = &mut *writes;
             let mut index = 0;
             while index < waiting.len() {
