@@ -52,7 +52,7 @@ impl AioThread {
         let Self { flight, staging, registered, shared, background, .. } = self;
         let Some(mut issuing) = flight.issuing(id) else { return Issued::All };
         let op = issuing.run.op.clone();
-        let Some(plan) = op.state.plan.get() else { return Issued::All };
+        let Some(plan) = op.state.plan() else { return Issued::All };
         let verifying = op.state.is_verifying();
         let direction = if verifying { Direction::Read } else { op.desc.direction() };
         let mut skip = |run: &mut Run, blocks: usize| {
@@ -229,7 +229,7 @@ fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
 fn deliver(slot: &Slot, run: &Run, bytes: usize) -> Verdict {
     let Some(buffer) = &slot.staging else { return Verdict::Finished { bytes } };
     let op = &run.op;
-    let Some(segment) = op.state.plan.get().and_then(|plan| plan.segments.get(slot.range.segment)) else {
+    let Some(segment) = op.state.plan().and_then(|plan| plan.segments.get(slot.range.segment)) else {
         return Verdict::Finished { bytes };
     };
     let at = segment.at + slot.range.from;
@@ -246,7 +246,7 @@ fn deliver(slot: &Slot, run: &Run, bytes: usize) -> Verdict {
 
 /// How far into the op the block got.
 fn position(slot: &Slot, run: &Run) -> u64 {
-    let position = run.op.state.plan.get().map_or(0, |plan| plan.segments[slot.range.segment].position);
+    let position = run.op.state.plan().map_or(0, |plan| plan.segments[slot.range.segment].position);
     position + (slot.range.from + slot.done) as u64
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Run {
 impl Run {
     /// Blocks of an op that is planned, and so has its file.
     pub(crate) fn new(op: Arc<Transfer>, next: usize, end: usize) -> Self {
-        let segment = op.state.plan.get().map_or(0, |plan| plan.segment_of(next));
+        let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
         let opened = op.state.opened(&op.desc);
         Self { op, opened, next, end, segment, finished: 0, bytes: 0, in_flight: 0 }
     }

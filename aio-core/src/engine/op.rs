@@ -56,7 +56,9 @@ pub(crate) struct OpState {
     pub(crate) epoch: AtomicU64,
     /// Of a write to an open file: its place among the writes that a sync waits for.
     pub(crate) write_epoch: OnceLock<(Arc<Inode>, u64)>,
-    pub(crate) plan: OnceLock<Plan>,
+    /// Made with the op, or by the worker that opened its file.
+    early_plan: Option<Plan>,
+    late_plan: OnceLock<Box<Plan>>,
     /// Of an op on a path: its file, from the time it was opened to the end.
     pub(crate) opened: Mutex<Option<OpenFile>>,
     /// There while the op may have to give a length back.
@@ -83,7 +85,8 @@ impl OpState {
             epoch: AtomicU64::new(0),
             write_epoch: OnceLock::new(),
             pending: AtomicUsize::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
-            plan: plan.map_or_else(OnceLock::new, OnceLock::from),
+            early_plan: plan,
+            late_plan: OnceLock::new(),
             opened: Mutex::default(),
             growing: Mutex::default(),
             moved: AtomicU64::new(0),
@@ -93,6 +96,11 @@ impl OpState {
             verifying: AtomicBool::new(false),
             lost: AtomicBool::new(false),
         }
+    }
+
+    /// Its blocks, once they are known.
+    pub(crate) fn plan(&self) -> Option<&Plan> {
+        self.early_plan.as_ref().or_else(|| self.late_plan.get().map(Box::as_ref))
     }
 
     /// Asks the op to stop; blocks that a queue has accepted run on.
@@ -128,14 +136,14 @@ impl OpState {
     /// Sets the plan; its blocks are pending from now on.
     pub(crate) fn start(&self, plan: Plan) {
         self.pending.store(plan.blocks, Ordering::Release);
-        let _ = self.plan.set(plan);
+        let _ = self.late_plan.set(Box::new(plan));
     }
 
     /// Begins the second pass, which reads every block back.
     pub(crate) fn start_verifying(&self) {
         self.verifying.store(true, Ordering::Release);
         self.moved.store(0, Ordering::Release);
-        self.pending.store(self.plan.get().map_or(0, |plan| plan.blocks), Ordering::Release);
+        self.pending.store(self.plan().map_or(0, |plan| plan.blocks), Ordering::Release);
     }
 
     /// `blocks` blocks that moved `bytes` are done with, well or not. True for exactly one caller: the last.
@@ -153,7 +161,7 @@ impl OpState {
     /// Whether every byte of this pass moved.
     pub(crate) fn is_complete(&self) -> bool {
         !self.failed.load(Ordering::Acquire)
-            && self.plan.get().is_some_and(|plan| plan.bytes == self.moved.load(Ordering::Acquire))
+            && self.plan().is_some_and(|plan| plan.bytes == self.moved.load(Ordering::Acquire))
     }
 
     /// A queue broke with blocks of this op in flight: its memory is never given back.
@@ -230,8 +238,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         }
         let moved = state.moved.load(Ordering::Acquire);
         // Cancelled between the two passes of `validate`, it has moved everything and compared nothing.
-        let verified =
-            !state.validate || state.is_verifying() || state.plan.get().is_none_or(|plan| plan.blocks == 0);
+        let verified = !state.validate || state.is_verifying() || state.plan().is_none_or(|plan| plan.blocks == 0);
         if state.is_complete() && verified {
             return Ok(moved);
         }

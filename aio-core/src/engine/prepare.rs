@@ -15,7 +15,7 @@ use crate::sync::lock;
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
-    if op.state.plan.get().is_none() {
+    if op.state.plan().is_none() {
         check_extents(op.desc.extents())?;
     }
     if let Target::File(file) = op.desc.target() {
@@ -113,7 +113,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
 /// dropped from it.
 pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
     op.state.start_verifying();
-    let (Some(plan), Some(file)) = (op.state.plan.get(), op.file()) else { return Ok(()) };
+    let (Some(plan), Some(file)) = (op.state.plan(), op.file()) else { return Ok(()) };
     let through_cache = !file.is_direct() || plan.buffered;
     let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
     if op.desc.direction() == Direction::Write {

@@ -76,7 +76,7 @@ impl State {
 
 impl Waiting {
     fn blocks(&self) -> usize {
-        self.op.state.plan.get().map_or(1, |plan| plan.blocks - self.next)
+        self.op.state.plan().map_or(1, |plan| plan.blocks - self.next)
     }
 }
 
@@ -191,7 +191,7 @@ impl Work {
     }
 
     fn added(&self, mut state: MutexGuard<'_, State>, op: &Transfer) -> Option<usize> {
-        state.blocks += op.state.plan.get().map_or(1, |plan| plan.blocks);
+        state.blocks += op.state.plan().map_or(1, |plan| plan.blocks);
         self.waiting.store(state.blocks, Ordering::Release);
         state.wake_one(self.depth)
     }
@@ -218,7 +218,7 @@ impl Work {
             while left[class] > 0 {
                 let Some(front) = state.queues[class].front_mut() else { break };
                 let op = front.op.clone();
-                let plan = op.state.plan.get();
+                let plan = op.state.plan();
                 if op.state.is_stopped() {
                     let skipped = front.blocks();
                     state.queues[class].pop_front();
@@ -355,7 +355,7 @@ impl Work {
         let waiting = state.queues.iter_mut().flat_map(std::mem::take);
         let mut orphans = Vec::new();
         for Waiting { op, next } in waiting {
-            let left = op.state.plan.get().map(|plan| plan.blocks - next);
+            let left = op.state.plan().map(|plan| plan.blocks - next);
             op.state.fail(u64::MAX, Error::WorkerDied { reason: reason.to_owned() });
             if left.is_none_or(|left| op.state.account(left, 0)) {
                 orphans.push(op);

@@ -224,7 +224,7 @@ impl AioThread {
                 self.ended.push(op);
             }
             // Nothing to transfer; opening the file was all.
-            Ok(()) if op.state.plan.get().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
+            Ok(()) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
             Ok(()) => self.shared.requeue(&op),
         }
     }
@@ -249,7 +249,7 @@ impl AioThread {
     fn finish_run(&mut self, id: RunId) {
         let Some(run) = self.flight.take_finished(id) else { return };
         let (op, finished, bytes) = run.into_account();
-        if op.state.plan.get().is_some_and(|plan| plan.blocks != finished) {
+        if op.state.plan().is_some_and(|plan| plan.blocks != finished) {
             // Another worker may end the op, and whoever waits for it finds all of it counted.
             self.publish();
         }
