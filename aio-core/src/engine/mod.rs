@@ -44,6 +44,9 @@ pub(crate) const FILE_SLOTS: u32 = 1024;
 /// Slots in each queue's table of registered regions; the most the kernel takes.
 pub(crate) const REGION_SLOTS: u32 = 16384;
 
+/// How often a thread steps aside for others on its only CPU before it sleeps.
+const YIELDS: u32 = 2;
+
 thread_local! {
     /// The engine whose worker this thread is, by the address of its `Shared`.
     static WORKER_OF: Cell<usize> = const { Cell::new(0) };
@@ -117,7 +120,17 @@ impl Shared {
 
     /// Spins for as long as waking another thread would take; true if `ready` came true meanwhile.
     pub(crate) fn spin_until(&self, deadline: Option<Instant>, ready: impl Fn() -> bool) -> bool {
-        if !self.may_spin || self.config.spin.is_zero() {
+        if self.config.spin.is_zero() {
+            return ready();
+        }
+        if !self.may_spin {
+            // One CPU for all: what is waited for runs if this thread steps aside, and then nobody has to be woken.
+            for _ in 0..YIELDS {
+                if ready() {
+                    return true;
+                }
+                std::thread::yield_now();
+            }
             return ready();
         }
         let end = Instant::now() + self.config.spin;
