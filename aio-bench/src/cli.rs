@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::size;
 
-pub(crate) use run::{Op, RunArgs};
+pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 
 /// Move tensors between memory and files, look at what a machine can do, and measure it.
@@ -132,6 +132,7 @@ mod tests {
             ("aio-bench run --op read --file f --runtime nan", ErrorKind::ValueValidation),
             ("aio-bench run --op append --file f", ErrorKind::InvalidValue),
             ("aio-bench run --op read --file f --block-size 0", ErrorKind::ValueValidation),
+            ("aio-bench run --op read --file f --memory-offset 4096", ErrorKind::ValueValidation),
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().kind(), kind, "{line}");
         }

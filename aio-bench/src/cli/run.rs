@@ -16,6 +16,9 @@ use crate::size;
 ///
 /// Latency is that of an op (--extents blocks) from its submission until its result was taken, in order of submission.
 ///
+/// With --bare, which is for jobs with one block in flight, slices of the job alternate with slices of plain pread(2)
+/// or pwrite(2) calls on the same file, in the same process, so that both meet the same machine.
+///
 /// An existing file is never truncated or shrunk, and is written to only with --overwrite, which destroys what it
 /// holds. A file that the run makes is kept, as with fio, unless the run fails or is interrupted.
 #[derive(Debug, Args)]
@@ -57,6 +60,18 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) extents: u32,
 
+    /// Bytes past a page boundary at which each buffer begins, 0 to 4095. Memory that direct I/O does not take passes
+    /// through staging buffers. With an offset the buffers are not memory that is registered with the kernel.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..4096))]
+    pub(crate) memory_offset: u16,
+
+    /// Also measure plain pread(2) or pwrite(2) calls, in turns with the job: as many again, or as long again.
+    ///
+    /// Their descriptor is of the same kind with --direct on (O_DIRECT) and --direct off. With --direct auto it is one
+    /// through the page cache. For --queue-depth 1 only.
+    #[arg(long)]
+    pub(crate) bare: bool,
+
     /// Go on for this long, starting over at the end of the file.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "bytes",
         allow_negative_numbers = true)]
@@ -84,7 +99,8 @@ Examples:
   aio-bench run --op write --file /mnt/nvme/t --size 1G
   aio-bench run --op read --file /mnt/nvme/t --queue-depth 32 --direct on
   aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --runtime 5 --cpu 1 --json
-  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --extents 16 --backend libaio";
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --extents 16 --backend libaio
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --queue-depth 1 --direct on --runtime 5 --bare";
 
 /// What a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
