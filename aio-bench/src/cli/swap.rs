@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aio::Backend;
+use aio::{Backend, DirectMode};
 use clap::{Args, ValueEnum};
 
 use super::EngineArgs;
@@ -13,8 +13,8 @@ use crate::swap::tensors;
 ///
 /// For each backend in turn: the tensors are put into memory and hashed (XXH3), written to new files (swap-out,
 /// timed), the memory is overwritten, and the files are read back (swap-in, timed) and hashed again. Starting the
-/// engine and getting memory ready are not timed. The tensors are on disk once at a time; a set that is larger than
-/// memory goes through it in groups.
+/// engine and getting memory ready are not timed; making files, giving them disk space, opening and closing them are.
+/// The tensors are on disk once at a time; a set that is larger than memory goes through it in groups.
 ///
 /// The files are made in a new folder of their own inside --dir, which is removed at the end, also after a failure or
 /// Ctrl-C.
@@ -41,6 +41,10 @@ pub(crate) struct SwapArgs {
     #[arg(long, value_enum, default_value_t = Layout::Files)]
     pub(crate) layout: Layout,
 
+    /// Direct I/O, past the page cache: auto (where the file system has it), on (or fail), off.
+    #[arg(long, value_name = "MODE", default_value_t = DirectMode::Auto)]
+    pub(crate) direct: DirectMode,
+
     /// Use this backend only, and fail if it is not available: uring, libaio, pthread, or auto for the best one (or
     /// the one that AIO_BACKEND names).
     ///
@@ -60,13 +64,17 @@ const SWAP_EXAMPLES: &str = "\
 Examples:
   aio-bench swap --dir /mnt/nvme
   aio-bench swap --tensors 256 --tensor-size 1M --backend uring --queue-depth 64
+  aio-bench swap --layout extents --dir /mnt/nvme
   aio-bench swap --from model-00001.safetensors model-00002.safetensors --json";
 
 /// How the tensors of a set lie in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Layout {
-    /// A file per tensor.
+    /// A file per tensor, and an op for each.
     Files,
+    /// One file for all tensors that are in memory together, and one vectored op for all of them; each tensor begins
+    /// at a multiple of the page size.
+    Extents,
 }
 
 impl Layout {
@@ -74,6 +82,7 @@ impl Layout {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Files => "files",
+            Self::Extents => "extents",
         }
     }
 }
