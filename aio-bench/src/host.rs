@@ -4,3 +4,4 @@ pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod resident;

@@ -9,6 +9,7 @@ mod generate;
 mod host;
 mod interrupt;
 mod output;
+mod paths;
 mod probe;
 mod run;
 mod size;

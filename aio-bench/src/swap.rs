@@ -8,6 +8,7 @@ mod progress;
 mod report;
 mod safetensors;
 pub(crate) mod tensors;
+mod transfer;
 
 use aio::{AioConfig, AioHandle, Backend, Unavailable};
 
@@ -20,22 +21,25 @@ use backend_pass::Pass;
 use progress::Progress;
 use report::{Outcome, Report};
 use tensors::TensorSet;
+use transfer::{Files, file_sizes};
 
 /// Runs the job, prints what came of it, and fails if not everything verified.
 pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
-    let config = args.engine.config();
+    let mut config = args.engine.config();
+    config.direct = args.direct;
     config.validate_ranges()?;
     let dir = disk::require_folder(&args.dir)?;
     let usable = usable_backends(args.backend, &config)?;
     let set = tensor_set(args)?;
     let sizes: Vec<_> = set.tensors.iter().map(|tensor| tensor.bytes).collect();
     let groups = groups::plan(&sizes, memory::budget())?;
-    disk::require_room(&dir, sizes.iter().copied())?;
+    disk::require_room(&dir, groups.iter().flat_map(|group| file_sizes(args.layout, &sizes[group.clone()])))?;
 
     let folder = Made::folder_in(&dir).map_err(|error| Failure::Failed(format!("cannot make a folder: {error}")))?;
     let mut report = Report::new(&dir, args.layout, &config, &set, groups.len());
     let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
-    let pass = Pass { config: &config, set: &set, groups: &groups, folder: folder.path(), progress: &progress };
+    let files = Files { folder: folder.path(), layout: args.layout };
+    let pass = Pass { config: &config, set: &set, groups: &groups, files, progress: &progress };
     for (backend, probed) in usable {
         let outcome = match probed {
             Ok(()) => pass.run(backend)?,

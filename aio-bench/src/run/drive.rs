@@ -4,6 +4,7 @@
 //! relaxed load for Ctrl-C. Buffers come back from tickets and go into the next op; nothing is allocated here.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use aio::Ticket;
@@ -32,26 +33,62 @@ pub(crate) struct Drive {
     pub(crate) first_error: Option<String>,
 }
 
-/// Calls `transfer`, which moves one block, until the limit.
-pub(crate) fn blocking(limit: Limit, mut transfer: impl FnMut() -> aio::Result<()>) -> Drive {
-    let mut drive = Drive::new();
-    let watch = Stopwatch::start();
-    let mut budget = Budget::new(limit, 1, watch.started());
-    let mut began = watch.started();
-    while budget.take(began) > 0 {
-        let moved = transfer();
-        let now = Instant::now();
-        match moved {
-            Ok(()) => drive.count(1, now - began),
-            Err(error) => {
-                drive.fail(&error);
-                budget.spend();
-            }
-        }
-        began = now;
+/// Blocking calls, one after the other, in as many stretches as the caller likes.
+#[derive(Debug)]
+pub(crate) struct Blocking {
+    drive: Drive,
+    left: Limit,
+}
+
+impl Blocking {
+    /// Nothing done yet.
+    pub(crate) fn new(limit: Limit) -> Self {
+        Self { drive: Drive::new(), left: limit }
     }
-    drive.elapsed = watch.stop();
-    drive
+
+    /// Calls `transfer`, which moves one block, until the limit, or for `at_most` this time.
+    pub(crate) fn go_on<E: fmt::Display>(
+        &mut self,
+        at_most: Option<Duration>,
+        mut transfer: impl FnMut() -> Result<(), E>,
+    ) {
+        let watch = Stopwatch::start();
+        let mut budget = Budget::of_stretch(self.left, at_most, watch.started());
+        let mut began = watch.started();
+        while budget.take(began) > 0 {
+            let moved = transfer();
+            let now = Instant::now();
+            match moved {
+                Ok(()) => self.drive.count(1, now - began),
+                Err(error) => {
+                    self.drive.fail(&error);
+                    budget.spend();
+                }
+            }
+            began = now;
+        }
+        let elapsed = watch.stop();
+        self.drive.elapsed += elapsed;
+        self.left = match self.left {
+            Limit::Time(time) if budget.blocks > 0 => Limit::Time(time.saturating_sub(elapsed.wall)),
+            _ => Limit::Blocks(budget.blocks),
+        };
+    }
+
+    /// Whether nothing is left to do, or a signal asked for an end.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.left, Limit::Blocks(0) | Limit::Time(Duration::ZERO)) || interrupt::check().is_err()
+    }
+
+    /// Whether a call failed; then nothing is left to do, either.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.drive.errors > 0
+    }
+
+    /// What all stretches measured together.
+    pub(crate) fn finish(self) -> Drive {
+        self.drive
+    }
 }
 
 /// Keeps an op in flight for each of `memory`: `submit` starts one of the given number of blocks, at most `per_op`.
@@ -111,7 +148,7 @@ impl Drive {
     }
 
     #[cold]
-    fn fail(&mut self, error: &aio::Error) {
+    fn fail(&mut self, error: &impl fmt::Display) {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| error.to_string());
     }
@@ -130,6 +167,13 @@ impl Budget {
             Limit::Blocks(blocks) => Self { blocks, deadline: None, per_op },
             Limit::Time(time) => Self { blocks: u64::MAX, deadline: Some(start + time), per_op },
         }
+    }
+
+    /// Of blocking calls, which may have to stop early.
+    fn of_stretch(limit: Limit, at_most: Option<Duration>, start: Instant) -> Self {
+        let budget = Self::new(limit, 1, start);
+        let stop = at_most.map(|time| start + time);
+        Self { deadline: [budget.deadline, stop].into_iter().flatten().min(), ..budget }
     }
 
     /// How many blocks the next op moves; 0 ends the job.
@@ -169,12 +213,41 @@ mod tests {
 
     #[test]
     fn a_failure_ends_the_job_and_is_told() {
-        let mut calls = 0;
-        let drive = blocking(Limit::Blocks(10), || {
-            calls += 1;
-            if calls == 3 { Err(aio::Error::Closed) } else { Ok(()) }
-        });
-        assert_eq!((drive.blocks, drive.errors, drive.latency.len()), (2, 1, 2));
-        assert!(drive.first_error.is_some_and(|error| error.contains("closed")));
+        for limit in [Limit::Blocks(10), Limit::Time(Duration::from_secs(600))] {
+            let (mut calls, mut blocking) = (0, Blocking::new(limit));
+            for _ in 0..2 {
+                blocking.go_on(None, || {
+                    calls += 1;
+                    if calls == 3 { Err(aio::Error::Closed) } else { Ok(()) }
+                });
+                assert!(blocking.is_done() && blocking.has_failed());
+            }
+            let drive = blocking.finish();
+            assert_eq!((drive.blocks, drive.errors, drive.latency.len()), (2, 1, 2));
+            assert!(drive.first_error.is_some_and(|error| error.contains("closed")));
+        }
+    }
+
+    #[test]
+    fn stretches_add_up_to_the_limit() {
+        let (mut calls, mut blocking) = (0, Blocking::new(Limit::Blocks(10)));
+        let mut stretches = 0;
+        while !blocking.is_done() {
+            stretches += 1;
+            // The first look at the clock is the start of the stretch, so each moves something.
+            blocking.go_on(Some(Duration::from_nanos(1)), || {
+                calls += 1;
+                Ok::<_, aio::Error>(())
+            });
+        }
+        assert_eq!((calls, blocking.finish().blocks), (10, 10));
+        assert!(stretches > 1, "{stretches}");
+
+        let mut blocking = Blocking::new(Limit::Time(Duration::from_millis(5)));
+        while !blocking.is_done() {
+            blocking.go_on(Some(Duration::from_millis(1)), || Ok::<_, aio::Error>(()));
+        }
+        let drive = blocking.finish();
+        assert!(drive.elapsed.wall >= Duration::from_millis(5), "{:?}", drive.elapsed);
     }
 }

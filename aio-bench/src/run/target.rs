@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use aio::{AioFile, AioHandle, DirectMode, OpenOptions};
 
@@ -79,29 +80,48 @@ impl<'a> Target<'a> {
     }
 
     /// Opens it. What the job is to write beyond the end gets its disk space now: that is not what is measured.
-    pub(crate) fn open(&self, handle: &AioHandle) -> Result<(AioFile, Option<Made>), Failure> {
+    pub(crate) fn open(&self, handle: &AioHandle) -> Result<(AioFile, Option<New>), Failure> {
         let options = OpenOptions::new().direct(self.direct).read(true);
         if !self.writes {
             return Ok((handle.open_with(self.path, &options)?, None));
         }
-        let (file, made) = match self.existing {
-            Some(_) => (handle.open_with(self.path, &options.write(true))?, None),
+        match self.existing {
+            Some(len) => {
+                let file = handle.open_with(self.path, &options.write(true))?;
+                if len < self.bytes() {
+                    self.allocate(&file)?;
+                }
+                Ok((file, None))
+            }
             None => {
+                let started = Instant::now();
                 let options = options.write(true).create_new(true);
                 let make = || handle.open_with(self.path, &options).map(|file| (self.path.to_owned(), file));
                 let (made, file) = Made::by(make)?;
-                (file, Some(made))
-            }
-        };
-        if self.existing.is_none_or(|len| len < self.bytes()) {
-            match file.allocate(0, self.bytes()).wait() {
-                // Some file systems have no fallocate(2): there the writes do it.
-                Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => {}
-                allocated => allocated?,
+                let create = started.elapsed();
+                self.allocate(&file)?;
+                let allocate = started.elapsed().saturating_sub(create);
+                Ok((file, Some(New { made, create, allocate })))
             }
         }
-        Ok((file, made))
     }
+
+    fn allocate(&self, file: &AioFile) -> Result<(), Failure> {
+        match file.allocate(0, self.bytes()).wait() {
+            // Some file systems have no fallocate(2): there the writes do it.
+            Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => Ok(()),
+            allocated => Ok(allocated?),
+        }
+    }
+}
+
+/// A file that was made for the job, and how long that took.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) made: Made,
+    pub(crate) create: Duration,
+    /// Giving it disk space.
+    pub(crate) allocate: Duration,
 }
 
 /// The length of the file, or `None` where there is none and one may be made.

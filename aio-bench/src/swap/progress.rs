@@ -24,9 +24,9 @@ impl Progress {
         self.bar.tick();
     }
 
-    /// A tensor has moved.
-    pub(crate) fn moved(&self, bytes: usize) {
-        self.bar.inc(bytes as u64);
+    /// So many bytes more have moved.
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.bar.inc(bytes);
     }
 
     /// Takes the bar away, so that the result stands alone.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use aio::{AioConfig, Backend, Stats, Unavailable};
+use aio::{AioConfig, Backend, Unavailable};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
@@ -11,7 +11,9 @@ use super::tensors::TensorSet;
 use crate::cli::Layout;
 use crate::failure::Failure;
 use crate::host::cpu::Elapsed;
+use crate::host::resident::Memory;
 use crate::output;
+use crate::paths::Paths;
 use crate::size;
 
 /// The result of all backends.
@@ -54,6 +56,7 @@ pub(crate) struct Done {
     /// Names of those that did not.
     pub(crate) differing: Vec<String>,
     pub(crate) paths: Paths,
+    pub(crate) memory: Option<Memory>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +74,7 @@ struct Row {
     swap_out: Option<Rate>,
     swap_in: Option<Rate>,
     paths: Option<Paths>,
+    memory: Option<Memory>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,15 +83,6 @@ struct Rate {
     gb_per_s: f64,
     cpu_seconds: f64,
     cpu_seconds_per_gb: f64,
-}
-
-/// Which way the bytes of both directions went.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Paths {
-    pub(crate) bytes_direct: u64,
-    pub(crate) bytes_buffered: u64,
-    bytes_staged: u64,
-    bytes_fixed: u64,
 }
 
 impl Report {
@@ -120,6 +115,7 @@ impl Report {
             swap_out: None,
             swap_in: None,
             paths: None,
+            memory: None,
         };
         let row = match outcome {
             Outcome::Unavailable(why) => Row { available: false, reason: Some(why.reason), ..empty },
@@ -132,6 +128,7 @@ impl Report {
                 swap_out: Some(Rate::of(self.bytes, done.swap_out)),
                 swap_in: Some(Rate::of(self.bytes, done.swap_in)),
                 paths: Some(done.paths),
+                memory: done.memory,
                 ..empty
             },
         };
@@ -178,44 +175,12 @@ impl Rate {
     }
 }
 
-impl From<Stats> for Paths {
-    fn from(stats: Stats) -> Self {
-        let Stats { bytes_direct, bytes_buffered, bytes_staged, bytes_fixed, .. } = stats;
-        Self { bytes_direct, bytes_buffered, bytes_staged, bytes_fixed }
-    }
-}
-
-impl std::ops::AddAssign for Paths {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes_direct += other.bytes_direct;
-        self.bytes_buffered += other.bytes_buffered;
-        self.bytes_staged += other.bytes_staged;
-        self.bytes_fixed += other.bytes_fixed;
-    }
-}
-
-impl Paths {
-    /// What came after `earlier`.
-    pub(crate) fn since(&self, earlier: &Self) -> Self {
-        Self {
-            bytes_direct: self.bytes_direct.saturating_sub(earlier.bytes_direct),
-            bytes_buffered: self.bytes_buffered.saturating_sub(earlier.bytes_buffered),
-            bytes_staged: self.bytes_staged.saturating_sub(earlier.bytes_staged),
-            bytes_fixed: self.bytes_fixed.saturating_sub(earlier.bytes_fixed),
-        }
-    }
-
-    /// Worth a word when it is more than the ends of tensors.
-    fn mostly_buffered(&self) -> bool {
-        self.bytes_buffered > self.bytes_direct
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
         let (bytes, dir) = (size::show_decimal(*bytes), self.dir.display());
-        writeln!(f, "{source}: {tensors} tensors, {bytes}, a file each in {dir}")?;
+        let how = if self.layout == Layout::Extents.name() { "extents of one file" } else { "a file each" };
+        writeln!(f, "{source}: {tensors} tensors, {bytes}, {how} in {dir}")?;
         writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
         if self.groups > 1 {
             writeln!(f, "goes through memory in {} groups, one after the other", self.groups)?;
@@ -229,8 +194,8 @@ impl fmt::Display for Report {
         if !buffered.is_empty() {
             write!(
                 f,
-                "\nMost bytes went through the page cache ({}): tensors are smaller than a page, or {} has no direct \
-                 I/O.\nThese are not the rates of a device.",
+                "\nMost bytes went through the page cache ({}): tensors are smaller than a page, or direct I/O is off \
+                 or not to be had in {}.\nThese are not the rates of a device.",
                 buffered.join(", "),
                 self.dir.display(),
             )?;

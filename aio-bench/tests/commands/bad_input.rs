@@ -62,6 +62,12 @@ fn values_that_make_no_sense() {
         ("run --op read --file small --block-size 7E", 2, &["--block-size", "1073741824"]),
         ("run --op read --file small --block-size x", 2, &["\"x\" is not a size"]),
         ("run --op read --file small --extents 0", 2, &["--extents"]),
+        ("run --op read --file small --memory-offset 4096", 2, &["4096", "0..4096"]),
+        ("run --op read --file small --memory-offset -1", 2, &["-1"]),
+        ("run --op read --file small --block-size 1 --bare", 2, &["--queue-depth 1", "this one has 32"]),
+        ("run --op read --file small --queue-depth 1 --threads 2 --bare", 2, &["--threads 1", "this one has 1, 2"]),
+        ("run --op read --file small --queue-depth 1 --extents 2 --bare", 2, &["--extents 1", "1 and 2"]),
+        ("swap --direct maybe", 2, &["maybe", "auto"]),
         ("run --op read --file small --runtime -1", 2, &["--runtime"]),
         ("run --op read --file small --block-size 1 --cpu 100000", 1, &["CPU 100000"]),
         ("run --op erase --file small", 2, &["erase", "randread"]),
@@ -71,7 +77,7 @@ fn values_that_make_no_sense() {
         ("swap --tensors 2 --tensor-size 0", 2, &["--tensor-size", "at least 1 byte"]),
         ("swap --tensors 1000000 --tensor-size 7E", 1, &["does not fit in memory"]),
         ("swap --block-size 5", 2, &["--block-size = 5", "multiple of the page size"]),
-        ("swap --layout heap", 2, &["heap", "files"]),
+        ("swap --layout heap", 2, &["heap", "files", "extents"]),
         ("erase", 2, &["erase"]),
     ]);
 }

@@ -31,12 +31,44 @@ fn every_backend_verifies_every_tensor() {
         let rows = swapped["backends"].as_array().unwrap();
         let row = rows.iter().find(|row| row["backend"] == backend).unwrap();
         assert_eq!((&row["available"], &row["verified"]), (&true.into(), &5.into()), "{row}");
+        assert_eq!(keys(&row["memory"]), ["beyond_bytes", "buffer_bytes", "peak_rss_bytes"]);
+        assert_eq!(row["memory"]["buffer_bytes"], 1_500_005);
         for direction in ["swap_out", "swap_in"] {
             assert_eq!(keys(&row[direction]), ["cpu_seconds", "cpu_seconds_per_gb", "gb_per_s", "seconds"]);
             assert!(row[direction]["gb_per_s"].as_f64().unwrap() > 0.0, "{row}");
         }
     }
     assert!(bench.names().is_empty(), "{:?}", bench.names());
+}
+
+#[test]
+fn one_file_of_extents_verifies_too() {
+    let bench = Bench::new();
+    for direct in ["auto", "off"] {
+        let swapped =
+            bench.json(&format!("swap --layout extents --tensors 5 --tensor-size 300001 --direct {direct} --json"));
+        assert_eq!((&swapped["verified"], &swapped["layout"]), (&true.into(), &"extents".into()), "{swapped}");
+        for row in swapped["backends"].as_array().unwrap().iter().filter(|row| row["available"] == true) {
+            let paths = ["bytes_direct", "bytes_buffered"].map(|key| row["paths"][key].as_u64().unwrap());
+            assert_eq!(paths[0] + paths[1], 2 * 5 * 300_001, "{row}");
+            assert!(direct != "off" || paths[0] == 0, "{row}");
+        }
+    }
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+    let text = bench.text("swap --layout extents --tensors 2 --tensor-size 64K --backend pthread");
+    assert!(text.contains("extents of one file") && text.contains("2 of 2"), "{text}");
+}
+
+#[test]
+fn the_memory_of_one_backend_is_not_counted_for_the_next() {
+    const SIZE: i64 = 64 << 20;
+    let swapped = Bench::new().json("swap --tensors 4 --tensor-size 16M --json");
+    for row in swapped["backends"].as_array().unwrap().iter().filter(|row| row["available"] == true) {
+        let memory =
+            ["buffer_bytes", "peak_rss_bytes", "beyond_bytes"].map(|key| row["memory"][key].as_i64().unwrap());
+        // Were the tensors counted as what was there before, or twice, it would be off by their size.
+        assert!(memory[0] == SIZE && memory[1] > SIZE && memory[2].abs() < SIZE / 2, "{row}");
+    }
 }
 
 #[test]
@@ -60,8 +92,11 @@ fn the_tensors_of_a_file_are_swapped() {
         ("empty".to_owned(), view(Dtype::BF16, &[0, 7], 0)),
     ]);
     bench.file("model.safetensors", &safetensors::serialize(tensors, None).unwrap());
-    let swapped = bench.json("swap --from model.safetensors model.safetensors --json");
-    assert_eq!((&swapped["verified"], &swapped["tensors"]), (&true.into(), &6.into()));
+    for layout in ["files", "extents"] {
+        let line = format!("swap --from model.safetensors model.safetensors --layout {layout} --json");
+        let swapped = bench.json(&line);
+        assert_eq!((&swapped["verified"], &swapped["tensors"]), (&true.into(), &6.into()));
+    }
     assert_eq!(bench.names(), ["model.safetensors"]);
 }
 

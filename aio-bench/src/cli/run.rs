@@ -1,0 +1,138 @@
+//! `aio-bench run`.
+
+use std::path::PathBuf;
+
+use aio::{Backend, DirectMode};
+use clap::{Args, ValueEnum};
+
+use super::{parse_seconds, parse_usize};
+use crate::size;
+
+/// Run one job, as fio would, through the library's public API, and measure it.
+///
+/// Moves blocks of --block-size between one file and memory, --queue-depth of them in flight per thread, and reports
+/// rate, I/Os per second, CPU time per I/O and latency. With one block in flight each is a blocking call. Starting the
+/// engine, opening the file, allocating its space and memory, and closing it are not timed.
+///
+/// Latency is that of an op (--extents blocks) from its submission until its result was taken, in order of submission.
+///
+/// With --bare, which is for jobs with one block in flight, slices of the job alternate with slices of plain pread(2)
+/// or pwrite(2) calls on the same file, in the same process, so that both meet the same machine.
+///
+/// An existing file is never truncated or shrunk, and is written to only with --overwrite, which destroys what it
+/// holds. A file that the run makes is kept, as with fio, unless the run fails or is interrupted.
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// Backend: auto, uring, libaio or pthread.
+    #[arg(long, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+
+    /// What to do; rand* picks block-aligned offsets at random, with repetition.
+    #[arg(long, value_enum)]
+    pub(crate) op: Op,
+
+    /// The file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: PathBuf,
+
+    /// Use the first SIZE bytes of the file, rounded down to whole blocks [default: all of an existing file]
+    #[arg(long, value_parser = size::parse_positive)]
+    pub(crate) size: Option<u64>,
+
+    /// Bytes of a block.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_usize)]
+    pub(crate) block_size: usize,
+
+    /// Blocks in flight per thread.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) queue_depth: usize,
+
+    /// Worker threads [default: the library's]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Direct I/O, past the page cache: auto (where the file system has it), on (or fail), off.
+    #[arg(long, value_name = "MODE", default_value_t = DirectMode::Auto)]
+    pub(crate) direct: DirectMode,
+
+    /// Blocks per op: 1 gives each block an op and a ticket of its own, more make vectored ops.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) extents: u32,
+
+    /// Bytes past a page boundary at which each buffer begins, 0 to 4095. Memory that direct I/O does not take passes
+    /// through staging buffers. With an offset the buffers are not memory that is registered with the kernel.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..4096))]
+    pub(crate) memory_offset: u16,
+
+    /// Also measure plain pread(2) or pwrite(2) calls, in turns with the job: as many again, or as long again.
+    ///
+    /// Their descriptor is of the same kind with --direct on (O_DIRECT) and --direct off. With --direct auto it is one
+    /// through the page cache. For --queue-depth 1 only.
+    #[arg(long)]
+    pub(crate) bare: bool,
+
+    /// Go on for this long, starting over at the end of the file.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "bytes",
+        allow_negative_numbers = true)]
+    pub(crate) runtime: Option<f64>,
+
+    /// Move this many bytes, rounded down to whole blocks [default: the size, once]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_positive)]
+    pub(crate) bytes: Option<u64>,
+
+    /// Pin the process to this CPU.
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu: Option<usize>,
+
+    /// Write to a file that exists already. Its contents are lost.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  aio-bench run --op write --file /mnt/nvme/t --size 1G
+  aio-bench run --op read --file /mnt/nvme/t --queue-depth 32 --direct on
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --runtime 5 --cpu 1 --json
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --extents 16 --backend libaio
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --queue-depth 1 --direct on --runtime 5 --bare";
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Op {
+    /// Sequential reads.
+    Read,
+    /// Sequential writes.
+    Write,
+    /// Reads at random offsets.
+    Randread,
+    /// Writes at random offsets.
+    Randwrite,
+}
+
+impl Op {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Randread => "randread",
+            Self::Randwrite => "randwrite",
+        }
+    }
+
+    /// Whether it changes the file.
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Randwrite)
+    }
+
+    /// Whether it jumps about.
+    pub(crate) fn is_random(self) -> bool {
+        matches!(self, Self::Randread | Self::Randwrite)
+    }
+}

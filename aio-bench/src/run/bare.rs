@@ -1,0 +1,78 @@
+//! Plain `pread(2)` and `pwrite(2)`, to hold blocking calls against.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::Duration;
+
+use aio::DirectMode;
+use nix::fcntl::OFlag;
+
+use crate::cli::RunArgs;
+use crate::failure::Failure;
+
+/// How long each side goes on before it is the other's turn: short against what changes on a machine, long against
+/// what a turn costs.
+pub(crate) const TURN: Duration = Duration::from_millis(50);
+
+/// A descriptor of its own for the file of a job.
+#[derive(Debug)]
+pub(crate) struct Bare {
+    file: File,
+    direct: bool,
+    name: String,
+}
+
+impl Bare {
+    /// Refuses jobs that have more than one block in flight: these are not made of blocking calls.
+    pub(crate) fn check(args: &RunArgs, threads: usize) -> Result<(), Failure> {
+        if (args.queue_depth, threads, args.extents) == (1, 1, 1) {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!(
+            "--bare measures blocking calls, which a job makes with --queue-depth 1, --threads 1 and --extents 1: \
+             this one has {}, {threads} and {}",
+            args.queue_depth, args.extents
+        )))
+    }
+
+    /// Opens it, and finds out with a first read whether direct I/O takes memory and blocks like `block`.
+    pub(crate) fn open(args: &RunArgs, block: &mut [u8]) -> Result<Self, Failure> {
+        let direct = args.direct == DirectMode::On;
+        let flags = if direct { OFlag::O_DIRECT } else { OFlag::empty() };
+        let name = args.file.display().to_string();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(args.op.writes())
+            .custom_flags(flags.bits())
+            .open(&args.file)
+            .map_err(|error| Failure::Failed(format!("cannot open {name} for --bare: {error}")))?;
+        // The file may be empty where its space could not be allocated: reading nothing is well, too.
+        file.read_at(block, 0).map_err(|error| {
+            let why = if direct { ": O_DIRECT takes aligned memory and blocks only" } else { "" };
+            Failure::Failed(format!("--bare cannot read {} bytes of {name}: {error}{why}", block.len()))
+        })?;
+        Ok(Self { file, direct, name })
+    }
+
+    /// Whether it bypasses the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// One `pread(2)`, unless it comes out short.
+    #[inline]
+    pub(crate) fn read_at(&self, block: &mut [u8], offset: u64) -> Result<(), String> {
+        self.file.read_exact_at(block, offset).map_err(|error| self.failed("pread", offset, &error))
+    }
+
+    /// One `pwrite(2)`, likewise.
+    #[inline]
+    pub(crate) fn write_at(&self, block: &[u8], offset: u64) -> Result<(), String> {
+        self.file.write_all_at(block, offset).map_err(|error| self.failed("pwrite", offset, &error))
+    }
+
+    #[cold]
+    fn failed(&self, call: &str, offset: u64, error: &std::io::Error) -> String {
+        format!("bare {call} of {} at {offset} failed: {error}", self.name)
+    }
+}

@@ -1,0 +1,87 @@
+//! Memory for the blocks of a job: where the library's own buffers begin, or at an offset from there.
+
+use std::ops::{Deref, DerefMut};
+
+use aio::{AioFile, AioHandle, AlignedBuf, IoBufMut};
+
+use crate::failure::Failure;
+use crate::generate;
+use crate::interrupt;
+use crate::warm_up::{arrived, warm_up};
+
+/// Memory that an op can own and that this program can fill.
+pub(crate) trait Block: IoBufMut + DerefMut<Target = [u8]> + 'static {}
+
+impl<T: IoBufMut + DerefMut<Target = [u8]> + 'static> Block for T {}
+
+/// A buffer for each of `count` blocks, at a page boundary, ready for use.
+pub(crate) fn aligned(
+    handle: &AioHandle,
+    file: &AioFile,
+    count: usize,
+    bytes: usize,
+) -> Result<Vec<AlignedBuf>, Failure> {
+    let allocate = |_| {
+        interrupt::check()?;
+        Ok(handle.arena().try_alloc(bytes)?)
+    };
+    warm_up(file, (0..count).map(allocate).collect::<Result<_, Failure>>()?)
+}
+
+/// Likewise, `offset` bytes past a page boundary.
+///
+/// Such a block is a borrow of a buffer that is never given back: an op can own that borrow without a type of this
+/// program's having to vouch for it. The process ends with the job. What is lost is the name of the region that the
+/// memory lies in, so it is to the engine what memory of a user's own is.
+pub(crate) fn past_page(
+    handle: &AioHandle,
+    file: &AioFile,
+    count: usize,
+    bytes: usize,
+    offset: usize,
+) -> Result<Vec<&'static mut [u8]>, Failure> {
+    let whole = aligned(handle, file, count, offset + bytes)?;
+    let blocks = whole.into_iter().map(|block| {
+        let block: &'static mut AlignedBuf = Box::leak(Box::new(block));
+        &mut block[offset..]
+    });
+    // Whole blocks, so that the staging buffers that they need are there.
+    let tickets: Vec<_> = blocks.map(|block| file.read(block, 0)).collect();
+    tickets.into_iter().map(|ticket| arrived(ticket.wait())).collect()
+}
+
+/// Puts something into them: devices and file systems have short cuts for zeros.
+pub(crate) fn fill<B: DerefMut<Target = [u8]>>(blocks: &mut [B]) {
+    blocks.iter_mut().zip(0..).for_each(|(block, seed)| generate::fill(block, seed));
+}
+
+/// Bytes of all of them.
+pub(crate) fn bytes_of<B: Deref<Target = [u8]>>(blocks: &[B]) -> u64 {
+    blocks.iter().map(|block| block.len() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use aio::Backend;
+
+    use super::*;
+
+    #[test]
+    fn blocks_begin_where_they_should() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 8192]).unwrap();
+        let handle = AioHandle::builder().backend(Backend::Pthread).build().unwrap();
+        let file = handle.open(file.path()).unwrap();
+        for offset in [1, 512, 4095] {
+            let mut blocks = past_page(&handle, &file, 3, 8192, offset).unwrap();
+            fill(&mut blocks);
+            assert_eq!((blocks.len(), bytes_of(&blocks)), (3, 3 * 8192));
+            for block in &blocks {
+                assert_eq!(block.as_ptr().addr() % 4096, offset);
+                assert!(block.chunks(8).all(|bytes| bytes != [0; 8] && bytes != [7; 8]), "they are filled");
+            }
+        }
+        let blocks = aligned(&handle, &file, 3, 8192).unwrap();
+        assert!(blocks.iter().all(|block| block.as_ptr().addr().is_multiple_of(4096)));
+    }
+}
