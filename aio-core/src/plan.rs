@@ -71,6 +71,8 @@ impl Plan {
         // A block is a whole number of units, so that every cut inside a direct segment is aligned.
         let block_size = block_size.next_multiple_of(unit.max(1) as usize);
         let mut plan = Self { block_size, ..Self::default() };
+        // Vectored ops have a segment per extent, if they are aligned: room for them at once.
+        plan.segments.reserve_exact(extents.len());
         for (index, extent) in extents.iter().enumerate() {
             let end = extent.offset + extent.len as u64;
             let (inner, inner_end) = match unit {
