@@ -10,7 +10,7 @@ use crate::engine::Shared;
 use crate::engine::op::{Transfer, check_extents};
 use crate::error::{OpKind, Result};
 use crate::file::{OpenFile, OpenOptions};
-use crate::plan::Plan;
+use crate::plan::{Alignment, Plan};
 use crate::sync::lock;
 
 /// Refuses what can never work, before it is accepted.
@@ -51,19 +51,33 @@ pub(crate) fn end_of(op: &Transfer) -> u64 {
     range_of(op).1
 }
 
-/// Plans an op on the caller's thread where that takes no system call; leaves it to a worker otherwise.
+/// Plans an op on the caller's thread where that takes no system call (but now and then a look into the page cache);
+/// leaves it to a worker otherwise.
 pub(crate) fn plan_if_easy(shared: &Shared, op: &Transfer, file: &OpenFile) -> Result<()> {
     let grows =
         op.desc.direction() == Direction::Write && file.inode().is_some_and(|inode| inode.may_grow(end_of(op)));
     if grows {
         return Ok(());
     }
-    let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
+    let plan = plan_of(shared, op, file);
     if plan.blocks > 0 && (!plan.buffered || file.buffered_if_open().is_some()) {
         set_file(op, file.clone());
         op.state.start(plan);
     }
     Ok(())
+}
+
+/// A read of a resident file goes through the page cache, whatever its alignment. `validate` compares with what the
+/// device has, so both of its passes are planned alike and ask for it.
+fn plan_of(shared: &Shared, op: &Transfer, file: &OpenFile) -> Plan {
+    let mut alignment = file.alignment();
+    if op.desc.direction() == Direction::Read && !op.state.validate {
+        if file.is_resident() {
+            alignment = Alignment::NONE;
+        }
+        file.count_reads(1, total(op), end_of(op));
+    }
+    Plan::new(op.desc.extents(), alignment, shared.config.block_size)
 }
 
 /// Counts a write among those that a sync of its file waits for.
@@ -86,13 +100,14 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             let read = *mode == PathMode::Read || op.state.validate;
             let options = OpenOptions::new()
                 .read(read)
+                .one_read(*mode == PathMode::Read && !op.state.validate)
                 .create(*mode == PathMode::Write)
                 .create_new(*mode == PathMode::WriteNew);
             OpenFile::open(path, &options, shared.config.direct)?
         }
     };
     set_file(op, file.clone());
-    let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
+    let plan = plan_of(shared, op, &file);
     if plan.buffered {
         file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
     }
@@ -102,6 +117,10 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             .grow(file.fd(), from, end, shared.config.preallocate)
             .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
         *lock(&op.state.growing) = growing;
+        if let Target::Path(..) = op.desc.target() {
+            // One of an open file was counted when it was accepted.
+            inode.change();
+        }
     }
     op.state.start(plan);
     Ok(())
