@@ -38,8 +38,9 @@ impl AioFile {
         self.file.path()
     }
 
-    /// Whether aligned parts of ops bypass the page cache. Where it is false, the file system offers no direct I/O, or
-    /// none was asked for, and all ops go through the cache.
+    /// Whether aligned parts of ops bypass the page cache (reads do not while the file lies there, see
+    /// [`DirectMode::Auto`](crate::DirectMode::Auto)). Where it is false, the file system offers no direct I/O, or none
+    /// was asked for, and all ops go through the cache.
     pub fn is_direct(&self) -> bool {
         self.file.is_direct()
     }

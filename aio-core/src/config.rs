@@ -77,10 +77,13 @@ pub struct AioConfig {
 /// Whether files are opened for direct I/O, which bypasses the page cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DirectMode {
-    /// Where the file system can.
+    /// Where the file system can. Reads of a file that lies in the page cache are served from there all the same, where
+    /// the kernel tells (`cachestat(2)`, Linux 6.5) and the file system is local: this is looked up at the first read,
+    /// after every 1024 reads or 256 MiB, and not per read. Writes stay direct, and so do reads that
+    /// [`validate`](AioConfig::validate).
     #[default]
     Auto,
-    /// Always; opening a file where that is not possible fails.
+    /// Always, cached or not; opening a file where that is not possible fails.
     On,
     /// Never.
     Off,

@@ -53,6 +53,11 @@ impl Epochs {
         }
     }
 
+    /// Whether all members have left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+
     /// Whether all members of `epoch`, as `close` gave it, and of those before it have left.
     pub(crate) fn is_drained(&self, epoch: u64) -> bool {
         epoch == u64::MAX || epoch < self.first
@@ -85,8 +90,9 @@ mod tests {
         assert!(!epochs.is_drained(first));
         epochs.leave(b, 1);
         assert!(epochs.is_drained(first) && epochs.is_drained(second));
+        assert!(epochs.is_empty());
         let d = epochs.enter();
-        assert!(epochs.is_drained(first));
+        assert!(epochs.is_drained(first) && !epochs.is_empty());
         let fourth = epochs.close();
         assert!(!epochs.is_drained(fourth));
         epochs.leave(d, 1);

@@ -23,6 +23,11 @@ pub struct Alignment {
     pub memory: u32,
 }
 
+impl Alignment {
+    /// Of what goes through the page cache.
+    pub(crate) const NONE: Self = Self { offset: 0, memory: 1 };
+}
+
 /// The blocks of one op.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {

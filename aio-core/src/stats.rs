@@ -1,8 +1,10 @@
 //! Counters that tell which way bytes went.
 
+use std::cell::Cell;
+
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a handle has done since it was made.
 ///
@@ -31,6 +33,54 @@ pub struct Stats {
     pub in_flight: u64,
 }
 
+/// Blocking calls of one block, which is what most of them are: counted by threads apart from each other, so that those
+/// that read at the same time do not pass one cache line around.
+#[derive(Debug, Default)]
+pub(crate) struct Calls([CachePadded<CallsOfSome>; 8]);
+
+#[derive(Debug, Default)]
+struct CallsOfSome {
+    calls: AtomicU64,
+    bytes_direct: AtomicU64,
+    bytes_buffered: AtomicU64,
+}
+
+impl Calls {
+    /// Counts a call, and says how many came before it; other threads may count elsewhere.
+    #[inline]
+    pub(crate) fn add(&self, bytes: u64, direct: bool) -> u64 {
+        let mine = &self.0[thread_number() % self.0.len()];
+        let counter = if direct { &mine.bytes_direct } else { &mine.bytes_buffered };
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        mine.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn add_to(&self, stats: &mut Stats) {
+        for some in &self.0 {
+            let calls = some.calls.load(Ordering::Relaxed);
+            stats.ops += calls;
+            stats.blocks += calls;
+            stats.bytes_direct += some.bytes_direct.load(Ordering::Relaxed);
+            stats.bytes_buffered += some.bytes_buffered.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts the threads that call.
+#[inline]
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
 macro_rules! counters {
     ($($name:ident),*) => {
         /// The same counters, shared by all threads of a handle.
@@ -39,6 +89,7 @@ macro_rules! counters {
             $(pub(crate) $name: AtomicU64,)*
             pub(crate) ops: CachePadded<AtomicU64>,
             pub(crate) in_flight: AtomicU64,
+            pub(crate) calls: Calls,
         }
 
         impl Counters {
@@ -52,11 +103,13 @@ macro_rules! counters {
 
             /// All of them now.
             pub(crate) fn snapshot(&self) -> Stats {
-                Stats {
+                let mut stats = Stats {
                     $($name: self.$name.load(Ordering::Relaxed),)*
                     ops: self.ops.load(Ordering::Relaxed),
                     in_flight: self.in_flight.load(Ordering::Relaxed),
-                }
+                };
+                self.calls.add_to(&mut stats);
+                stats
             }
         }
     };

@@ -860,7 +860,7 @@ fn each_priority_has_a_limit_that_pushes_back() {
         gate.close();
         let held: Vec<_> = (0..3).map(|_| file.try_read(vec![0; BLOCK], 0).unwrap()).collect();
         gate.wait_for(2);
-        assert!(aio.stats().in_flight > 0);
+        assert_in_flight(&aio);
         let (error, buffer) = file.try_read(vec![7; BLOCK], 0).unwrap_err().into_parts();
         assert!(matches!(error, Error::QueueFull { limit: 3 }), "{error}");
         assert_eq!(buffer.unwrap(), vec![7; BLOCK]);

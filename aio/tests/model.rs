@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpError, Ticket};
@@ -26,6 +25,8 @@ struct Case {
     preallocate: bool,
     /// Length of the file at first.
     len: usize,
+    /// Whether it lies in the page cache at first.
+    resident: bool,
     batches: Vec<Batch>,
 }
 
@@ -146,8 +147,8 @@ fn cases() -> impl Strategy<Value = Case> {
     let block = prop::sample::select(vec![4096usize, 16384]);
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.8));
     let len = prop_oneof![Just(0usize), 1..100_000usize, (0..24usize).prop_map(|pages| pages * 4096)];
-    (shape, block, flags, len, prop::collection::vec(batches(), 1..6)).prop_map(
-        |((workers, depth), block_size, (overlap, single_submit, preallocate), len, batches)| Case {
+    (shape, block, flags, (len, any::<bool>()), prop::collection::vec(batches(), 1..6)).prop_map(
+        |((workers, depth), block_size, (overlap, single_submit, preallocate), (len, resident), batches)| Case {
             workers,
             depth,
             block_size,
@@ -155,6 +156,7 @@ fn cases() -> impl Strategy<Value = Case> {
             single_submit,
             preallocate,
             len,
+            resident,
             batches,
         },
     )
@@ -558,6 +560,9 @@ fn run(backend: Backend, direct: DirectMode, case: &Case) {
     let folder = Folder::new();
     let content = pattern(0, case.len);
     let path = folder.file("t", &content);
+    if case.resident {
+        assert!(std::fs::read(&path).unwrap() == content);
+    }
     let mut config = support::small(case.workers, case.depth, direct);
     config.block_size = case.block_size;
     config.overlap_events = case.overlap;
@@ -574,9 +579,7 @@ fn run(backend: Backend, direct: DirectMode, case: &Case) {
     run.file.sync_all().wait().unwrap();
     run.file.close().unwrap();
     run.aio.close().unwrap();
-    let reader = std::fs::File::open(&run.path).unwrap();
-    // SAFETY: no memory is involved.
-    assert_eq!(unsafe { libc::posix_fadvise(reader.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    support::evict(&run.path);
     run.model.settle(&std::fs::read(&run.path).unwrap(), "on the device");
 }
 

@@ -1,11 +1,15 @@
 //! Blocking calls of up to a block, on the caller's own thread.
 //!
 //! `pread(2)` is the cheapest there is at queue depth 1, and handing a small read to another thread costs many times
-//! the read. Memory that direct I/O cannot take (a `Vec` is hardly ever aligned enough) passes through one of a few
-//! bounce buffers. What makes the file longer or is larger than a block goes to the workers instead.
+//! the read. So what surrounds it is lean: a read that goes one way (direct and aligned, or all through the page cache)
+//! needs no plan, lock, clock or allocation, and counts apart from other threads.
+//!
+//! Memory that direct I/O cannot take (a `Vec` is hardly ever aligned enough) passes through one of a few bounce
+//! buffers. What makes the file longer or is larger than a block goes to the workers instead.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
@@ -20,7 +24,8 @@ use crate::engine::staging::Staging;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
-use crate::plan::Plan;
+use crate::plan::{Alignment, Plan};
+use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
 
 /// EAGAIN so often in a row, with a pause each time, is an error.
@@ -89,6 +94,7 @@ pub(crate) fn write(
 /// # Safety
 ///
 /// `ptr` is valid for `len` bytes until the call returns, for writes if the direction is a read.
+#[inline]
 unsafe fn transfer(
     shared: &Shared,
     file: &OpenFile,
@@ -100,112 +106,200 @@ unsafe fn transfer(
 ) -> Result<bool> {
     shared.check_open()?;
     let Some(start) = NonNull::new(ptr) else { return Ok(false) };
-    let memory = ExtentMemory { ptr: start, region: None };
-    let extent = Extent { offset, len, memory: Some(memory) };
     if len > shared.config.block_size || options.validate || !file.allows(direction) {
         return Ok(false);
     }
+    let extent = Extent { offset, len, memory: Some(ExtentMemory { ptr: start, region: None }) };
     check_extents(&[extent])?;
-    let plan = Plan::new(&[extent], file.alignment(), shared.config.block_size);
-    let staged = plan.segments.iter().filter(|segment| segment.staged).map(|segment| segment.len).max();
-    let mut bounce = staged.and_then(|len| shared.bounce.staging().take(len));
-    if staged.is_some() && bounce.is_none() {
-        return Ok(false);
+    let read = direction == Direction::Read;
+    let alignment = if read && file.is_resident() { Alignment::NONE } else { file.alignment() };
+    let call = Call { shared, file, direction, ptr, len, offset };
+    let mut counted = Stats::default();
+    let Some(direct) = one_way(&extent, alignment) else {
+        if read {
+            file.count_reads(1, len as u64, offset + len as u64);
+        }
+        // SAFETY: the caller vouches for the memory.
+        let moved =
+            unsafe { call.in_segments(&Plan::new(&[extent], alignment, shared.config.block_size), &mut counted) };
+        // What the workers do instead, they count.
+        if !matches!(moved, Ok(false)) {
+            call.count(&mut counted);
+        }
+        return moved;
+    };
+    // SAFETY: likewise.
+    let moved = unsafe { call.stretch(0..len, direct, None, &mut counted) };
+    if counted != one_block(len, direct) {
+        call.count(&mut counted);
+        return moved.map(|()| true);
     }
-    // SAFETY: the caller vouches for the memory; a bounce buffer is this call's own.
-    let result = unsafe { transfer_segments(shared, file, direction, ptr, len, offset, &plan, bounce.as_mut()) };
-    if let Some(buffer) = bounce {
-        shared.bounce.staging().give(buffer);
+    // Nearly every call comes to here, and pays for two counters instead of three that all threads share.
+    let calls = shared.counters.calls.add(len as u64, direct);
+    if read && is_one_in_some(calls) {
+        file.count_reads(SOME, SOME * len as u64, offset + len as u64);
     }
-    result.map(|()| true)
+    Ok(true)
 }
 
-/// # Safety
-///
-/// As for [`transfer`]; `plan` is of these `len` bytes, and `bounce` as long as its longest staged segment.
-#[expect(clippy::too_many_arguments, reason = "one call, which two functions share")]
-unsafe fn transfer_segments(
-    shared: &Shared,
-    file: &OpenFile,
+/// Whether an extent is one segment without a bounce buffer, and if so, whether it is direct: what [`Plan`] would say.
+#[inline]
+fn one_way(extent: &Extent, alignment: Alignment) -> Option<bool> {
+    let Alignment { offset: unit, memory } = alignment;
+    if unit == 0 {
+        return (extent.len > 0).then_some(false);
+    }
+    let address = extent.memory.map_or(0, |memory| memory.address() as u64);
+    // Powers of two.
+    let odd = (extent.offset | extent.len as u64) & u64::from(unit - 1) | address & u64::from(memory - 1);
+    (odd == 0 && extent.len > 0).then_some(true)
+}
+
+fn one_block(len: usize, direct: bool) -> Stats {
+    let (bytes_direct, bytes_buffered) = if direct { (len as u64, 0) } else { (0, len as u64) };
+    Stats { blocks: 1, bytes_direct, bytes_buffered, ..Stats::default() }
+}
+
+/// Of how many calls one counts for all of them towards the next look at where a file lies.
+const SOME: u64 = 16;
+
+/// Multiples of the golden ratio are spread so evenly that this also holds for every second or third call, as when a
+/// thread reads several files in turn.
+#[inline]
+fn is_one_in_some(call: u64) -> bool {
+    call.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SOME
+}
+
+/// A blocking call on its way.
+struct Call<'a> {
+    shared: &'a Shared,
+    file: &'a OpenFile,
     direction: Direction,
     ptr: *mut u8,
     len: usize,
     offset: u64,
-    plan: &Plan,
-    mut bounce: Option<&mut AlignedBuf>,
-) -> Result<()> {
-    let kind = if direction == Direction::Read { OpKind::Read } else { OpKind::Write };
-    let failed = |source, at: usize| {
-        let (path, backend) = (file.path().to_owned(), shared.backend.name());
-        let (offset, length) = (offset + at as u64, (len - at) as u64);
-        Error::from(Box::new(IoError { op: kind, path, offset, length, backend, source }))
-    };
-    let counters = &shared.counters;
-    counters.ops.fetch_add(1, Ordering::Relaxed);
-    for segment in &plan.segments {
-        let end = segment.at + segment.len;
-        let (mut at, mut direct, mut retries) = (segment.at, segment.direct, 0);
-        let memory = match bounce.as_deref_mut().filter(|_| segment.staged) {
+}
+
+impl Call<'_> {
+    fn count(&self, counted: &mut Stats) {
+        self.shared.counters.ops.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.add(counted);
+    }
+
+    /// Transfers each segment in its own way; false if there is no bounce buffer left.
+    ///
+    /// # Safety
+    ///
+    /// As for [`transfer`]; `plan` is of this call.
+    unsafe fn in_segments(&self, plan: &Plan, counted: &mut Stats) -> Result<bool> {
+        let bounces = &self.shared.bounce;
+        let staged = plan.segments.iter().filter(|segment| segment.staged).map(|segment| segment.len).max();
+        let mut bounce = staged.and_then(|len| bounces.staging().take(len));
+        if staged.is_some() && bounce.is_none() {
+            return Ok(false);
+        }
+        let result = plan.segments.iter().try_for_each(|segment| {
+            let range = segment.at..segment.at + segment.len;
+            let bounce = bounce.as_mut().filter(|_| segment.staged);
+            // SAFETY: the caller vouches for the memory; the bounce buffer is as long as the longest staged segment.
+            unsafe { self.stretch(range, segment.direct, bounce, counted) }
+        });
+        if let Some(buffer) = bounce {
+            bounces.staging().give(buffer);
+        }
+        result.map(|()| true)
+    }
+
+    /// Transfers a stretch of the memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`transfer`]; the range lies in the memory, and `bounce`, if there is one, is as long as it.
+    #[inline]
+    unsafe fn stretch(
+        &self,
+        range: Range<usize>,
+        mut direct: bool,
+        mut bounce: Option<&mut AlignedBuf>,
+        counted: &mut Stats,
+    ) -> Result<()> {
+        let Self { shared, file, direction, ptr, offset, .. } = *self;
+        let memory = match bounce.as_deref_mut() {
             Some(bounce) => {
                 if direction == Direction::Write {
-                    // SAFETY: the segment is a part of the caller's memory, and fits into the bounce buffer.
-                    unsafe { bounce.as_mut_ptr().copy_from_nonoverlapping(ptr.add(segment.at), segment.len) };
+                    // SAFETY: the range is a part of the caller's memory, and fits into the bounce buffer.
+                    unsafe { bounce.as_mut_ptr().copy_from_nonoverlapping(ptr.add(range.start), range.len()) };
                 }
                 bounce.as_mut_ptr()
             }
-            None => ptr.wrapping_add(segment.at),
+            None => ptr.wrapping_add(range.start),
         };
-        while at < end {
-            let fd = if direct { file.fd() } else { file.buffered().map_err(|error| failed(error, at))? };
+        let (mut at, mut retries) = (range.start, 0);
+        while at < range.end {
+            let fd = if direct { file.fd() } else { file.buffered().map_err(|error| self.failed(error, at))? };
             let block = IoBlock {
                 token: 0,
                 direction,
                 fd: fd.as_raw_fd(),
                 file: None,
                 region: None,
-                ptr: memory.wrapping_add(at - segment.at),
-                len: end - at,
+                ptr: memory.wrapping_add(at - range.start),
+                len: range.end - at,
                 offset: offset + at as u64,
             };
             // SAFETY: a part of the caller's memory or of the bounce buffer, and `file` keeps `fd` open.
             match unsafe { shared.backend.transfer(&block) } {
-                Ok(0) if direction == Direction::Read => {
-                    let (path, length, read) = (file.path().to_owned(), len as u64, at as u64);
-                    return Err(Error::UnexpectedEof { path, offset, length, read });
-                }
-                Ok(0) => return Err(failed(io::Error::from(io::ErrorKind::WriteZero), at)),
+                Ok(0) => return Err(self.stopped(at)),
                 Ok(moved) => {
-                    let moved = moved.min(end - at);
-                    if segment.staged {
-                        counters.bytes_staged.fetch_add(moved as u64, Ordering::Relaxed);
+                    let moved = moved.min(range.end - at);
+                    if bounce.is_some() {
+                        counted.bytes_staged += moved as u64;
                         if direction == Direction::Read {
-                            // SAFETY: `moved` bytes of the segment, which are the caller's, from the same place in
-                            // the bounce buffer.
+                            // SAFETY: `moved` bytes of the range, which are the caller's, from the same place in the
+                            // bounce buffer.
                             unsafe { ptr.add(at).copy_from_nonoverlapping(block.ptr, moved) };
                         }
                     }
-                    let counter = if direct { &counters.bytes_direct } else { &counters.bytes_buffered };
-                    counter.fetch_add(moved as u64, Ordering::Relaxed);
+                    *(if direct { &mut counted.bytes_direct } else { &mut counted.bytes_buffered }) += moved as u64;
                     at += moved;
                     retries = 0;
-                    if at < end {
-                        counters.short_transfers.fetch_add(1, Ordering::Relaxed);
-                        direct &=
-                            block.offset.wrapping_add(moved as u64).is_multiple_of(file.alignment().offset.into());
+                    if at < range.end {
+                        counted.short_transfers += 1;
+                        direct &= (offset + at as u64).is_multiple_of(file.alignment().offset.into());
                     }
                 }
                 Err(error) if is_transient(&error) && retries < MAX_RETRIES => {
-                    counters.retries.fetch_add(1, Ordering::Relaxed);
+                    counted.retries += 1;
                     retries += 1;
                     if error.kind() != io::ErrorKind::Interrupted {
                         std::thread::sleep(std::time::Duration::from_micros(100));
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => direct = false,
-                Err(error) => return Err(failed(error, at)),
+                Err(error) => return Err(self.failed(error, at)),
             }
         }
-        counters.blocks.fetch_add(1, Ordering::Relaxed);
+        counted.blocks += 1;
+        Ok(())
     }
-    Ok(())
+
+    /// No byte moved after `at`.
+    #[cold]
+    fn stopped(&self, at: usize) -> Error {
+        match self.direction {
+            Direction::Read => {
+                let (path, offset) = (self.file.path().to_owned(), self.offset);
+                Error::UnexpectedEof { path, offset, length: self.len as u64, read: at as u64 }
+            }
+            Direction::Write => self.failed(io::Error::from(io::ErrorKind::WriteZero), at),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, source: io::Error, at: usize) -> Error {
+        let op = if self.direction == Direction::Read { OpKind::Read } else { OpKind::Write };
+        let (path, backend) = (self.file.path().to_owned(), self.shared.backend.name());
+        let (offset, length) = (self.offset + at as u64, (self.len - at) as u64);
+        Box::new(IoError { op, path, offset, length, backend, source }).into()
+    }
 }

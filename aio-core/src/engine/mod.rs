@@ -164,7 +164,7 @@ impl Shared {
 
     /// An op with this descriptor, planned if that is easy.
     pub(crate) fn op<D: IoOpDesc>(&self, desc: D, promise: Promise, options: OpOptions) -> Arc<Op<D>> {
-        let plan = prepare::plan_if_easy(self, &desc);
+        let plan = prepare::plan_if_easy(self, &desc, options.validate);
         Arc::new(Op { state: OpState::new(promise, options, plan), desc })
     }
 

@@ -10,7 +10,7 @@ use crate::engine::Shared;
 use crate::engine::op::{Transfer, check_extents};
 use crate::error::{OpKind, Result};
 use crate::file::{OpenFile, OpenOptions};
-use crate::plan::Plan;
+use crate::plan::{Alignment, Plan};
 use crate::sync::lock;
 
 /// Refuses what can never work, before it is accepted.
@@ -22,7 +22,7 @@ pub(crate) fn check(op: &Transfer) -> Result<()> {
         let direction = op.desc.direction();
         let refused = |why| {
             let source = io::Error::new(io::ErrorKind::PermissionDenied, why);
-            Err(op.io_error(op.kind(), 0, total(op), "open", source))
+            Err(op.io_error(op.kind(), 0, total(op.desc.extents()), "open", source))
         };
         if !file.allows(direction) {
             return refused(match direction {
@@ -37,8 +37,8 @@ pub(crate) fn check(op: &Transfer) -> Result<()> {
     Ok(())
 }
 
-fn total(op: &Transfer) -> u64 {
-    op.desc.extents().iter().map(|extent| extent.len as u64).sum()
+fn total(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.len as u64).sum()
 }
 
 /// From the first byte that the op touches to the end of the last.
@@ -53,8 +53,9 @@ pub(crate) fn end_of(op: &Transfer) -> u64 {
     range_of(op.desc.extents()).1
 }
 
-/// Plans an op on the caller's thread where that takes no system call; leaves it to a worker otherwise.
-pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized)) -> Option<Plan> {
+/// Plans an op on the caller's thread where that takes no system call (but now and then a look into the page cache);
+/// leaves it to a worker otherwise.
+pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool) -> Option<Plan> {
     let Target::File(file) = desc.target() else { return None };
     let extents = desc.extents();
     check_extents(extents).ok()?;
@@ -63,8 +64,22 @@ pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized)) -> 
     if grows {
         return None;
     }
-    let plan = Plan::new(extents, file.alignment(), shared.config.block_size);
+    let plan = plan_of(shared, desc, validate, file);
     (plan.blocks > 0 && (!plan.buffered || file.buffered_if_open().is_some())).then_some(plan)
+}
+
+/// A read of a resident file goes through the page cache, whatever its alignment. `validate` compares with what the
+/// device has, so both of its passes are planned alike and ask for it.
+fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, file: &OpenFile) -> Plan {
+    let extents = desc.extents();
+    let mut alignment = file.alignment();
+    if file.may_be_resident() && desc.direction() == Direction::Read && !validate {
+        if file.is_resident() {
+            alignment = Alignment::NONE;
+        }
+        file.count_reads(1, total(extents), range_of(extents).1);
+    }
+    Plan::new(extents, alignment, shared.config.block_size)
 }
 
 /// Counts a write among those that a sync of its file waits for.
@@ -87,6 +102,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             let read = *mode == PathMode::Read || op.state.validate;
             let options = OpenOptions::new()
                 .read(read)
+                .one_read(*mode == PathMode::Read && !op.state.validate)
                 .create(*mode == PathMode::Write)
                 .create_new(*mode == PathMode::WriteNew);
             let file = OpenFile::open(path, &options, shared.config.direct)?;
@@ -94,7 +110,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             file
         }
     };
-    let plan = Plan::new(op.desc.extents(), file.alignment(), shared.config.block_size);
+    let plan = plan_of(shared, &op.desc, op.state.validate, &file);
     if plan.buffered {
         file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
     }
@@ -104,6 +120,10 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             .grow(file.fd(), from, end, shared.config.preallocate)
             .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
         *lock(&op.state.growing) = growing;
+        if let Target::Path(..) = op.desc.target() {
+            // One of an open file was counted when it was accepted.
+            inode.change();
+        }
     }
     op.state.start(plan);
     Ok(())

@@ -20,7 +20,7 @@ use crate::epochs::Epochs;
 use crate::fork::Generation;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
-/// The inodes that are open for writing, one map per process in a line of forks: a child must not wait for a lock that
+/// The inodes that are open for writing or watched, one map per process in a line of forks: a child must not wait for a lock that
 /// one of its parent's threads held, nor for the parent's writes.
 static OPEN: [Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
 
@@ -31,13 +31,15 @@ fn open_inodes(generation: Generation) -> MutexGuard<'static, BTreeMap<Key, Weak
     lock(&OPEN[generation.index() % OPEN.len()])
 }
 
-/// The shared state of a file or block device that is open for writing.
+/// The shared state of a file or block device that is open for writing, or that somebody watches for writes.
 #[derive(Debug)]
 pub(crate) struct Inode {
     key: Key,
     /// A length up to which no write needs to care: nothing below it is ever given back.
     settled: AtomicU64,
     state: Mutex<State>,
+    /// How many writes were begun.
+    changes: AtomicU64,
     /// The writes in flight, and the syncs that wait for them.
     pub(crate) writes: Mutex<Writes>,
 }
@@ -91,13 +93,24 @@ impl Inode {
         if let Some(inode) = open.get(&key).and_then(Weak::upgrade) {
             return inode;
         }
-        let inode =
-            Arc::new(Self { key, settled: AtomicU64::new(len), state: Mutex::default(), writes: Mutex::default() });
+        let inode = Arc::new(Self {
+            key,
+            settled: AtomicU64::new(len),
+            state: Mutex::default(),
+            changes: AtomicU64::new(0),
+            writes: Mutex::default(),
+        });
         open.insert(key, Arc::downgrade(&inode));
         inode
     }
 
-    /// The inode with this identity, if it is open for writing anywhere in this process.
+    /// The inode of a file that is not open for writing here, for who wants to hear of it once it is.
+    pub(crate) fn unwritten(identity: (u64, u64)) -> Arc<Self> {
+        // With no length settled, whoever writes will look for it.
+        Self::of(identity, 0)
+    }
+
+    /// The inode with this identity, if it is open for writing, or watched, anywhere in this process.
     pub(crate) fn find((device, number): (u64, u64)) -> Option<Arc<Self>> {
         let key = (Generation::now(), device, number);
         open_inodes(key.0).get(&key).and_then(Weak::upgrade)
@@ -201,7 +214,23 @@ impl Inode {
 
     /// A write was accepted; returns the epoch that [`write_ended`](Self::write_ended) takes.
     pub(crate) fn write_accepted(&self) -> u64 {
+        self.change();
         self.writes().epochs.enter()
+    }
+
+    /// A write begins: what was known of the file's pages is void.
+    pub(crate) fn change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Differs when writes were begun in between.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether writes that were accepted have not ended.
+    pub(crate) fn has_writes_in_flight(&self) -> bool {
+        !self.writes().epochs.is_empty()
     }
 
     /// A write of `epoch` ended. Runs what waited for it.

@@ -1,7 +1,9 @@
-//! Files, as the engine sees them: descriptors, alignment, and the state that all opens of an inode share.
+//! Files, as the engine sees them: descriptors, alignment, whether they are cached, and the state that all opens
+//! of an inode share.
 
 pub(crate) mod inode;
 mod open;
+mod residency;
 mod statx;
 
 pub use self::open::{OpenFile, OpenOptions};

@@ -14,6 +14,7 @@ use crate::backend::Direction;
 use crate::config::DirectMode;
 use crate::error::{IoError, OpKind, Result};
 use crate::file::inode::Inode;
+use crate::file::residency::{self, Residency};
 use crate::file::statx::{FileFacts, facts};
 use crate::plan::Alignment;
 use crate::registry::Registered;
@@ -27,6 +28,7 @@ pub struct OpenOptions {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) direct: Option<DirectMode>,
+    one_read: bool,
 }
 
 impl OpenOptions {
@@ -65,6 +67,12 @@ impl OpenOptions {
         self
     }
 
+    /// The file will be read once: it goes through the page cache if it is there when it is opened.
+    pub(crate) fn one_read(mut self, one_read: bool) -> Self {
+        self.one_read = one_read;
+        self
+    }
+
     fn flags(&self) -> OFlag {
         let write = self.write || self.create || self.create_new;
         let mut flags = OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
@@ -92,12 +100,15 @@ struct Inner {
     /// Open from the start; bypasses the page cache if `direct`. Errors of write-back are reported to it.
     primary: OwnedFd,
     direct: bool,
-    /// For the edges of a direct file: the same file through the page cache, opened when first needed.
+    /// For the edges of a direct file and while it is resident: the same file through the page cache, opened when first
+    /// needed.
     edges: OnceLock<OwnedFd>,
     opening: Mutex<()>,
     flags: OFlag,
     facts: FileFacts,
     alignment: Alignment,
+    /// There if its reads may go through the page cache while all of it is there.
+    residency: Option<Residency>,
     /// If it is open for writing.
     inode: Option<Arc<Inode>>,
     /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
@@ -117,7 +128,7 @@ impl OpenFile {
         let flags = options.flags();
         // Not to hang on a pipe that nobody writes to; cleared below.
         let primary = open(path, flags | OFlag::O_NONBLOCK, Mode::from_bits_truncate(0o666))?;
-        let opened = Self::from_fd(path, primary, flags, mode);
+        let opened = Self::from_fd(path, primary, options, mode);
         if opened.is_err() && options.create_new {
             // Made by this call, and of no use to anybody.
             let _ = std::fs::remove_file(path);
@@ -125,12 +136,22 @@ impl OpenFile {
         opened
     }
 
-    fn from_fd(path: &Path, primary: OwnedFd, flags: OFlag, mode: DirectMode) -> io::Result<Self> {
+    fn from_fd(path: &Path, primary: OwnedFd, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
+        let flags = options.flags();
         let facts = facts(primary.as_fd())?;
         if let Some(reason) = facts.not_a_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         let mut alignment = facts.direct_alignment().filter(|_| mode != DirectMode::Off);
+        let chooses = mode == DirectMode::Auto
+            && alignment.is_some()
+            && facts.regular
+            && facts.tells_alignment()
+            && options.read;
+        if chooses && options.one_read && residency::is_resident_now(primary.as_fd(), facts.len, facts.identity()) {
+            expect_random_reads(&primary);
+            alignment = None;
+        }
         // Switched on afterwards: an open with O_DIRECT that the file system refuses may have made the file already.
         if alignment.is_some() && set_flags(&primary, OFlag::O_DIRECT).is_err() {
             alignment = None;
@@ -154,9 +175,10 @@ impl OpenFile {
             opening: Mutex::new(()),
             // Later opens of the same file must neither make it nor insist on making it.
             flags: flags.difference(OFlag::O_CREAT | OFlag::O_EXCL),
+            residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
             inode: writes.then(|| Inode::of(facts.identity(), len)),
             facts,
-            alignment: alignment.unwrap_or(Alignment { offset: 0, memory: 1 }),
+            alignment: alignment.unwrap_or(Alignment::NONE),
             registered: OnceLock::new(),
         })))
     }
@@ -198,6 +220,32 @@ impl OpenFile {
         self.0.facts.len
     }
 
+    /// Whether reads may go through the page cache as a whole, depending on where the file lies.
+    pub(crate) fn may_be_resident(&self) -> bool {
+        self.0.residency.is_some()
+    }
+
+    /// Whether a read now should go through the page cache as a whole, because the file lies there. The descriptor for
+    /// that is open then.
+    #[inline]
+    pub(crate) fn is_resident(&self) -> bool {
+        self.0.residency.as_ref().is_some_and(|residency| residency.is_resident(self))
+    }
+
+    /// Counts `reads` reads of together `bytes` bytes, the last of which ends at `end`: every so often it is looked
+    /// up where the file lies.
+    #[inline]
+    pub(crate) fn count_reads(&self, reads: u64, bytes: u64, end: u64) {
+        if let Some(residency) = &self.0.residency {
+            residency.count(self, reads, bytes, end);
+        }
+    }
+
+    /// Device and inode number.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.0.facts.identity()
+    }
+
     /// There if it is open for writing.
     pub(crate) fn inode(&self) -> Option<&Arc<Inode>> {
         self.0.inode.as_ref()
@@ -226,9 +274,7 @@ impl OpenFile {
         let _one_at_a_time = lock(&self.0.opening);
         if self.0.edges.get().is_none() {
             let fd = self.reopen()?;
-            // Edges are read page by page between direct writes: read-ahead would fill the cache with pages that
-            // those writes have to throw out again.
-            let _ = nix::fcntl::posix_fadvise(&fd, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM);
+            expect_random_reads(&fd);
             let _ = self.0.edges.set(fd);
         }
         self.buffered_if_open().ok_or_else(|| io::Error::from(Errno::EBADF))
@@ -288,6 +334,12 @@ fn set_flags(fd: &OwnedFd, flags: OFlag) -> nix::Result<()> {
         Err(Errno::EPERM) => fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop),
         set => set.map(drop),
     }
+}
+
+/// Switches read-ahead off. Edges are read page by page between direct writes: it would fill the cache with pages that
+/// those writes have to throw out again. What is cached needs none.
+fn expect_random_reads(fd: &OwnedFd) {
+    let _ = nix::fcntl::posix_fadvise(fd, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM);
 }
 
 /// `close(2)`. On Linux the descriptor is gone also when it reports an error, so EINTR is not retried.

@@ -55,6 +55,11 @@ impl FileFacts {
         if self.regular { (self.device, self.inode) } else { (u64::MAX, self.represents) }
     }
 
+    /// Whether the file system says what direct I/O asks for. Network file systems do not.
+    pub(crate) fn tells_alignment(&self) -> bool {
+        self.dio.is_some()
+    }
+
     /// Why ops on it make no sense, if they do not.
     pub(crate) fn not_a_file(&self) -> Option<&'static str> {
         match self.file_type {

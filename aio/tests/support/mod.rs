@@ -3,7 +3,8 @@
 
 pub mod gate;
 
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -158,10 +159,11 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// A file with these bytes.
+    /// A file with these bytes, on the device and not in the page cache: reads of a direct file are direct.
     pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, bytes).expect("room for a test file");
+        evict(&path);
         path
     }
 
@@ -169,6 +171,14 @@ impl Folder {
     pub fn count(&self) -> usize {
         std::fs::read_dir(self.0.path()).expect("the folder is there").count()
     }
+}
+
+/// Writes a file out and drops it from the page cache.
+pub fn evict(path: &Path) {
+    let file = std::fs::File::open(path).expect("a test file");
+    file.sync_all().expect("a sync");
+    // SAFETY: no memory is involved.
+    assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
 }
 
 /// Bytes that differ from place to place and from seed to seed.

@@ -1,0 +1,218 @@
+//! Whether a file lies in the page cache, so that reading it from there beats asking the device.
+//!
+//! With [`DirectMode::Auto`](crate::DirectMode::Auto), reads of a file that is resident go through the cache. What is
+//! known of a file is a sample, taken with `cachestat(2)` (Linux 6.5) at the first read and after every
+//! [`INTERVAL`] reads, never per read:
+//!
+//! - Unknown, not resident, or written since: [`WINDOWS`] windows of [`WINDOW`] bytes, spread evenly over the file, the
+//!   last at its end; at least 63 of 64 pages of each must be cached. The first window that is not ends the sample, so
+//!   that it costs one system call for a file that is not resident. A file of 4 MiB or less is looked at whole.
+//! - Resident: the window that follows the read at hand. It is what a sequential reader needs next, and any place for
+//!   a random one. A file that was evicted is so noticed within one interval; meanwhile its reads fill the cache by
+//!   whole requests, without read-ahead, and are about as slow as direct ones.
+//!
+//! The call takes up to 35 ns per page of a window (single pages; large folios are almost free), so the cost of a sample
+//! does not grow with the file: at most 3 us after 1024 reads, which take 450 us at least, and 45 us at first.
+//!
+//! # Why cached reads and direct writes get along
+//!
+//! A direct write covers whole units, and so whole pages. The kernel writes the cached pages of its range out and drops
+//! them before the device writes (`kiocb_invalidate_pages`), and drops them again afterwards, before the write is
+//! reported (`kiocb_invalidate_post_direct_write`): a read that began in between may have brought old bytes in. Hence
+//!
+//! - a read that begins after a write was reported finds the new bytes, from the device or in the cache;
+//! - a read beside a write in flight has bytes of its own to read, thus other pages, which the write does not touch.
+//!
+//! The second dropping fails only for a page that is dirty by then. Reads make none dirty. A large folio would be, if
+//! an edge in it was written meanwhile; but the descriptor of the cached reads has `POSIX_FADV_RANDOM`, with which the
+//! kernel fills the cache by single pages and never past the request.
+//!
+//! The answer is cautious beyond that: a write accepted for the inode in this process, through whichever open file,
+//! makes what is known void until the next sample ([`Inode::changes`]), and a sample with writes in flight says no.
+//! Validating reads, writes and files opened with [`DirectMode::On`](crate::DirectMode::On) never ask. Nor do files
+//! whose file system does not tell the alignment of direct I/O: on network file systems, the cache may be older than
+//! the file.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Arc, OnceLock};
+
+use crate::arena::page_size;
+use crate::file::OpenFile;
+use crate::file::inode::Inode;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// Reads between samples; one of `WEIGHT` bytes more counts as one more.
+const INTERVAL: u64 = 1024;
+const WEIGHT: u64 = 256 << 10;
+/// Bytes and number of the windows that a sample looks at.
+const WINDOW: u64 = 256 << 10;
+const WINDOWS: u64 = 16;
+
+/// `cachestat(2)`, the same number on every architecture; libc has neither it nor its structures yet.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// The kernel has no `cachestat(2)`.
+static MISSING: AtomicBool = AtomicBool::new(false);
+
+/// What is known of an open file.
+#[derive(Debug, Default)]
+pub(crate) struct Residency {
+    /// One of the first three constants below, or [`RESIDENT`] plus the inode's changes when it was sampled.
+    verdict: AtomicU64,
+    /// Weight of the reads so far.
+    reads: AtomicU64,
+    /// Of a file that is open for reading only: what tells of writes through other open files.
+    inode: OnceLock<Arc<Inode>>,
+}
+
+const UNKNOWN: u64 = 0;
+const ELSEWHERE: u64 = 1;
+/// The kernel does not tell, and will not be asked again.
+const NEVER: u64 = 2;
+const RESIDENT: u64 = 3;
+
+impl Residency {
+    /// Whether a read of `file`, whose residency this is, should go through the page cache. The descriptor for that is
+    /// open then.
+    #[inline]
+    pub(crate) fn is_resident(&self, file: &OpenFile) -> bool {
+        match self.verdict.load(Ordering::Acquire) {
+            UNKNOWN => self.sample(file),
+            ELSEWHERE | NEVER => false,
+            known => self.changes(file) == Some(known - RESIDENT),
+        }
+    }
+
+    fn changes(&self, file: &OpenFile) -> Option<u64> {
+        file.inode().or_else(|| self.inode.get()).map(|inode| inode.changes())
+    }
+
+    /// Counts `reads` reads of together `bytes` bytes, the last of which ends at `end`, and takes a sample when it is
+    /// time.
+    #[inline]
+    pub(crate) fn count(&self, file: &OpenFile, reads: u64, bytes: u64, end: u64) {
+        let weight = reads + bytes / WEIGHT;
+        let before = self.reads.fetch_add(weight, Ordering::Relaxed);
+        if before / INTERVAL != before.wrapping_add(weight) / INTERVAL {
+            self.again(file, end);
+        }
+    }
+
+    #[cold]
+    fn again(&self, file: &OpenFile, end: u64) {
+        match self.verdict.load(Ordering::Acquire) {
+            NEVER => {}
+            known if known >= RESIDENT && self.changes(file) == Some(known - RESIDENT) => {
+                let resident = file.len().and_then(|len| {
+                    let from = if end.saturating_add(WINDOW) <= len { end } else { 0 };
+                    Ok(len > 0 && is_cached(file.fd(), from, WINDOW.min(len))?)
+                });
+                if !matches!(resident, Ok(true)) {
+                    self.verdict.store(ELSEWHERE, Ordering::Release);
+                }
+            }
+            _ => drop(self.sample(file)),
+        }
+    }
+
+    #[cold]
+    fn sample(&self, file: &OpenFile) -> bool {
+        let verdict = match file.written_inode() {
+            // Counted before the cache is looked at: a write meanwhile makes the answer void.
+            Some(inode) if !inode.has_writes_in_flight() => self.look(file, inode),
+            Some(_) => Ok(ELSEWHERE),
+            None => self.look(file, Inode::unwritten(file.identity())),
+        };
+        let verdict = verdict.unwrap_or_else(|error| {
+            tracing::debug!(path = %file.path().display(), %error, "not known whether the file is cached");
+            NEVER
+        });
+        self.verdict.store(verdict, Ordering::Release);
+        verdict >= RESIDENT
+    }
+
+    fn look(&self, file: &OpenFile, inode: Arc<Inode>) -> io::Result<u64> {
+        let changes = inode.changes();
+        if !is_resident(file.fd(), file.len()?)? {
+            return Ok(ELSEWHERE);
+        }
+        file.buffered()?;
+        if file.inode().is_none() {
+            self.inode.get_or_init(|| inode);
+        }
+        Ok(RESIDENT + changes)
+    }
+}
+
+/// Whether an open file of `len` bytes that will be read once is in the page cache and not being written.
+pub(super) fn is_resident_now(fd: BorrowedFd<'_>, len: u64, identity: (u64, u64)) -> bool {
+    matches!(is_resident(fd, len), Ok(true))
+        && !Inode::find(identity).is_some_and(|inode| inode.has_writes_in_flight())
+}
+
+/// Whether an open file of `len` bytes is in the page cache, as far as a sample tells.
+fn is_resident(fd: BorrowedFd<'_>, len: u64) -> io::Result<bool> {
+    if len <= WINDOW * WINDOWS {
+        return Ok(len > 0 && is_cached(fd, 0, len)?);
+    }
+    let page = page_size() as u64;
+    let last = len - WINDOW;
+    for window in 0..WINDOWS {
+        let from = last / (WINDOWS - 1) * window;
+        let from = if window == WINDOWS - 1 { last } else { from } / page * page;
+        if !is_cached(fd, from, WINDOW)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether nearly all pages of a range are in the page cache.
+fn is_cached(fd: BorrowedFd<'_>, from: u64, len: u64) -> io::Result<bool> {
+    if MISSING.load(Ordering::Relaxed) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    let page = page_size() as u64;
+    let pages = (from + len).div_ceil(page) - from / page;
+    let cached = cached_pages(fd, from, len).inspect_err(|error| {
+        if error.raw_os_error() == Some(libc::ENOSYS) {
+            MISSING.store(true, Ordering::Relaxed);
+        }
+    })?;
+    Ok(pages.saturating_sub(cached) <= pages / 64)
+}
+
+/// `cachestat(2)` of a range: pages in the cache, dirty ones included.
+fn cached_pages(fd: BorrowedFd<'_>, from: u64, len: u64) -> io::Result<u64> {
+    /// `struct cachestat_range`
+    #[repr(C)]
+    struct Range {
+        off: u64,
+        len: u64,
+    }
+    /// `struct cachestat`
+    #[repr(C)]
+    #[derive(Default)]
+    struct Found {
+        cached: u64,
+        dirty: u64,
+        writeback: u64,
+        evicted: u64,
+        recently_evicted: u64,
+    }
+    let range = Range { off: from, len };
+    let mut found = Found::default();
+    // SAFETY: both structures are the kernel's, alive for the call, and `fd` is open.
+    let status = unsafe {
+        libc::syscall(
+            SYS_CACHESTAT,
+            fd.as_raw_fd(),
+            std::ptr::from_ref(&range),
+            std::ptr::from_mut(&mut found),
+            0 as libc::c_uint,
+        )
+    };
+    if status == 0 { Ok(found.cached) } else { Err(io::Error::last_os_error()) }
+}
