@@ -49,9 +49,13 @@ impl Bench {
         self.dir.path()
     }
 
-    /// Makes a file.
+    /// Makes a file, on the device and not in the page cache: reads of it are direct where there is direct I/O.
     pub(crate) fn file(&self, name: &str, contents: &[u8]) {
-        fs::write(self.path().join(name), contents).unwrap();
+        let path = self.path().join(name);
+        fs::write(&path, contents).unwrap();
+        let file = fs::File::open(path).unwrap();
+        file.sync_all().unwrap();
+        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
     }
 
     /// Its contents now.

@@ -84,7 +84,7 @@ fn memory_that_direct_io_does_not_take_is_staged() {
                 ));
                 assert_eq!((&read["memory_offset"], moved(&read)), (&1.into(), 50 * 8192), "{read}");
                 let staged = if read["direct"] == true { 50 * 8192 } else { 0 };
-                assert_eq!(read["paths"]["bytes_staged"], staged, "{op} {how}: {read}");
+                assert_eq!(read["paths"]["bytes_staged"], staged, "{backend}, {op} {how}: {read}");
             }
         }
     }
