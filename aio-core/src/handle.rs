@@ -78,7 +78,9 @@ impl AioHandle {
 
     /// What the engine has done so far.
     pub fn stats(&self) -> Stats {
-        self.shared().counters.snapshot()
+        let mut stats = self.shared().counters.snapshot();
+        stats.ops += self.shared().work.ops();
+        stats
     }
 
     /// The same engine; ops through this clone take second place: they leave a part of every queue free, and a

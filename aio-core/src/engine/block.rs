@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use crate::arena::AlignedBuf;
 use crate::backend::{Direction, IoBlock, RegionId};
 use crate::buf::{IoBuf, IoBufMut};
-use crate::engine::inflight::{Run, RunId, Slot, is_transient};
-use crate::engine::op::Transfer;
+use crate::engine::inflight::{Progress, Run, RunId, Slot, is_transient};
+use crate::engine::op::{Priority, Transfer};
 use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::AioThread;
 use crate::error::Error;
@@ -51,36 +51,36 @@ impl AioThread {
     pub(super) fn issue_run(&mut self, id: RunId) -> Issued {
         let Self { flight, staging, registered, shared, background, .. } = self;
         let Some(mut issuing) = flight.issuing(id) else { return Issued::All };
-        let op = issuing.run.op.clone();
+        let (op, file) = (issuing.op, issuing.file);
         let Some(plan) = op.state.plan() else { return Issued::All };
         let verifying = op.state.is_verifying();
         let direction = if verifying { Direction::Read } else { op.desc.direction() };
-        let mut skip = |run: &mut Run, blocks: usize| {
-            run.next += blocks;
-            run.done_with(blocks, 0);
-            if run.is_background() {
+        let is_background = op.state.priority == Priority::Background;
+        let mut skip = |progress: &mut Progress, blocks: usize| {
+            progress.next += blocks;
+            progress.done_with(blocks, 0);
+            if is_background {
                 *background -= blocks;
             }
         };
-        let Some(file) = issuing.run.file() else { return Issued::All };
         let primary = file.fd().as_raw_fd();
         // An edge's descriptor was opened when the op was prepared.
         let edges = file.buffered_if_open().map_or(primary, |fd| fd.as_raw_fd());
         // Only the descriptor that has been open from the start is registered.
         let slot_of_file = registered.file(issuing.queue, &shared.files, file);
-        while issuing.run.next < issuing.run.end {
+        while issuing.progress.next < issuing.progress.end {
             if op.state.is_cancelled() {
-                let skipped = issuing.run.end - issuing.run.next;
-                skip(issuing.run, skipped);
+                let skipped = issuing.progress.end - issuing.progress.next;
+                skip(issuing.progress, skipped);
                 break;
             }
             if !issuing.has_room() {
                 return Issued::NoRoom;
             }
-            let range = plan.block(issuing.run.next, issuing.run.segment);
+            let range = plan.block(issuing.progress.next, issuing.progress.segment);
             let segment = &plan.segments[range.segment];
-            issuing.run.segment = range.segment;
-            let place = match place(staging, &op, segment, range, verifying) {
+            issuing.progress.segment = range.segment;
+            let place = match place(staging, op, segment, range, verifying) {
                 Ok(None) if !issuing.is_idle => return Issued::NoRoom,
                 Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOMEM)).map_err(|source| {
                     let (offset, backend) = (segment.offset + range.from as u64, shared.backend.name());
@@ -93,7 +93,7 @@ impl AioThread {
                 Ok(place) => place,
                 Err(error) => {
                     op.state.fail(segment.position + range.from as u64, error);
-                    skip(issuing.run, 1);
+                    skip(issuing.progress, 1);
                     continue;
                 }
             };
@@ -103,7 +103,7 @@ impl AioThread {
             let region = region.filter(|region| registered.region(issuing.queue, &shared.arena, *region, addresses));
             let offset = segment.offset + range.from as u64;
             let block = IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset };
-            issuing.run.next += 1;
+            issuing.progress.next += 1;
             issuing.push(Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
         }
         Issued::All

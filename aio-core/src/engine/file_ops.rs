@@ -143,7 +143,6 @@ impl Shared {
         let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
         let epoch = self.work.accept(op.priority, full)?;
         *lock(&op.epoch) = epoch;
-        self.counters.ops.fetch_add(1, Ordering::Relaxed);
         let is_sync = matches!(op.command, FileCommand::SyncData | FileCommand::SyncAll);
         match op.file.written_inode().filter(|_| is_sync) {
             Some(inode) => {

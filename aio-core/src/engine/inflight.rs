@@ -24,15 +24,21 @@ pub(crate) struct Run {
     pub(crate) op: Arc<Transfer>,
     /// Keeps the descriptors open that its blocks name, if the op opened them; an open file is the descriptor's.
     opened: Option<OpenFile>,
+    pub(crate) progress: Progress,
+}
+
+/// How far a run got.
+#[derive(Debug)]
+pub(crate) struct Progress {
     /// The next block to issue, and the end.
     pub(crate) next: usize,
     pub(crate) end: usize,
     /// The segment of the block before `next`.
     pub(crate) segment: usize,
     /// Blocks of this run that are done with, and the bytes they moved; given to the op when the run is over.
-    pub(crate) finished: usize,
-    pub(crate) bytes: u64,
-    /// Blocks of this run that hold a slot.
+    finished: usize,
+    bytes: u64,
+    /// Blocks of this run that hold a place.
     in_flight: usize,
 }
 
@@ -41,37 +47,49 @@ impl Run {
     pub(crate) fn new(op: Arc<Transfer>, next: usize, end: usize) -> Self {
         let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
         let opened = op.state.opened(&op.desc);
-        Self { op, opened, next, end, segment, finished: 0, bytes: 0, in_flight: 0 }
+        Self { op, opened, progress: Progress { next, end, segment, finished: 0, bytes: 0, in_flight: 0 } }
     }
 
     /// The file of its blocks. A run without one has nothing to issue.
     pub(crate) fn file(&self) -> Option<&OpenFile> {
-        match self.op.desc.target() {
-            Target::File(file) => Some(file),
-            Target::Path(..) => self.opened.as_ref(),
-        }
+        file_of(&self.op, self.opened.as_ref())
+    }
+
+    /// Blocks that nobody has accounted for.
+    pub(crate) fn blocks(&self) -> usize {
+        self.progress.end - self.progress.next + self.progress.in_flight
     }
 
     pub(crate) fn is_background(&self) -> bool {
         self.op.state.priority == Priority::Background
     }
 
-    /// Blocks of this run are done with, well or not, and moved `bytes`.
+    /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: whoever
+    /// ends the op closes it, and wants to be the last to hold it.
+    pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
+        drop(self.opened);
+        (self.op, self.progress.finished, self.progress.bytes)
+    }
+
+    /// As [`into_account`](Self::into_account), of a run that will get no further.
+    pub(crate) fn into_broken_account(mut self) -> (Arc<Transfer>, usize, u64) {
+        self.progress.finished += self.blocks();
+        self.into_account()
+    }
+}
+
+impl Progress {
+    /// Blocks are done with, well or not, and moved `bytes`.
     pub(crate) fn done_with(&mut self, blocks: usize, bytes: usize) {
         self.finished += blocks;
         self.bytes += bytes as u64;
     }
+}
 
-    /// What the op gets to know at the end of the run. The file goes first: whoever ends the op closes it, and wants to
-    /// be the last to hold it.
-    pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
-        drop(self.opened);
-        (self.op, self.finished, self.bytes)
-    }
-
-    /// Blocks that were issued and never came back.
-    pub(crate) fn unreaped(&self) -> usize {
-        self.in_flight
+fn file_of<'a>(op: &'a Transfer, opened: Option<&'a OpenFile>) -> Option<&'a OpenFile> {
+    match op.desc.target() {
+        Target::File(file) => Some(file),
+        Target::Path(..) => opened,
     }
 }
 
@@ -122,7 +140,9 @@ pub(crate) struct InFlight {
 
 /// A run and what it takes to issue its blocks.
 pub(crate) struct Issuing<'a> {
-    pub(crate) run: &'a mut Run,
+    pub(crate) op: &'a Transfer,
+    pub(crate) file: &'a OpenFile,
+    pub(crate) progress: &'a mut Progress,
     pub(crate) queue: &'a mut dyn IoQueue,
     /// Nothing is in flight, so nothing will be given back if this waits.
     pub(crate) is_idle: bool,
@@ -140,7 +160,7 @@ impl Issuing<'_> {
     /// Queues a block of the run for the next submission. Its token is set here. Nothing happens without room.
     pub(crate) fn push(&mut self, slot: Slot) {
         let Some(index) = self.free_places.pop() else { return };
-        self.run.in_flight += 1;
+        self.progress.in_flight += 1;
         self.is_idle = false;
         let place = &mut self.places[index];
         place.queue_up(index, slot.block, self.batch);
@@ -219,7 +239,7 @@ impl InFlight {
     /// Gives a run back once all its blocks were issued and none is in flight.
     pub(crate) fn take_finished(&mut self, id: RunId) -> Option<Run> {
         let entry = self.runs.get_mut(id.0)?;
-        if entry.as_ref().is_some_and(|run| run.next >= run.end && run.in_flight == 0) {
+        if entry.as_ref().is_some_and(|run| run.blocks() == 0) {
             self.free_runs.push(id.0);
             return entry.take();
         }
@@ -228,9 +248,11 @@ impl InFlight {
 
     /// For issuing blocks of this run.
     pub(crate) fn issuing(&mut self, id: RunId) -> Option<Issuing<'_>> {
-        let run = self.runs.get_mut(id.0)?.as_mut()?;
+        let Run { op, opened, progress } = self.runs.get_mut(id.0)?.as_mut()?;
         Some(Issuing {
-            run,
+            file: file_of(op, opened.as_ref())?,
+            op,
+            progress,
             queue: &mut **self.queue,
             is_idle: self.free_places.len() == self.capacity,
             places: &mut self.places,
@@ -260,7 +282,7 @@ impl InFlight {
         let slot = self.places.get_mut(index)?.slot.take()?;
         self.free_places.push(index);
         if let Some(run) = self.run(slot.run) {
-            run.in_flight -= 1;
+            run.progress.in_flight -= 1;
         }
         Some((slot.run, slot.staging))
     }

@@ -180,7 +180,6 @@ impl Shared {
         // A worker that waited for room would wait for itself.
         let full = if self.on_worker() { Full::Refuse } else { full };
         let wake = self.work.push(&op, full, || prepare::enter_write_epoch(&op))?;
-        self.counters.ops.fetch_add(1, Ordering::Relaxed);
         self.wake(wake);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::engine::inflight::Run;
 use crate::engine::op::{Priority, Transfer};
 use crate::epochs::Epochs;
 use crate::error::{Error, Failures};
-use crate::sync::{AtomicUsize, MutexGuard, Ordering, ThreadSync};
+use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync};
 
 /// Everything that waits, and the accounts of what was accepted.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Work {
     state: ThreadSync<State>,
     /// Blocks waiting, for those who spin.
     waiting: CachePadded<AtomicUsize>,
+    /// Ops accepted ever; written under the lock only.
+    ops: AtomicU64,
     limit: usize,
     depth: usize,
 }
@@ -139,7 +141,13 @@ impl Work {
             failures: Vec::new(),
             claims: 0,
         };
-        Self { state: ThreadSync::new(state), waiting: CachePadded::new(AtomicUsize::new(0)), limit, depth }
+        Self {
+            state: ThreadSync::new(state),
+            waiting: CachePadded::new(AtomicUsize::new(0)),
+            ops: AtomicU64::new(0),
+            limit,
+            depth,
+        }
     }
 
     /// Takes responsibility for an op: returns its epoch. Every op accepted is [ended](Self::ended) exactly once.
@@ -164,6 +172,8 @@ impl Work {
             return Err(Error::WorkerDied { reason: reason.clone() });
         }
         state.accepted[class] += 1;
+        // Under the lock, so nobody else adds to it.
+        self.ops.store(self.ops.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let epoch = state.epochs.enter();
         Ok((state, epoch))
     }
@@ -217,13 +227,12 @@ impl Work {
         for class in order {
             while left[class] > 0 {
                 let Some(front) = state.queues[class].front_mut() else { break };
-                let op = front.op.clone();
-                let plan = op.state.plan();
-                if op.state.is_stopped() {
-                    let skipped = front.blocks();
-                    state.queues[class].pop_front();
+                let plan = front.op.state.plan();
+                if front.op.state.is_stopped() {
+                    let (skipped, planned) = (front.blocks(), plan.is_some());
+                    let Some(Waiting { op, .. }) = state.queues[class].pop_front() else { break };
                     state.blocks -= skipped;
-                    if plan.is_none() || op.state.account(skipped, 0) {
+                    if !planned || op.state.account(skipped, 0) {
                         ended.push(op);
                     }
                     continue;
@@ -232,7 +241,7 @@ impl Work {
                     if matches!(found, Claim::Blocks) {
                         break;
                     }
-                    state.queues[class].pop_front();
+                    let Some(Waiting { op, .. }) = state.queues[class].pop_front() else { break };
                     state.blocks -= 1;
                     self.waiting.store(state.blocks, Ordering::Release);
                     // It may take long, and what comes behind it need not wait.
@@ -241,13 +250,16 @@ impl Work {
                 };
                 let next = front.next;
                 let take = left[class].min(plan.blocks - next);
-                front.next += take;
-                if front.next == plan.blocks {
-                    state.queues[class].pop_front();
-                }
+                let run = if next + take < plan.blocks {
+                    front.next += take;
+                    Some(front.op.clone())
+                } else {
+                    // The last of it: the queue's reference goes with them.
+                    state.queues[class].pop_front().map(|waiting| waiting.op)
+                };
                 state.blocks -= take;
                 left = left.map(|room| room.saturating_sub(take));
-                runs.push(Run::new(op, next, next + take));
+                runs.extend(run.map(|op| Run::new(op, next, next + take)));
                 found = Claim::Blocks;
             }
         }
@@ -264,6 +276,11 @@ impl Work {
     /// The worker is not blocked any more.
     pub(crate) fn awake(&self, worker: usize) {
         self.state.lock().sleeping.retain(|sleeper| *sleeper != worker);
+    }
+
+    /// Ops that were ever accepted.
+    pub(crate) fn ops(&self) -> u64 {
+        self.ops.load(Ordering::Relaxed)
     }
 
     /// Whether there is something to claim, without the lock.

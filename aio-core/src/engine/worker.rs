@@ -199,7 +199,7 @@ impl AioThread {
         self.shared.wake(wake);
         for run in runs.drain(..) {
             if run.is_background() {
-                self.background += run.end - run.next;
+                self.background += run.blocks();
             }
             let id = self.flight.add_run(run);
             self.runs.push_back(id);
@@ -377,7 +377,7 @@ impl AioThread {
         }
         self.counted.blocks += 1;
         if let Some(run) = self.flight.run(id) {
-            run.done_with(1, bytes);
+            run.progress.done_with(1, bytes);
             if run.is_background() {
                 self.background -= 1;
             }
@@ -444,9 +444,9 @@ impl AioThread {
         }
         for run in left {
             run.op.state.fail(u64::MAX, died());
-            let unfinished = run.finished + (run.end - run.next) + run.unreaped();
-            if run.op.state.account(unfinished, run.bytes) {
-                self.ended.push(run.op);
+            let (op, blocks, bytes) = run.into_broken_account();
+            if op.state.account(blocks, bytes) {
+                self.ended.push(op);
             }
         }
         if let Some(op) = self.preparing.take() {
