@@ -119,9 +119,9 @@ unsafe fn transfer(
         if read {
             file.count_reads(1, len as u64, offset + len as u64);
         }
+        let plan = Plan::new(&[extent], alignment, shared.config.block_size);
         // SAFETY: the caller vouches for the memory.
-        let moved =
-            unsafe { call.in_segments(&Plan::new(&[extent], alignment, shared.config.block_size), &mut counted) };
+        let moved = unsafe { call.in_segments(&plan, &mut counted) };
         // What the workers do instead, they count.
         if !matches!(moved, Ok(false)) {
             call.count(&mut counted);
@@ -129,17 +129,19 @@ unsafe fn transfer(
         return moved;
     };
     // SAFETY: likewise.
-    let moved = unsafe { call.stretch(0..len, direct, None, &mut counted) };
-    if counted != one_block(len, direct) {
-        call.count(&mut counted);
-        return moved.map(|()| true);
+    let first = unsafe { call.attempt(ptr, 0..len, direct) };
+    if first.as_ref().is_ok_and(|moved| *moved == len) {
+        // Nearly every call comes to here.
+        let calls = shared.counters.calls.add(len as u64, direct);
+        if read && is_one_in_some(calls) {
+            file.count_reads(SOME, SOME * len as u64, offset + len as u64);
+        }
+        return Ok(true);
     }
-    // Nearly every call comes to here, and pays for two counters instead of three that all threads share.
-    let calls = shared.counters.calls.add(len as u64, direct);
-    if read && is_one_in_some(calls) {
-        file.count_reads(SOME, SOME * len as u64, offset + len as u64);
-    }
-    Ok(true)
+    // SAFETY: likewise.
+    let moved = unsafe { call.stretch(0..len, direct, Some(first), None, &mut counted) };
+    call.count(&mut counted);
+    moved.map(|()| true)
 }
 
 /// Whether an extent is one segment without a bounce buffer, and if so, whether it is direct: what [`Plan`] would say.
@@ -153,11 +155,6 @@ fn one_way(extent: &Extent, alignment: Alignment) -> Option<bool> {
     // Powers of two.
     let odd = (extent.offset | extent.len as u64) & u64::from(unit - 1) | address & u64::from(memory - 1);
     (odd == 0 && extent.len > 0).then_some(true)
-}
-
-fn one_block(len: usize, direct: bool) -> Stats {
-    let (bytes_direct, bytes_buffered) = if direct { (len as u64, 0) } else { (0, len as u64) };
-    Stats { blocks: 1, bytes_direct, bytes_buffered, ..Stats::default() }
 }
 
 /// Of how many calls one counts for all of them towards the next look at where a file lies.
@@ -202,7 +199,7 @@ impl Call<'_> {
             let range = segment.at..segment.at + segment.len;
             let bounce = bounce.as_mut().filter(|_| segment.staged);
             // SAFETY: the caller vouches for the memory; the bounce buffer is as long as the longest staged segment.
-            unsafe { self.stretch(range, segment.direct, bounce, counted) }
+            unsafe { self.stretch(range, segment.direct, None, bounce, counted) }
         });
         if let Some(buffer) = bounce {
             bounces.staging().give(buffer);
@@ -210,20 +207,42 @@ impl Call<'_> {
         result.map(|()| true)
     }
 
-    /// Transfers a stretch of the memory.
+    /// One system call for a range of the caller's memory, or of a buffer that stands for it from `memory` on.
+    ///
+    /// # Safety
+    ///
+    /// As for [`transfer`], for as many bytes from `memory` as the range is long.
+    #[inline]
+    unsafe fn attempt(&self, memory: *mut u8, range: Range<usize>, direct: bool) -> io::Result<usize> {
+        let fd = if direct { self.file.fd() } else { self.file.buffered()? };
+        let block = IoBlock {
+            token: 0,
+            direction: self.direction,
+            fd: fd.as_raw_fd(),
+            file: None,
+            region: None,
+            ptr: memory,
+            len: range.len(),
+            offset: self.offset + range.start as u64,
+        };
+        // SAFETY: the caller vouches for the memory, and `file` keeps `fd` open.
+        unsafe { self.shared.backend.transfer(&block) }
+    }
+
+    /// Transfers a stretch of the memory, of which a first attempt may have been made.
     ///
     /// # Safety
     ///
     /// As for [`transfer`]; the range lies in the memory, and `bounce`, if there is one, is as long as it.
-    #[inline]
     unsafe fn stretch(
         &self,
         range: Range<usize>,
         mut direct: bool,
+        mut first: Option<io::Result<usize>>,
         mut bounce: Option<&mut AlignedBuf>,
         counted: &mut Stats,
     ) -> Result<()> {
-        let Self { shared, file, direction, ptr, offset, .. } = *self;
+        let Self { file, direction, ptr, offset, .. } = *self;
         let memory = match bounce.as_deref_mut() {
             Some(bounce) => {
                 if direction == Direction::Write {
@@ -236,19 +255,10 @@ impl Call<'_> {
         };
         let (mut at, mut retries) = (range.start, 0);
         while at < range.end {
-            let fd = if direct { file.fd() } else { file.buffered().map_err(|error| self.failed(error, at))? };
-            let block = IoBlock {
-                token: 0,
-                direction,
-                fd: fd.as_raw_fd(),
-                file: None,
-                region: None,
-                ptr: memory.wrapping_add(at - range.start),
-                len: range.end - at,
-                offset: offset + at as u64,
-            };
-            // SAFETY: a part of the caller's memory or of the bounce buffer, and `file` keeps `fd` open.
-            match unsafe { shared.backend.transfer(&block) } {
+            let place = memory.wrapping_add(at - range.start);
+            // SAFETY: a part of the caller's memory or of the bounce buffer.
+            let moved = first.take().unwrap_or_else(|| unsafe { self.attempt(place, at..range.end, direct) });
+            match moved {
                 Ok(0) => return Err(self.stopped(at)),
                 Ok(moved) => {
                     let moved = moved.min(range.end - at);
@@ -257,7 +267,7 @@ impl Call<'_> {
                         if direction == Direction::Read {
                             // SAFETY: `moved` bytes of the range, which are the caller's, from the same place in the
                             // bounce buffer.
-                            unsafe { ptr.add(at).copy_from_nonoverlapping(block.ptr, moved) };
+                            unsafe { ptr.add(at).copy_from_nonoverlapping(place, moved) };
                         }
                     }
                     *(if direct { &mut counted.bytes_direct } else { &mut counted.bytes_buffered }) += moved as u64;
