@@ -11,6 +11,9 @@ compile_error!("tensor-aio runs on Linux only: its backends are io_uring, Linux 
 mod aio_file;
 mod arena;
 mod backend;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod buf;
 mod config;
 #[cfg(feature = "conformance")]

@@ -1,0 +1,48 @@
+//! What the parts of the engine cost, one by one.
+//!
+//! All groups but the last measure the engine without I/O: on a backend that completes every block at once, all that
+//! is left is the engine's own work. The last measures what lies below the engine, the queues of the backends, beside the
+//! plain system call and, behind the features `peer-rio` and `peer-glommio`, other libraries.
+//!
+//! Times are elapsed times, and short ones: for comparing two builds on one machine within minutes. How fast whole jobs
+//! are is measured with the command, against fio; see docs/performance.md.
+
+mod arena;
+mod completion;
+mod data_file;
+mod hand_off;
+mod null_backend;
+#[cfg(feature = "peer-glommio")]
+mod peer_glommio;
+#[cfg(feature = "peer-rio")]
+mod peer_rio;
+mod planning;
+mod queues;
+mod read;
+mod staging;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use criterion::Criterion;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    planning::bench(&mut criterion);
+    hand_off::bench(&mut criterion);
+    completion::bench(&mut criterion);
+    staging::bench(&mut criterion);
+    arena::bench(&mut criterion);
+    read::bench(&mut criterion);
+    criterion.final_summary();
+}
+
+/// Says that something is not measured here.
+fn skip(what: impl Display, why: impl Display) {
+    eprintln!("SKIPPED {what}: {why}");
+}
