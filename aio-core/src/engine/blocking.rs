@@ -79,12 +79,14 @@ pub(crate) fn write(
         }
     }
 
+    // Before any lock: in a forked child it may be one that a thread of the parent held.
+    shared.check_open()?;
     let (ptr, len) = (buffer.as_ptr().cast_mut(), buffer.len());
     // Extending has to be undone on failure, and past a file-size limit the kernel sends a signal that would end the
     // process; workers do the one and block the other.
     let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(len as u64)));
     if grows || shared.has_file_size_limit {
-        return shared.check_open().map(|()| false);
+        return Ok(false);
     }
     let _accepted = file.inode().map(|inode| Accepted(inode, inode.write_accepted()));
     // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.

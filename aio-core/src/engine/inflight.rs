@@ -46,7 +46,7 @@ impl Run {
     /// Blocks of an op that is planned, and so has its file.
     pub(crate) fn new(op: Arc<Transfer>, next: usize, end: usize) -> Self {
         let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
-        let opened = op.state.opened(&op.desc);
+        let opened = op.state.opened();
         Self { op, opened, progress: Progress { next, end, segment, finished: 0, bytes: 0, in_flight: 0 } }
     }
 

@@ -173,12 +173,11 @@ impl OpState {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// A second owner of the file that the op opened; nothing for one on an open file.
-    pub(crate) fn opened(&self, desc: &(impl IoOpDesc + ?Sized)) -> Option<OpenFile> {
-        match desc.target() {
-            Target::File(_) => None,
-            Target::Path(..) => lock(&self.opened).clone(),
-        }
+    /// A second owner of the file that the op opened; nothing for one on an open file. Asks nothing of the descriptor,
+    /// which is foreign code: this runs under a lock.
+    pub(crate) fn opened(&self) -> Option<OpenFile> {
+        // Only an op on an open file is planned early.
+        if self.early_plan.is_some() { None } else { lock(&self.opened).clone() }
     }
 }
 

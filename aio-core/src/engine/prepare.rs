@@ -56,7 +56,11 @@ pub(crate) fn end_of(op: &Transfer) -> u64 {
 /// Plans an op on the caller's thread where that takes no system call (but now and then a look into the page cache);
 /// leaves it to a worker otherwise.
 pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool) -> Option<Plan> {
+    // In a forked child nothing may wait for a lock that a thread of the parent held; submission says why.
     let Target::File(file) = desc.target() else { return None };
+    if shared.is_forked() {
+        return None;
+    }
     let extents = desc.extents();
     check_extents(extents).ok()?;
     let grows =

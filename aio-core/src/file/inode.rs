@@ -91,6 +91,8 @@ impl Inode {
         let key = (Generation::now(), device, number);
         let mut open = open_inodes(key.0);
         if let Some(inode) = open.get(&key).and_then(Weak::upgrade) {
+            // Somebody else may have cut the file since its length was last settled here.
+            inode.settled.fetch_min(len, Ordering::AcqRel);
             return inode;
         }
         let inode = Arc::new(Self {
