@@ -12,8 +12,8 @@ use tempfile::TempDir;
 pub(crate) const BLOCK: usize = 4096;
 
 const LEN: u64 = 1 << 30;
-/// Written, so that glommio, which tries polled I/O at the start of a file, is told that there is none: an empty file
-/// reads well with it, and its first real block does not.
+/// Written, because glommio tries polled I/O with the first block of the first file it opens on a device. A hole there
+/// makes it believe in it: it then reads holes on another ring than it would use for data, and reads of data fail.
 const HEAD: u64 = 1 << 20;
 
 /// A sparse file in the temporary folder. Reading a hole goes the whole way through the kernel but for the device, whose

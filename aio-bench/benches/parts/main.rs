@@ -1,8 +1,9 @@
 //! What the parts of the engine cost, one by one.
 //!
-//! All groups but the last measure the engine without I/O: on a backend that completes every block at once, all that
-//! is left is the engine's own work. The last measures what lies below the engine, the queues of the backends, beside the
-//! plain system call and, behind the features `peer-rio` and `peer-glommio`, other libraries.
+//! The planner and the arena are measured alone; hand-off, completion and staging on a backend that completes every
+//! block at once, so that the engine's own work is all there is. The last group measures what lies below the engine, the
+//! queues of the backends, beside the plain system call and, behind the features `peer-rio` and `peer-glommio`, other
+//! libraries.
 //!
 //! Times are elapsed times, and short ones: for comparing two builds on one machine within minutes. How fast whole jobs
 //! are is measured with the command, against fio; see docs/performance.md.
