@@ -120,7 +120,7 @@ impl<T> Ticket<T> {
             return Ok(true);
         }
         self.shared.check_may_wait()?;
-        if self.shared.spin_until(&self.shared.patience, deadline, || promise.is_done()) {
+        if self.shared.spin_until(deadline, || promise.is_done()) {
             return Ok(true);
         }
         let waker = unpark_current_thread();

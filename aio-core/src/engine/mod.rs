@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::fork::Generation;
 use crate::registry::{FileTable, Port};
 use crate::stats::Counters;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 
 use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
@@ -52,35 +52,6 @@ thread_local! {
     static WORKER_OF: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether spinning has been worth it: what is waited for often takes longer, and then the CPU is better left to those
-/// who work on it.
-#[derive(Debug, Default)]
-pub(crate) struct Patience {
-    /// Times in a row that it was not.
-    in_vain: AtomicU32,
-}
-
-impl Patience {
-    /// After this many times in vain it is tried only once in so many times.
-    const ENOUGH: u32 = 4;
-    const AGAIN: u32 = 16;
-
-    fn is_worth_it(&self) -> bool {
-        let in_vain = self.in_vain.load(Ordering::Relaxed);
-        if in_vain < Self::ENOUGH || in_vain.is_multiple_of(Self::AGAIN) {
-            return true;
-        }
-        // Two threads at once may count as one: it is a guess anyway.
-        self.in_vain.store(in_vain.wrapping_add(1), Ordering::Relaxed);
-        false
-    }
-
-    fn learn(&self, came: bool) {
-        let in_vain = self.in_vain.load(Ordering::Relaxed);
-        self.in_vain.store(if came { 0 } else { in_vain.wrapping_add(1).max(1) }, Ordering::Relaxed);
-    }
-}
-
 /// What users, tickets and workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -96,8 +67,6 @@ pub(crate) struct Shared {
     made_in: Generation,
     /// Spinning makes sense: the thread waited for may run on another CPU.
     pub(crate) may_spin: bool,
-    /// Of those who wait for tickets.
-    pub(crate) patience: Patience,
     /// `RLIMIT_FSIZE` is set.
     pub(crate) has_file_size_limit: bool,
     closed: AtomicBool,
@@ -119,7 +88,6 @@ impl Shared {
             file_ops: FileOps::default(),
             made_in: Generation::now(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
-            patience: Patience::default(),
             has_file_size_limit: getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft != RLIM_INFINITY),
             closed: AtomicBool::new(false),
             backend,
@@ -151,12 +119,7 @@ impl Shared {
     }
 
     /// Spins for as long as waking another thread would take; true if `ready` came true meanwhile.
-    pub(crate) fn spin_until(
-        &self,
-        patience: &Patience,
-        deadline: Option<Instant>,
-        ready: impl Fn() -> bool,
-    ) -> bool {
+    pub(crate) fn spin_until(&self, deadline: Option<Instant>, ready: impl Fn() -> bool) -> bool {
         if self.config.spin.is_zero() {
             return ready();
         }
@@ -173,22 +136,17 @@ impl Shared {
             }
             return ready();
         }
-        if !patience.is_worth_it() {
-            return ready();
-        }
         let end = Instant::now() + self.config.spin;
         let end = deadline.map_or(end, |deadline| deadline.min(end));
-        let came = loop {
+        loop {
             if ready() {
-                break true;
+                return true;
             }
             if Instant::now() >= end {
-                break false;
+                return false;
             }
             std::hint::spin_loop();
-        };
-        patience.learn(came);
-        came
+        }
     }
 
     /// Marks the current thread as one that completes ops of this engine.

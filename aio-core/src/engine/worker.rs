@@ -18,7 +18,7 @@ use crate::engine::op::{Transfer, message_of, report_drop};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
 use crate::engine::work::Claim;
-use crate::engine::{FILE_SLOTS, Patience, REGION_SLOTS, Shared, prepare};
+use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
 use crate::stats::Stats;
 use crate::sync::Ordering;
@@ -52,7 +52,6 @@ pub(crate) struct AioThread {
     reported: u64,
     /// An op could not be opened because too many files were; nothing is claimed until something may have changed.
     out_of_files: bool,
-    patience: Patience,
     /// Submissions in a row that took nothing with nothing in flight.
     refused: u32,
 }
@@ -117,7 +116,6 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
         scratch: Vec::new(),
         reported: 0,
         out_of_files: false,
-        patience: Patience::default(),
         refused: 0,
         shared,
     };
@@ -329,7 +327,7 @@ impl AioThread {
     /// Looks for work for a while before blocking: waking a thread on another CPU costs many times a small read.
     fn spin(&mut self) {
         let (work, port) = (&self.shared.work, &self.shared.ports[self.id]);
-        self.shared.spin_until(&self.patience, None, || work.has_waiting() || port.has_mail());
+        self.shared.spin_until(None, || work.has_waiting() || port.has_mail());
     }
 
     /// Reaps and deals with each completion.
