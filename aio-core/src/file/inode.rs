@@ -408,6 +408,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_cut_before_it_is_opened_again_may_grow_again() {
+        let (file, inode) = file(1 << 20);
+        file.set_len(0).unwrap();
+        let meta = file.metadata().unwrap();
+        let again = Inode::of((meta.dev(), meta.ino()), 0);
+        assert!(Arc::ptr_eq(&inode, &again));
+        assert!(again.may_grow(4096), "its writes would extend the file unprepared, and keep the length if they fail");
+    }
+
+    #[test]
     fn two_opens_share_one_inode() {
         let (file, inode) = file(0);
         let meta = file.metadata().unwrap();
