@@ -414,7 +414,10 @@ mod tests {
         let meta = file.metadata().unwrap();
         let again = Inode::of((meta.dev(), meta.ino()), 0);
         assert!(Arc::ptr_eq(&inode, &again));
-        assert!(again.may_grow(4096), "its writes would extend the file unprepared, and keep the length if they fail");
+        assert!(
+            again.may_grow(4096),
+            "its writes would extend the file unprepared, and keep the length if they fail"
+        );
     }
 
     #[test]
