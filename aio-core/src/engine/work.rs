@@ -13,7 +13,7 @@ use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
 
 use crate::engine::inflight::Run;
-use crate::engine::op::{Priority, Transfer};
+use crate::engine::op::{Priority, Transfer, report_drop};
 use crate::epochs::Epochs;
 use crate::error::{Error, Failures};
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync};
@@ -79,6 +79,17 @@ impl State {
 impl Waiting {
     fn blocks(&self) -> usize {
         self.op.state.plan().map_or(1, |plan| plan.blocks - self.next)
+    }
+}
+
+/// Ops that other workers end. By the time these references go they may be the last, and a descriptor's drop is foreign
+/// code: it must not run under the lock.
+#[derive(Debug, Default)]
+struct LeftToOthers(SmallVec<[Arc<Transfer>; 2]>);
+
+impl Drop for LeftToOthers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(report_drop);
     }
 }
 
@@ -218,6 +229,8 @@ impl Work {
         worker: usize,
         sleep: bool,
     ) -> (Claim, Option<usize>) {
+        // Declared before the lock, so dropped after it.
+        let mut left_to_others = LeftToOthers::default();
         let mut state = self.state.lock();
         state.claims = state.claims.wrapping_add(1);
         let mut left = [room, background.min(room)];
@@ -234,6 +247,8 @@ impl Work {
                     state.blocks -= skipped;
                     if !planned || op.state.account(skipped, 0) {
                         ended.push(op);
+                    } else {
+                        left_to_others.0.push(op);
                     }
                     continue;
                 }
@@ -359,6 +374,7 @@ impl Work {
 
     /// A worker is gone. If it was the last one, all that waits is given out to be failed.
     pub(crate) fn worker_died(&self, worker: usize, reason: &str) -> Vec<Arc<Transfer>> {
+        let mut left_to_others = LeftToOthers::default();
         let mut state = self.state.lock();
         state.workers -= 1;
         state.sleeping.retain(|sleeper| *sleeper != worker);
@@ -376,6 +392,8 @@ impl Work {
             op.state.fail(u64::MAX, Error::WorkerDied { reason: reason.to_owned() });
             if left.is_none_or(|left| op.state.account(left, 0)) {
                 orphans.push(op);
+            } else {
+                left_to_others.0.push(op);
             }
         }
         drop(state);
