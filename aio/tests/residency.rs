@@ -30,7 +30,9 @@ fn each_resident(mode: DirectMode, len: usize, test: impl Fn(&AioHandle, &AioFil
         let content = pattern(1, len);
         let path = folder.file("t", &content);
         make_resident(&path, &content);
-        if cached_pages(&path) != Some(len.div_ceil(PAGE) as u64) {
+        // Some kernels take pages away again by themselves, a few at a time.
+        let pages = len.div_ceil(PAGE) as u64;
+        if cached_pages(&path).is_none_or(|cached| cached < pages - pages / 32) {
             eprintln!("SKIPPED {backend}: cachestat(2) does not tell here that a file is cached");
             continue;
         }

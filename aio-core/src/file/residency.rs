@@ -5,14 +5,17 @@
 //! [`INTERVAL`] reads, never per read:
 //!
 //! - Unknown, not resident, or written since: [`WINDOWS`] windows of [`WINDOW`] bytes, spread evenly over the file, the
-//!   last at its end; at least 63 of 64 pages of each must be cached. The first window that is not ends the sample, so
-//!   that it costs one system call for a file that is not resident. A file of 4 MiB or less is looked at whole.
+//!   last at its end. All but one in [`MAY_MISS`] of their pages must be cached; the sample ends when more are not, so
+//!   that it costs two system calls for a file that is not cached at all. A file of 4 MiB or less is looked at whole.
 //! - Resident: the window that follows the read at hand. It is what a sequential reader needs next, and any place for
-//!   a random one. A file that was evicted is so noticed within one interval; meanwhile its reads fill the cache by
-//!   whole requests, without read-ahead, and are about as slow as direct ones.
+//!   a random one. If too much of it is missing, the sample above decides.
+//!
+//! A few pages may be missing because kernels that reclaim ahead of need (DAMON) make holes everywhere, and a read that
+//! misses costs little more than a direct one. A file that was evicted is noticed within one interval; meanwhile its
+//! reads fill the cache by whole requests, without read-ahead.
 //!
 //! The call takes up to 35 ns per page of a window (single pages; large folios are almost free), so the cost of a sample
-//! does not grow with the file: at most 3 us after 1024 reads, which take 450 us at least, and 45 us at first.
+//! does not grow with the file: 3 us after 1024 reads, which take 450 us at least, and 45 us at first.
 //!
 //! # Why cached reads and direct writes get along
 //!
@@ -34,6 +37,7 @@
 //! the file.
 #![allow(unsafe_code)]
 
+use std::array;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
@@ -49,6 +53,8 @@ const WEIGHT: u64 = 256 << 10;
 /// Bytes and number of the windows that a sample looks at.
 const WINDOW: u64 = 256 << 10;
 const WINDOWS: u64 = 16;
+/// One in so many pages may be missing.
+const MAY_MISS: u64 = 16;
 
 /// `cachestat(2)`, the same number on every architecture; libc has neither it nor its structures yet.
 const SYS_CACHESTAT: libc::c_long = 451;
@@ -105,12 +111,12 @@ impl Residency {
         match self.verdict.load(Ordering::Acquire) {
             NEVER => {}
             known if known >= RESIDENT && self.changes(file) == Some(known - RESIDENT) => {
-                let resident = file.len().and_then(|len| {
+                let following = file.len().and_then(|len| {
                     let from = if end.saturating_add(WINDOW) <= len { end } else { 0 };
-                    Ok(len > 0 && is_cached(file.fd(), from, WINDOW.min(len))?)
+                    are_cached(file.fd(), [from], WINDOW.min(len - from))
                 });
-                if !matches!(resident, Ok(true)) {
-                    self.verdict.store(ELSEWHERE, Ordering::Release);
+                if !matches!(following, Ok(true)) {
+                    self.sample(file);
                 }
             }
             _ => drop(self.sample(file)),
@@ -155,33 +161,41 @@ pub(super) fn is_resident_now(fd: BorrowedFd<'_>, len: u64, identity: (u64, u64)
 /// Whether an open file of `len` bytes is in the page cache, as far as a sample tells.
 fn is_resident(fd: BorrowedFd<'_>, len: u64) -> io::Result<bool> {
     if len <= WINDOW * WINDOWS {
-        return Ok(len > 0 && is_cached(fd, 0, len)?);
+        return are_cached(fd, [0], len);
+    }
+    let (page, last) = (page_size() as u64, len - WINDOW);
+    let windows = array::from_fn::<_, { WINDOWS as usize }, _>(|window| {
+        let from = last / (WINDOWS - 1) * window as u64 / page * page;
+        // Rounding may have left the end out.
+        if window as u64 == WINDOWS - 1 { last } else { from }
+    });
+    are_cached(fd, windows, WINDOW)
+}
+
+/// Whether nearly all pages of some windows, each `len` bytes long, are in the page cache. Empty ones are not.
+fn are_cached<const N: usize>(fd: BorrowedFd<'_>, windows: [u64; N], len: u64) -> io::Result<bool> {
+    if MISSING.load(Ordering::Relaxed) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    if len == 0 {
+        return Ok(false);
     }
     let page = page_size() as u64;
-    let last = len - WINDOW;
-    for window in 0..WINDOWS {
-        let from = last / (WINDOWS - 1) * window;
-        let from = if window == WINDOWS - 1 { last } else { from } / page * page;
-        if !is_cached(fd, from, WINDOW)? {
+    let pages = windows.map(|from| (from + len).div_ceil(page) - from / page);
+    let may_miss = pages.iter().sum::<u64>() / MAY_MISS;
+    let mut missing = 0;
+    for (from, pages) in windows.into_iter().zip(pages) {
+        let cached = cached_pages(fd, from, len).inspect_err(|error| {
+            if error.raw_os_error() == Some(libc::ENOSYS) {
+                MISSING.store(true, Ordering::Relaxed);
+            }
+        })?;
+        missing += pages.saturating_sub(cached);
+        if missing > may_miss {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// Whether nearly all pages of a range are in the page cache.
-fn is_cached(fd: BorrowedFd<'_>, from: u64, len: u64) -> io::Result<bool> {
-    if MISSING.load(Ordering::Relaxed) {
-        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
-    }
-    let page = page_size() as u64;
-    let pages = (from + len).div_ceil(page) - from / page;
-    let cached = cached_pages(fd, from, len).inspect_err(|error| {
-        if error.raw_os_error() == Some(libc::ENOSYS) {
-            MISSING.store(true, Ordering::Relaxed);
-        }
-    })?;
-    Ok(pages.saturating_sub(cached) <= pages / 64)
 }
 
 /// `cachestat(2)` of a range: pages in the cache, dirty ones included.
