@@ -14,7 +14,7 @@
 //! misses costs little more than a direct one. A file that was evicted is noticed within one interval; meanwhile its
 //! reads fill the cache by whole requests, without read-ahead.
 //!
-//! The call takes up to 35 ns per page of a window (single pages; large folios are almost free), so the cost of a sample
+//! The call takes up to 50 ns per page of a window (single pages; large folios are almost free), so the cost of a sample
 //! does not grow with the file: 3 us after 1024 reads, which take 450 us at least, and 45 us at first.
 //!
 //! # Why cached reads and direct writes get along
