@@ -200,7 +200,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     pub(crate) fn file(&self) -> Option<OpenFile> {
         match self.desc.target() {
             Target::File(file) => Some(file.clone()),
-            Target::Path(..) => lock(&self.state.opened).clone(),
+            Target::Path(..) => self.state.opened(),
         }
     }
 

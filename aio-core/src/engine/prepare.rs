@@ -97,11 +97,11 @@ pub(crate) fn enter_write_epoch(op: &Transfer) {
 
 /// Opens, preallocates and plans an op on a worker. On success it has a plan and a file.
 pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
-    let file = match (op.file(), op.desc.target()) {
-        // An open file; or an earlier try got this far, and a new file must not be made twice.
-        (Some(file), _) => file,
-        (None, Target::File(file)) => file.clone(),
-        (None, Target::Path(path, mode)) => {
+    let file = match (op.desc.target(), op.state.opened()) {
+        (Target::File(file), _) => file.clone(),
+        // An earlier try got this far, and a new file must not be made twice.
+        (Target::Path(..), Some(file)) => file,
+        (Target::Path(path, mode), None) => {
             // Comparing what was written needs to read it.
             let read = *mode == PathMode::Read || op.state.validate;
             let options = OpenOptions::new()
