@@ -43,9 +43,7 @@ pub unsafe trait IoOpDesc: Send + Sync {
         let Some(memory) = self.extents()[extent].memory else { panic!("an extent without memory needs `gather`") };
         // SAFETY: the implementor vouches for `len` bytes from `ptr` (trait contract), and the engine asks for ranges
         // inside the extent only; staging memory is the engine's own, so the two do not overlap.
-        unsafe {
-            std::ptr::copy_nonoverlapping(memory.ptr.as_ptr().add(at), into.as_mut_ptr().cast::<u8>(), into.len());
-        }
+        unsafe { copy(memory.ptr.as_ptr().add(at), into.as_mut_ptr().cast::<u8>(), into.len()) }
     }
 
     /// Copies staging into memory: `from` are the bytes from `at` of an extent. Called with disjoint ranges, by
@@ -53,7 +51,7 @@ pub unsafe trait IoOpDesc: Send + Sync {
     fn scatter(&self, extent: usize, at: usize, from: &[u8]) {
         let Some(memory) = self.extents()[extent].memory else { panic!("an extent without memory needs `scatter`") };
         // SAFETY: as for `gather`; the memory of a read is valid for writes, and no other worker has this range.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), memory.ptr.as_ptr().add(at), from.len()) }
+        unsafe { copy(from.as_ptr(), memory.ptr.as_ptr().add(at), from.len()) }
     }
 
     /// Whether to read every block back and compare.
@@ -65,6 +63,22 @@ pub unsafe trait IoOpDesc: Send + Sync {
     /// Must not wait for I/O of the same handle.
     fn fini(&self, outcome: &Outcome) {
         let _ = outcome;
+    }
+}
+
+/// Bytes copied at a time: fewer than those from which the C library's `memcpy` on x86-64 uses `rep movsb`, which is
+/// slow where the addresses differ modulo 64, as they do when memory needs staging (docs/performance.md).
+const COPY: usize = 512;
+
+/// Copies memory in small pieces.
+///
+/// # Safety
+///
+/// As for [`std::ptr::copy_nonoverlapping`].
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    for at in (0..len).step_by(COPY) {
+        // SAFETY: `at` is below `len`, so the piece lies within what the caller vouches for.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(at), to.add(at), COPY.min(len - at)) }
     }
 }
 

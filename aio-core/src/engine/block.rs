@@ -9,7 +9,7 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::engine::inflight::{Progress, Run, RunId, Slot, is_transient};
 use crate::engine::op::{Priority, Transfer};
 use crate::engine::staging::{Staging, as_uninit};
-use crate::engine::worker::AioThread;
+use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
 use crate::plan::{BlockRange, Segment};
 use crate::stats::Stats;
@@ -20,6 +20,8 @@ pub(super) enum Issued {
     All,
     /// Not now: no slot, or no staging memory until another block is done.
     NoRoom,
+    /// Not before what was copied into staging memory is submitted.
+    Copied,
 }
 
 /// Where a block's bytes go to or come from.
@@ -68,7 +70,11 @@ impl AioThread {
         let edges = file.buffered_if_open().map_or(primary, |fd| fd.as_raw_fd());
         // Only the descriptor that has been open from the start is registered.
         let slot_of_file = registered.file(issuing.queue, &shared.files, file);
+        let mut copied = 0;
         while issuing.progress.next < issuing.progress.end {
+            if copied >= STAGED_AT_ONCE {
+                return Issued::Copied;
+            }
             if op.state.is_cancelled() {
                 let skipped = issuing.progress.end - issuing.progress.next;
                 skip(issuing.progress, skipped);
@@ -104,6 +110,9 @@ impl AioThread {
             let offset = segment.offset + range.from as u64;
             let block = IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset };
             issuing.progress.next += 1;
+            if staging.is_some() && direction == Direction::Write {
+                copied += range.len;
+            }
             issuing.push(Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
         }
         Issued::All

@@ -315,6 +315,11 @@ impl InFlight {
         self.queue.reap(min, timeout, &mut self.done)
     }
 
+    /// Whether completions were reaped that [`next_done`](Self::next_done) has not given out.
+    pub(crate) fn has_done(&self) -> bool {
+        self.given_out < self.done.len()
+    }
+
     /// The next completion that was reaped, oldest first. Its block is to be [pushed again](Self::push_again) or
     /// [released](Self::release); until then it keeps its place.
     pub(crate) fn next_done(&mut self) -> Option<Result<Done, UnknownToken>> {

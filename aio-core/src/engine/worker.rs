@@ -26,6 +26,9 @@ use crate::sync::Ordering;
 /// After this many retries at once, a block that keeps getting EAGAIN is tried again at intervals.
 const QUICK_RETRIES: u32 = 16;
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// After passing this many bytes through staging memory a worker looks whether the queue has room: while it copies, the
+/// device should have something to do.
+pub(super) const STAGED_AT_ONCE: usize = 256 << 10;
 /// About ten seconds of EAGAIN without a single byte: an error after all.
 const MAX_RETRIES: u32 = QUICK_RETRIES + 10_000;
 
@@ -45,6 +48,8 @@ pub(crate) struct AioThread {
     /// Blocks of background ops that hold a slot or are claimed.
     pub(super) background: usize,
     pub(super) staging: Staging,
+    /// Bytes that passed through it.
+    staged: u64,
     pub(super) registered: Registrations,
     pub(super) counted: Stats,
     scratch: Vec<Run>,
@@ -107,6 +112,7 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
         staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity()),
         registered: Registrations::new(config.register_memory, config.register_files),
         flight,
+        staged: 0,
         runs: VecDeque::new(),
         ended: Vec::new(),
         preparing: None,
@@ -135,10 +141,23 @@ impl AioThread {
     }
 
     fn run(&mut self) -> Result<(), String> {
+        let ended = self.turns();
+        if ended.is_err() {
+            // What the queue reported before it broke has happened.
+            while self.flight.has_done() && self.deal().is_ok() {}
+        }
+        ended
+    }
+
+    fn turns(&mut self) -> Result<(), String> {
         loop {
             self.read_mail();
             self.fill()?;
             self.flush();
+            if self.flight.has_done() {
+                self.reap(0, Some(Duration::ZERO))?;
+                continue;
+            }
             if self.flight.len() == 0 && self.delayed.is_empty() && self.runs.is_empty() {
                 if self.shared.work.is_finished() {
                     return Ok(());
@@ -153,7 +172,11 @@ impl AioThread {
     fn fill(&mut self) -> Result<(), String> {
         self.retry_delayed();
         loop {
-            self.issue();
+            if let Issued::Copied = self.issue() {
+                self.submit()?;
+                self.reap(0, Some(Duration::ZERO))?;
+                continue;
+            }
             if !self.may_claim() {
                 break;
             }
@@ -235,14 +258,17 @@ impl AioThread {
     }
 
     /// Issues blocks of the runs in hand while there is room.
-    fn issue(&mut self) {
+    fn issue(&mut self) -> Issued {
         while let Some(&id) = self.runs.front() {
-            if let Issued::NoRoom = self.issue_run(id) {
-                return;
+            match self.issue_run(id) {
+                Issued::All => {
+                    self.runs.pop_front();
+                    self.finish_run(id);
+                }
+                stopped => return stopped,
             }
-            self.runs.pop_front();
-            self.finish_run(id);
         }
+        Issued::All
     }
 
     /// If nothing of a run is left, gives its account to the op.
@@ -330,10 +356,18 @@ impl AioThread {
         self.shared.spin_until(None, || work.has_waiting() || port.has_mail());
     }
 
-    /// Reaps and deals with each completion.
+    /// Reaps, and deals with completions.
     fn reap(&mut self, min: usize, timeout: Option<Duration>) -> Result<(), String> {
         let reaped = self.flight.reap(min, timeout);
-        while let Some(done) = self.flight.next_done() {
+        self.deal()?;
+        reaped.map_err(|error| format!("the I/O queue broke: {error}"))
+    }
+
+    /// Deals with what was reaped, until as much was copied as [should be at once](STAGED_AT_ONCE).
+    fn deal(&mut self) -> Result<(), String> {
+        let before = self.staged;
+        while self.staged - before < STAGED_AT_ONCE as u64 {
+            let Some(done) = self.flight.next_done() else { break };
             let done = done.map_err(|UnknownToken(token)| {
                 format!(
                     "the {} backend reported a block that it did not have ({token:#x})",
@@ -342,7 +376,7 @@ impl AioThread {
             })?;
             self.complete(done);
         }
-        reaped.map_err(|error| format!("the I/O queue broke: {error}"))
+        Ok(())
     }
 
     /// Deals with what a queue said of one block.
@@ -373,6 +407,7 @@ impl AioThread {
     pub(super) fn finish_block(&mut self, index: usize, bytes: usize) {
         let Some((id, staging)) = self.flight.release(index) else { return };
         if let Some(buffer) = staging {
+            self.staged += bytes as u64;
             self.staging.give(buffer);
         }
         self.counted.blocks += 1;
