@@ -65,7 +65,8 @@ pub(crate) struct Shared {
     pub(crate) files: Arc<FileTable>,
     pub(crate) file_ops: FileOps,
     made_in: Generation,
-    /// Spinning makes sense: the thread waited for may run on another CPU.
+    /// Spinning makes sense: the thread waited for may run on another CPU, and workers that look for something to do do
+    /// not keep others from doing it.
     pub(crate) may_spin: bool,
     /// `RLIMIT_FSIZE` is set.
     pub(crate) has_file_size_limit: bool,
@@ -87,7 +88,7 @@ impl Shared {
             ports,
             file_ops: FileOps::default(),
             made_in: Generation::now(),
-            may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
+            may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1 && cpus.get() >= workers),
             has_file_size_limit: getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft != RLIM_INFINITY),
             closed: AtomicBool::new(false),
             backend,
@@ -124,7 +125,7 @@ impl Shared {
             return ready();
         }
         if !self.may_spin {
-            // One CPU for all: what is waited for runs if this thread steps aside, and then nobody has to be woken.
+            // Fewer CPUs than threads: what is waited for runs if this thread steps aside, and then nobody has to be woken.
             for _ in 0..YIELDS {
                 if ready() {
                     return true;
