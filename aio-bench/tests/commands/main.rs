@@ -6,4 +6,5 @@ mod help;
 mod interrupt;
 mod probe;
 mod run;
+mod schema;
 mod swap;
