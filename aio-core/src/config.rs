@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 
 /// How an engine is set up.
 ///
-/// The defaults are those that the figures in the repository's `docs/performance.md` were measured with.
+/// Block size and queue depth are by default what measured best for reads and writes together; the repository's
+/// `docs/performance.md` has the sweep.
 ///
 /// Start from [`Default`] or from JSON, then set fields. [`validate_ranges`](Self::validate_ranges) is called on what
 /// comes from JSON, and on every configuration before an engine uses it.
