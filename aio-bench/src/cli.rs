@@ -1,5 +1,6 @@
 //! What can be asked for on the command line, and the help that explains it.
 
+mod compare;
 mod run;
 mod swap;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::size;
 
+pub(crate) use compare::CompareArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 
@@ -36,13 +38,15 @@ Exit codes: 0 done and verified; 1 something failed or did not verify; 2 the com
 Start here:
   aio-bench                        swap GPT-2 through every backend, in the current folder
   aio-bench probe /mnt/nvme        what this machine and that file system offer
-  aio-bench run --help             one job at a time, as with fio";
+  aio-bench run --help             one job at a time, as with fio
+  aio-bench compare --help         the same work by every backend, and by others";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Swap(SwapArgs),
     Probe(ProbeArgs),
     Run(RunArgs),
+    Compare(CompareArgs),
 }
 
 /// Settings of the engine that are left at its own defaults when they are not given.

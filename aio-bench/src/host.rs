@@ -3,5 +3,6 @@
 pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod limits;
+pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod resident;

@@ -1,9 +1,12 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`].
-#![forbid(unsafe_code)]
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`].
+// Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
+#![deny(unsafe_code)]
 
+mod chart;
 mod cli;
+mod compare;
 mod failure;
 mod generate;
 mod host;
@@ -40,6 +43,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Swap(args)) => swap::swap(args),
         Some(Command::Probe(args)) => probe::probe(args),
         Some(Command::Run(args)) => run::run(args),
+        Some(Command::Compare(args)) => compare::compare(args),
     }
 }
 

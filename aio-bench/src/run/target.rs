@@ -11,6 +11,7 @@ use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::host::disk;
 use crate::interrupt::Made;
+use crate::output;
 use crate::size;
 
 /// A file that the job can use.
@@ -64,7 +65,7 @@ impl<'a> Target<'a> {
         let target = Self { path, writes, direct: args.direct, existing, blocks, block_size };
         if writes {
             let growth = target.bytes().saturating_sub(existing.unwrap_or(0));
-            disk::require_room(folder_of(path), (growth > 0).then_some(growth).into_iter())?;
+            disk::require_room(output::folder_of(path), (growth > 0).then_some(growth).into_iter())?;
         }
         Ok(target)
     }
@@ -135,16 +136,9 @@ fn length(path: &Path, writes: bool) -> Result<Option<u64>, Failure> {
         Ok(metadata) if !metadata.is_file() => cannot("it is not a regular file".to_owned()),
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if writes && error.kind() == io::ErrorKind::NotFound => {
-            disk::require_folder(folder_of(path))?;
+            disk::require_folder(output::folder_of(path))?;
             Ok(None)
         }
         Err(error) => cannot(error.to_string()),
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
