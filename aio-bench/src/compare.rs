@@ -1,0 +1,145 @@
+//! The same work, done by everybody.
+
+mod contender;
+mod contenders;
+mod figures;
+mod markdown;
+mod picture;
+mod plan;
+mod report;
+mod table;
+mod work;
+
+use std::fs;
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::CompareArgs;
+use crate::failure::Failure;
+use crate::host::cpu::Elapsed;
+use crate::host::disk;
+use crate::host::machine::Machine;
+use crate::interrupt;
+use crate::output;
+use contender::{Contender, Field, field};
+use plan::{Spec, specs};
+use report::{ContenderReport, Report, WorkloadReport};
+use work::Work;
+
+/// Goes through the workloads, and prints how everybody did. Interrupted, it prints what there is.
+pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
+    let dir = disk::require_folder(&args.dir)?;
+    let specs = chosen(args)?;
+    for spec in &specs {
+        // One workload's files are there at a time.
+        disk::require_room(&dir, (0..spec.files()).map(|_| spec.bytes_on_disk() / spec.files()))?;
+    }
+    if let Some(out) = &args.out {
+        // Now, and not after minutes of work.
+        fs::create_dir_all(out).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", out.display())))?;
+    }
+    let mut field = field(args);
+    let contenders = field.iter().map(ContenderReport::of).collect();
+    let mut report = Report::new(args, Machine::of(&dir), contenders);
+    let bar = Bar::new(specs.len(), field.len(), args.rounds);
+    let mut ended = Ok(());
+    for spec in specs {
+        let (workload, result) = one(spec, &dir, &mut field, args.rounds, &bar);
+        report.workloads.extend(workload);
+        ended = result;
+        if ended.is_err() {
+            break;
+        }
+    }
+    drop(bar);
+    match ended {
+        Err(Failure::Interrupted(_)) => report.partial = true,
+        Err(failure) => return Err(failure),
+        Ok(()) => {}
+    }
+    if let Some(out) = &args.out {
+        output::file(&out.join("report.json"), output::json(&report)?.as_bytes())?;
+        output::file(&out.join("report.svg"), picture::svg(&report)?.as_bytes())?;
+        output::file(&out.join("report.md"), markdown::markdown(&report).as_bytes())?;
+    }
+    output::result(&report, args.json)?;
+    ended
+}
+
+fn chosen(args: &CompareArgs) -> Result<Vec<Spec>, Failure> {
+    let all = specs(args);
+    if let Some(unknown) = args.only.iter().find(|name| all.iter().all(|spec| spec.name != **name)) {
+        let names: Vec<_> = all.iter().map(|spec| spec.name).collect();
+        return Err(Failure::Usage(format!("there is no workload {unknown:?}; there are {}", names.join(", "))));
+    }
+    Ok(all.into_iter().filter(|spec| args.only.is_empty() || args.only.iter().any(|name| name == spec.name)).collect())
+}
+
+/// One workload: a round that does not count, then those that do, each begun by another contender. Gives what there is
+/// also when it ends early.
+fn one(
+    spec: Spec,
+    dir: &Path,
+    field: &mut Field,
+    rounds: u16,
+    bar: &Bar,
+) -> (Option<WorkloadReport>, Result<(), Failure>) {
+    let mut work = match Work::make(spec, dir) {
+        Ok(work) => work,
+        Err(failure) => return (None, Err(failure)),
+    };
+    let mut results: Vec<Result<Vec<Elapsed>, String>> = field.iter().map(|_| Ok(Vec::new())).collect();
+    let mut go = || {
+        for round in 0..=usize::from(rounds) {
+            for turn in 0..field.len() {
+                let at = (turn + round) % field.len();
+                let (name, contender) = &mut field[at];
+                bar.next(&work.spec, name);
+                let (Ok(contender), Ok(samples)) = (contender, &mut results[at]) else { continue };
+                match sample(&mut work, &mut **contender) {
+                    Ok(elapsed) if round > 0 => samples.push(elapsed),
+                    Ok(_) => {}
+                    Err(Failure::Failed(reason)) => results[at] = Err(reason),
+                    Err(other) => return Err(other),
+                }
+            }
+        }
+        Ok(())
+    };
+    let ended = go();
+    (Some(WorkloadReport::new(&work.spec, field, &results)), ended)
+}
+
+fn sample(work: &mut Work, contender: &mut dyn Contender) -> Result<Elapsed, Failure> {
+    interrupt::check()?;
+    work.prepare()?;
+    let elapsed = contender.run(work)?;
+    if work.spec.writes && contender.stamps() {
+        work.verify()?;
+    }
+    Ok(elapsed)
+}
+
+/// How far it is, on stderr where that is a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(workloads: usize, contenders: usize, rounds: u16) -> Self {
+        let bar = ProgressBar::new((workloads * contenders * (usize::from(rounds) + 1)) as u64);
+        let style = ProgressStyle::with_template("{msg:40} [{bar:30}] {percent}%, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    fn next(&self, spec: &Spec, contender: &str) {
+        self.0.inc(1);
+        self.0.set_message(format!("{}: {contender}", spec.name));
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

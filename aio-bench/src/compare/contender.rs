@@ -1,0 +1,64 @@
+//! Who takes part, and what is asked of them.
+
+use aio::Backend;
+
+use super::contenders::{fio, glommio, mmap, ours, rio, std_fs};
+use super::work::Work;
+use crate::cli::CompareArgs;
+use crate::failure::Failure;
+use crate::host::cpu::{Elapsed, Stopwatch};
+
+/// Somebody who can move blocks.
+pub(crate) trait Contender {
+    /// As in tables.
+    fn name(&self) -> String;
+
+    /// What a reader should know about it.
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether its blocks carry the stamps of [`Work`].
+    fn stamps(&self) -> bool {
+        true
+    }
+
+    /// Does the work once, and says how long that took. Memory is got ready before the clock starts.
+    fn run(&mut self, work: &Work) -> Result<Elapsed, Failure>;
+}
+
+/// Everybody: those who take part, and those who cannot, with the reason.
+pub(crate) type Field = Vec<(String, Result<Box<dyn Contender>, String>)>;
+
+/// Everybody this program knows.
+pub(crate) fn field(args: &CompareArgs) -> Field {
+    let depth = usize::from(args.queue_depth);
+    let mut field: Field = Vec::new();
+    let mut add = |name: String, contender: Result<Box<dyn Contender>, String>| field.push((name, contender));
+    for &backend in Backend::COMPILED {
+        add(ours::name(backend), ours::Engine::new(backend, depth).map(|engine| Box::new(engine) as _));
+    }
+    for threads in [1, usize::from(args.threads)] {
+        let contender = std_fs::StdFs::new(threads);
+        add(contender.name(), Ok(Box::new(contender)));
+    }
+    add(mmap::Mmap.name(), Ok(Box::new(mmap::Mmap)));
+    for engine in fio::Engine::ALL {
+        add(engine.name().to_owned(), fio::Fio::find(engine, depth).map(|fio| Box::new(fio) as _));
+    }
+    add(rio::NAME.to_owned(), rio::contender(depth));
+    add(glommio::NAME.to_owned(), glommio::contender(depth));
+    field
+}
+
+/// Times what `work` does.
+pub(crate) fn timed(work: impl FnOnce() -> Result<(), Failure>) -> Result<Elapsed, Failure> {
+    let watch = Stopwatch::start();
+    work()?;
+    Ok(watch.stop())
+}
+
+/// An error of something other than the library, as a failure of the contender.
+pub(crate) fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}

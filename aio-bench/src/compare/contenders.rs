@@ -1,0 +1,8 @@
+//! Each in a file of its own.
+
+pub(crate) mod fio;
+pub(crate) mod glommio;
+pub(crate) mod mmap;
+pub(crate) mod ours;
+pub(crate) mod rio;
+pub(crate) mod std_fs;

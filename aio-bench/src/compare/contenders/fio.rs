@@ -1,0 +1,161 @@
+//! fio, run as fairly as can be: huge pages, batches, registered memory and files.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::compare::contender::{Contender, failed};
+use crate::compare::plan::Start;
+use crate::compare::work::Work;
+use crate::failure::Failure;
+use crate::host::cpu::Elapsed;
+use crate::interrupt;
+
+/// How fio does I/O.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Engine {
+    IoUring,
+    Libaio,
+}
+
+impl Engine {
+    /// Each.
+    pub(crate) const ALL: [Self; 2] = [Self::IoUring, Self::Libaio];
+
+    /// As in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "fio io_uring",
+            Self::Libaio => "fio libaio",
+        }
+    }
+
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::IoUring => &["--ioengine=io_uring", "--fixedbufs=1", "--registerfiles=1"],
+            Self::Libaio => &["--ioengine=libaio", "--userspace_reap=1"],
+        }
+    }
+}
+
+/// The fio that is on PATH.
+pub(crate) struct Fio {
+    engine: Engine,
+    depth: usize,
+}
+
+impl Fio {
+    /// Looks for it.
+    pub(crate) fn find(engine: Engine, depth: usize) -> Result<Self, String> {
+        match Command::new("fio").arg("--version").output() {
+            Ok(output) if output.status.success() => Ok(Self { engine, depth }),
+            Ok(output) => Err(format!("fio --version ended with {}", output.status)),
+            Err(error) => Err(format!("no fio on PATH: {error}")),
+        }
+    }
+
+    fn command(&self, work: &Work) -> Command {
+        let spec = &work.spec;
+        let mut fio = Command::new("fio");
+        // malloc takes huge pages with this, and fio's buffers come from there.
+        fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1").env_remove("RUST_LOG").stdin(Stdio::null());
+        fio.args(["--name=compare", "--output-format=json", "--group_reporting=1", "--gtod_reduce=1"]);
+        fio.args(["--norandommap=1", "--random_generator=lfsr", "--iomem_align=2m"]);
+        fio.args(self.engine.options());
+        fio.arg(format!("--directory={}", work.folder().display())).arg("--filename_format=$filenum");
+        fio.arg(format!("--nrfiles={}", spec.files())).arg("--file_service_type=sequential");
+        // With few open at once it opens and closes them as it goes, as the others do.
+        fio.arg(format!("--openfiles={}", spec.files().min(64)));
+        fio.arg(format!("--filesize={}", work.file_len())).arg(format!("--size={}", spec.bytes_on_disk()));
+        fio.arg(format!("--number_ios={}", spec.moved));
+        fio.arg(format!("--bs={}", spec.block)).arg(format!("--iodepth={}", self.depth));
+        let batch = (self.depth / 2).max(1);
+        if spec.block < 1 << 20 {
+            fio.arg(format!("--iodepth_batch_submit={batch}"));
+            fio.args(["--iodepth_batch_complete_min=1".to_owned(), format!("--iodepth_batch_complete_max={batch}")]);
+        }
+        let random = if spec.random { "rand" } else { "" };
+        fio.arg(format!("--rw={random}{}", if spec.writes { "write" } else { "read" }));
+        match spec.start {
+            Start::New => fio.arg("--fallocate=posix"),
+            Start::Cold if spec.writes => fio.arg("--overwrite=1"),
+            Start::Cold => &mut fio,
+            Start::Cached => fio.arg("--invalidate=0"),
+        };
+        fio.arg(if spec.start == Start::Cached { "--direct=0" } else { "--direct=1" });
+        if spec.durable {
+            fio.arg("--end_fsync=1");
+        }
+        fio
+    }
+}
+
+impl Contender for Fio {
+    fn name(&self) -> String {
+        self.engine.name().to_owned()
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        Some(
+            "its own figures, which leave out opening and allocating, and CPU time without the kernel's workers; blocks \
+             are not checked",
+        )
+    }
+
+    fn stamps(&self) -> bool {
+        false
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
+        let output = self.command(work).output().map_err(|error| failed(format!("cannot start fio: {error}")))?;
+        interrupt::check()?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
+            return Err(failed(format!("fio ended with {}: {last}", output.status)));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        // Notes may come before the object.
+        let object = text.find('{').map_or("", |at| &text[at..]);
+        let report: Report = serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
+        report.elapsed(work)
+    }
+}
+
+/// What is read of fio's JSON.
+#[derive(Debug, Deserialize)]
+struct Report {
+    jobs: Vec<Job>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Job {
+    error: i64,
+    read: Side,
+    write: Side,
+    usr_cpu: f64,
+    sys_cpu: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Side {
+    io_bytes: u64,
+    /// Bytes per second.
+    bw_bytes: f64,
+}
+
+impl Report {
+    fn elapsed(&self, work: &Work) -> Result<Elapsed, Failure> {
+        let [job] = self.jobs.as_slice() else { return Err(failed("fio reports no single job")) };
+        let side = if work.spec.writes { &job.write } else { &job.read };
+        if job.error != 0 || side.io_bytes != work.spec.bytes() || side.bw_bytes <= 0.0 {
+            let (moved, bytes) = (side.io_bytes, work.spec.bytes());
+            return Err(failed(format!("fio moved {moved} of {bytes} bytes, with error {}", job.error)));
+        }
+        // fio's run time is in whole milliseconds; the rate has what they round away.
+        let seconds = side.io_bytes as f64 / side.bw_bytes;
+        let cpu = seconds * (job.usr_cpu + job.sys_cpu) / 100.0;
+        Ok(Elapsed { wall: Duration::from_secs_f64(seconds), cpu: Duration::from_secs_f64(cpu.max(0.0)) })
+    }
+}

@@ -1,0 +1,64 @@
+//! Files mapped into memory, and a copy from or to there: how checkpoints in formats made for it are often read.
+#![allow(unsafe_code)]
+
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use memmap2::MmapMut;
+
+use crate::compare::contender::{Contender, failed, timed};
+use crate::compare::plan::Start;
+use crate::compare::work::Work;
+use crate::failure::Failure;
+use crate::generate;
+use crate::host::cpu::Elapsed;
+
+/// One thread.
+pub(crate) struct Mmap;
+
+impl Contender for Mmap {
+    fn name(&self) -> String {
+        "mmap + copy".to_owned()
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
+        let mut memory = vec![0; work.spec.block];
+        generate::fill(&mut memory, 1);
+        timed(|| {
+            if !work.spec.file_per_block {
+                return whole(work, &work.files()[0], work.order(), &mut memory);
+            }
+            work.order().iter().try_for_each(|&block| whole(work, work.place(block).0, &[block], &mut memory))
+        })
+    }
+}
+
+/// Maps one file, and copies these blocks of it.
+fn whole(work: &Work, path: &Path, blocks: &[u64], memory: &mut [u8]) -> Result<(), Failure> {
+    let mut map = map(work, path).map_err(failed)?;
+    for &block in blocks {
+        // No larger than the file, which is in memory.
+        let at = work.place(block).1 as usize;
+        let place = &mut map[at..at + memory.len()];
+        if work.spec.writes {
+            work.stamp(block, memory)?;
+            place.copy_from_slice(memory);
+        } else {
+            memory.copy_from_slice(place);
+            work.check(block, memory)?;
+        }
+    }
+    if work.spec.durable { map.flush().map_err(failed) } else { Ok(()) }
+}
+
+fn map(work: &Work, path: &Path) -> std::io::Result<MmapMut> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(work.spec.writes).create_new(work.spec.start == Start::New).open(path)?;
+    if work.spec.start == Start::New {
+        file.set_len(work.file_len())?;
+    }
+    let options = memmap2::MmapOptions::new();
+    // SAFETY: bytes behind a mapping must not change unnoticed, and the file must not shrink. It lies in a folder that
+    // this process made for itself, and nobody else has it open while this contender has its turn.
+    unsafe { if work.spec.writes { options.map_mut(&file) } else { options.map_copy(&file) } }
+}

@@ -1,0 +1,157 @@
+//! This library, a backend at a time, at its defaults.
+
+use std::collections::VecDeque;
+
+use aio::{AioFile, AioHandle, AlignedBuf, Backend, OpError, OpenOptions, Ticket};
+
+use crate::compare::contender::{Contender, timed};
+use crate::compare::plan::Start;
+use crate::compare::work::Work;
+use crate::failure::Failure;
+use crate::generate;
+use crate::host::cpu::Elapsed;
+
+/// As in tables.
+pub(crate) fn name(backend: Backend) -> String {
+    format!("tensor-aio {backend}")
+}
+
+/// One engine for all workloads.
+pub(crate) struct Engine {
+    backend: Backend,
+    handle: AioHandle,
+    depth: usize,
+    /// Of the workload before, for the next one.
+    memory: Vec<AlignedBuf>,
+}
+
+impl Engine {
+    /// Starts it, if the backend works here.
+    pub(crate) fn new(backend: Backend, depth: usize) -> Result<Self, String> {
+        let mut config = aio::AioConfig::default();
+        config.queue_depth = depth;
+        let handle = AioHandle::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
+        Ok(Self { backend, handle, depth, memory: Vec::new() })
+    }
+
+    /// A buffer per block in flight, or per block where all of them are one op.
+    fn take_memory(&mut self, work: &Work) -> Result<Vec<AlignedBuf>, Failure> {
+        let count = if work.spec.at_once { work.order().len() } else { self.depth.min(work.order().len()) };
+        let mut memory = std::mem::take(&mut self.memory);
+        if memory.len() != count || memory.iter().any(|buffer| buffer.len() != work.spec.block) {
+            memory.clear();
+            for seed in 0..count {
+                let mut buffer = self.handle.alloc(work.spec.block)?;
+                generate::fill(&mut buffer, seed as u64);
+                memory.push(buffer);
+            }
+        }
+        Ok(memory)
+    }
+
+    fn work(&self, work: &Work, memory: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {
+        if work.spec.file_per_block {
+            let handle = &self.handle;
+            return match work.spec.writes {
+                true => rolling(work, memory, |block, buffer| handle.write_new(work.place(block).0, buffer)),
+                false => rolling(work, memory, |block, buffer| handle.read_path(work.place(block).0, buffer)),
+            };
+        }
+        let file = self.open(work)?;
+        let memory = match (work.spec.at_once, work.spec.writes) {
+            (true, _) => vectored(work, &file, memory)?,
+            (false, true) => rolling(work, memory, |block, buffer| file.write(buffer, work.place(block).1))?,
+            (false, false) => rolling(work, memory, |block, buffer| file.read(buffer, work.place(block).1))?,
+        };
+        if work.spec.durable {
+            file.sync_all().wait()?;
+        }
+        file.close()?;
+        Ok(memory)
+    }
+
+    fn open(&self, work: &Work) -> Result<AioFile, Failure> {
+        let options = OpenOptions::new().read(true).write(work.spec.writes).create_new(work.spec.start == Start::New);
+        let file = self.handle.open_with(&work.files()[0], &options)?;
+        if work.spec.start == Start::New {
+            match file.allocate(0, work.file_len()).wait() {
+                Err(failed) if failed.error().kind() == std::io::ErrorKind::Unsupported => {}
+                allocated => allocated?,
+            }
+        }
+        Ok(file)
+    }
+}
+
+impl Contender for Engine {
+    fn name(&self) -> String {
+        name(self.backend)
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
+        let mut memory = Some(self.take_memory(work)?);
+        let elapsed = timed(|| {
+            memory = Some(self.work(work, memory.take().unwrap_or_default())?);
+            Ok(())
+        });
+        self.memory = memory.unwrap_or_default();
+        elapsed
+    }
+}
+
+/// An op per block, one in flight for each of `memory`.
+fn rolling(
+    work: &Work,
+    memory: Vec<AlignedBuf>,
+    mut submit: impl FnMut(u64, AlignedBuf) -> Ticket<AlignedBuf>,
+) -> Result<Vec<AlignedBuf>, Failure> {
+    let mut free = memory;
+    let mut in_flight: VecDeque<(u64, Ticket<AlignedBuf>)> = VecDeque::with_capacity(free.len());
+    for &block in work.order() {
+        let mut buffer = match free.pop() {
+            Some(buffer) => buffer,
+            None => match in_flight.pop_front() {
+                Some((block, ticket)) => ended(work, block, ticket.wait())?,
+                None => return Err(Failure::Failed("there is no memory to work with".to_owned())),
+            },
+        };
+        if work.spec.writes {
+            work.stamp(block, &mut buffer)?;
+        }
+        in_flight.push_back((block, submit(block, buffer)));
+    }
+    for (block, ticket) in in_flight {
+        free.push(ended(work, block, ticket.wait())?);
+    }
+    Ok(free)
+}
+
+fn ended(
+    work: &Work,
+    block: u64,
+    result: Result<AlignedBuf, OpError<AlignedBuf>>,
+) -> Result<AlignedBuf, Failure> {
+    let buffer = result?;
+    if !work.spec.writes {
+        work.check(block, &buffer)?;
+    }
+    Ok(buffer)
+}
+
+/// All blocks as one op.
+fn vectored(work: &Work, file: &AioFile, memory: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {
+    let mut extents: Vec<_> =
+        work.order().iter().zip(memory).map(|(&block, buffer)| (work.place(block).1, buffer)).collect();
+    if work.spec.writes {
+        for (&block, (_, buffer)) in work.order().iter().zip(&mut extents) {
+            work.stamp(block, buffer)?;
+        }
+        extents = file.write_vectored(extents).wait()?;
+    } else {
+        extents = file.read_vectored(extents).wait()?;
+        for (&block, (_, buffer)) in work.order().iter().zip(&extents) {
+            work.check(block, buffer)?;
+        }
+    }
+    Ok(extents.into_iter().map(|(_, buffer)| buffer).collect())
+}

@@ -1,0 +1,83 @@
+//! The standard library: blocking calls through the page cache, on one thread or on several.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+
+use crate::compare::contender::{Contender, failed, timed};
+use crate::compare::plan::Start;
+use crate::compare::work::Work;
+use crate::failure::Failure;
+use crate::generate;
+use crate::host::cpu::Elapsed;
+
+/// Blocks are dealt out in as many equal parts as there are threads.
+pub(crate) struct StdFs {
+    threads: usize,
+}
+
+impl StdFs {
+    /// On so many threads.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads }
+    }
+}
+
+impl Contender for StdFs {
+    fn name(&self) -> String {
+        match self.threads {
+            1 => "std::fs".to_owned(),
+            threads => format!("std::fs, {threads} threads"),
+        }
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
+        let mut memory = vec![vec![0; work.spec.block]; self.threads];
+        memory.iter_mut().for_each(|memory| generate::fill(memory, 1));
+        let part = work.order().len().div_ceil(self.threads);
+        timed(|| {
+            let one = if work.spec.file_per_block { None } else { Some(open(work, &work.files()[0])?) };
+            let one = one.as_ref();
+            thread::scope(|scope| {
+                let parts = work.order().chunks(part).zip(&mut memory);
+                let threads: Vec<_> =
+                    parts.map(|(blocks, memory)| scope.spawn(move || go_through(work, one, blocks, memory))).collect();
+                let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed("a panic"))));
+                ended.collect::<Result<(), _>>()
+            })?;
+            match one {
+                Some(file) if work.spec.durable => file.sync_all().map_err(failed),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+fn open(work: &Work, path: &Path) -> Result<File, Failure> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(work.spec.writes).create_new(work.spec.start == Start::New);
+    options.open(path).map_err(failed)
+}
+
+fn go_through(work: &Work, one: Option<&File>, blocks: &[u64], memory: &mut [u8]) -> Result<(), Failure> {
+    for &block in blocks {
+        let (path, offset) = work.place(block);
+        let own;
+        let file = match one {
+            Some(file) => file,
+            None => {
+                own = open(work, path)?;
+                &own
+            }
+        };
+        if work.spec.writes {
+            work.stamp(block, memory)?;
+            file.write_all_at(memory, offset).map_err(failed)?;
+        } else {
+            file.read_exact_at(memory, offset).map_err(failed)?;
+            work.check(block, memory)?;
+        }
+    }
+    Ok(())
+}

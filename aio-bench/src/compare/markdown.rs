@@ -1,0 +1,51 @@
+//! The report as a page.
+
+use std::fmt::Write;
+
+use super::report::Report;
+
+/// With a picture `report.svg` beside it.
+pub(crate) fn markdown(report: &Report) -> String {
+    let mut page = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(report, &mut page);
+    page
+}
+
+fn write(report: &Report, page: &mut String) -> std::fmt::Result {
+    let Report { machine, command, queue_depth, rounds, .. } = report;
+    writeln!(page, "# Tensor I/O compared\n")?;
+    if report.partial {
+        writeln!(page, "**Interrupted: workloads or rounds are missing.**\n")?;
+    }
+    writeln!(page, "{machine}\n")?;
+    writeln!(page, "```\n{command}\n```\n")?;
+    writeln!(
+        page,
+        "Queue depth {queue_depth}. Each figure is the median of {rounds} rounds in which everybody had a turn, with the lowest \
+         and the highest in brackets. GB is 10^9 bytes.\n"
+    )?;
+    writeln!(page, "![Rates by workload](report.svg)\n")?;
+    for workload in &report.workloads {
+        writeln!(page, "## {}\n\n{}.\n", workload.name, workload.headline())?;
+        writeln!(page, "| | GB/s | of the best fio | CPU s per GB |\n|---|---|---|---|")?;
+        for result in &workload.results {
+            let [name, rate, share, cpu] = result.cells().map(|cell| escaped(&cell));
+            let name = if result.is_ours() { format!("**{name}**") } else { name };
+            writeln!(page, "| {name} | {rate} | {share} | {cpu} |")?;
+        }
+        writeln!(page)?;
+    }
+    writeln!(page, "## Notes\n")?;
+    for contender in &report.contenders {
+        if let Some(words) = contender.reason.as_deref().or(contender.note) {
+            writeln!(page, "- {}: {}", contender.name, escaped(words))?;
+        }
+    }
+    Ok(())
+}
+
+/// Inside a cell.
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}

@@ -1,0 +1,117 @@
+//! The workloads: what tensor I/O consists of.
+
+use crate::cli::CompareArgs;
+
+/// What is there when the clock starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Files, of which nothing is in the page cache.
+    Cold,
+    /// Files that lie in the page cache.
+    Cached,
+    /// No files: they are made.
+    New,
+}
+
+/// One workload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) writes: bool,
+    pub(crate) start: Start,
+    /// Whether the data is on the device at the end.
+    pub(crate) durable: bool,
+    pub(crate) file_per_block: bool,
+    /// The blocks are tensors, known together: one vectored op where there is such a thing.
+    pub(crate) at_once: bool,
+    pub(crate) random: bool,
+    /// Bytes of a block.
+    pub(crate) block: usize,
+    /// Blocks of the files.
+    pub(crate) blocks: u64,
+    /// Blocks that are moved.
+    pub(crate) moved: u64,
+}
+
+/// Bytes of a block of what is large.
+const LARGE: usize = 1 << 20;
+/// Bytes of a block of random reads.
+const SMALL: usize = 4 << 10;
+
+/// All of them.
+pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
+    let blocks = (args.size / LARGE as u64).max(1);
+    let read = Spec {
+        name: "read",
+        what: "a large file is read, cold",
+        writes: false,
+        start: Start::Cold,
+        durable: false,
+        file_per_block: false,
+        at_once: false,
+        random: false,
+        block: LARGE,
+        blocks,
+        moved: blocks,
+    };
+    let write = Spec { writes: true, ..read };
+    let tensors = u64::from(args.tensors);
+    let files = Spec { file_per_block: true, block: args.tensor_size, blocks: tensors, moved: tensors, ..read };
+    let extents = Spec { file_per_block: false, at_once: true, ..files };
+    vec![
+        read,
+        Spec { name: "overwrite", what: "a large file is overwritten, and synced", durable: true, ..write },
+        Spec { name: "save", what: "a new large file is written", start: Start::New, ..write },
+        Spec {
+            name: "save-durable",
+            what: "a new large file is written, and synced",
+            start: Start::New,
+            durable: true,
+            ..write
+        },
+        Spec { name: "cached-read", what: "a large file that lies in the page cache is read", start: Start::Cached, ..read },
+        Spec { name: "tensors-in", what: "small tensors are read, a file each, cold", ..files },
+        Spec {
+            name: "tensors-out",
+            what: "small tensors are written, each to a new file",
+            writes: true,
+            start: Start::New,
+            ..files
+        },
+        Spec { name: "extents-in", what: "small tensors are read, extents of one file, cold", ..extents },
+        Spec {
+            name: "extents-out",
+            what: "small tensors are written over extents of one file, and synced",
+            writes: true,
+            durable: true,
+            ..extents
+        },
+        Spec {
+            name: "random-read",
+            what: "4 KiB are read at random places of a large file, cold",
+            random: true,
+            block: SMALL,
+            blocks: blocks * (LARGE / SMALL) as u64,
+            moved: u64::from(args.random_reads),
+            ..read
+        },
+    ]
+}
+
+impl Spec {
+    /// How many files it has.
+    pub(crate) fn files(&self) -> u64 {
+        if self.file_per_block { self.blocks } else { 1 }
+    }
+
+    /// Bytes that are moved.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.moved * self.block as u64
+    }
+
+    /// Bytes that the files take.
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        self.blocks * self.block as u64
+    }
+}

@@ -1,0 +1,157 @@
+//! What came out, for programs. [`table`](super::table), [`markdown`](super::markdown) and
+//! [`picture`](super::picture) show it to people.
+
+use aio::Backend;
+use serde::Serialize;
+
+use super::contender::Contender;
+use super::contenders::{fio, ours};
+use super::figures::Spread;
+use super::plan::Spec;
+use crate::cli::CompareArgs;
+use crate::host::cpu::Elapsed;
+use crate::host::machine::Machine;
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    schema: &'static str,
+    /// Whether it was interrupted: workloads or rounds are missing.
+    pub(crate) partial: bool,
+    /// How the program was called.
+    pub(crate) command: String,
+    pub(crate) machine: Machine,
+    pub(crate) queue_depth: u16,
+    pub(crate) rounds: u16,
+    pub(crate) contenders: Vec<ContenderReport>,
+    pub(crate) workloads: Vec<WorkloadReport>,
+}
+
+/// Who took part, or why not.
+#[derive(Debug, Serialize)]
+pub(crate) struct ContenderReport {
+    pub(crate) name: String,
+    pub(crate) available: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// What a reader should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<&'static str>,
+}
+
+/// One workload.
+#[derive(Debug, Serialize)]
+pub(crate) struct WorkloadReport {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) bytes: u64,
+    pub(crate) block_size: usize,
+    pub(crate) files: u64,
+    /// The rate of the faster of the fio lines.
+    pub(crate) best_fio_gb_per_s: Option<f64>,
+    pub(crate) results: Vec<ResultReport>,
+}
+
+/// How one contender did.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResultReport {
+    pub(crate) contender: String,
+    pub(crate) rounds: usize,
+    pub(crate) gb_per_s: Option<Spread>,
+    /// The median, in medians of the best fio line.
+    pub(crate) of_best_fio: Option<f64>,
+    pub(crate) cpu_seconds_per_gb: Option<Spread>,
+    /// Why there is no figure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl Report {
+    /// With no workload yet.
+    pub(crate) fn new(args: &CompareArgs, machine: Machine, contenders: Vec<ContenderReport>) -> Self {
+        let program = std::iter::once("aio-bench".to_owned());
+        Self {
+            schema: "aio-bench/compare/1",
+            partial: false,
+            command: program.chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
+            machine,
+            queue_depth: args.queue_depth,
+            rounds: args.rounds,
+            contenders,
+            workloads: Vec::new(),
+        }
+    }
+}
+
+impl ContenderReport {
+    /// Of one of the field.
+    pub(crate) fn of((name, contender): &(String, Result<Box<dyn Contender>, String>)) -> Self {
+        let (note, reason) = match contender {
+            Ok(contender) => (contender.note(), None),
+            Err(reason) => (None, Some(reason.clone())),
+        };
+        Self { name: name.clone(), available: reason.is_none(), reason, note }
+    }
+}
+
+impl WorkloadReport {
+    /// From the rounds of each of the field.
+    pub(crate) fn new(
+        spec: &Spec,
+        field: &[(String, Result<Box<dyn Contender>, String>)],
+        results: &[Result<Vec<Elapsed>, String>],
+    ) -> Self {
+        let results = field.iter().zip(results).map(|((name, contender), rounds)| {
+            ResultReport::new(name, spec, contender.as_ref().err(), rounds)
+        });
+        let mut report = Self {
+            name: spec.name,
+            what: spec.what,
+            bytes: spec.bytes(),
+            block_size: spec.block,
+            files: spec.files(),
+            best_fio_gb_per_s: None,
+            results: results.collect(),
+        };
+        report.compare();
+        report
+    }
+
+    fn compare(&mut self) {
+        let is_fio = |name: &str| fio::Engine::ALL.iter().any(|engine| engine.name() == name);
+        let fio = self.results.iter().filter(|result| is_fio(&result.contender));
+        self.best_fio_gb_per_s = fio.filter_map(|result| Some(result.gb_per_s?.median)).max_by(f64::total_cmp);
+        for result in &mut self.results {
+            let rates = result.gb_per_s.zip(self.best_fio_gb_per_s);
+            result.of_best_fio = rates.map(|(rate, best)| rate.median / best);
+        }
+    }
+}
+
+impl ResultReport {
+    fn new(name: &str, spec: &Spec, unavailable: Option<&String>, rounds: &Result<Vec<Elapsed>, String>) -> Self {
+        let gigabytes = spec.bytes() as f64 / 1e9;
+        let measured = rounds.as_deref().unwrap_or_default();
+        let rates = measured.iter().map(|elapsed| gigabytes / elapsed.wall.as_secs_f64().max(1e-9));
+        let cpu = measured.iter().map(|elapsed| elapsed.cpu.as_secs_f64() / gigabytes);
+        Self {
+            contender: name.to_owned(),
+            rounds: measured.len(),
+            gb_per_s: Spread::of(rates),
+            of_best_fio: None,
+            cpu_seconds_per_gb: Spread::of(cpu),
+            error: unavailable.or(rounds.as_ref().err()).cloned(),
+        }
+    }
+
+    /// The figure, or in a few words why there is none.
+    pub(crate) fn rate(&self) -> Result<Spread, String> {
+        self.gb_per_s.ok_or_else(|| self.error.clone().unwrap_or_else(|| "interrupted".to_owned()))
+    }
+
+    /// Whether it is one of this library's.
+    pub(crate) fn is_ours(&self) -> bool {
+        Backend::COMPILED.iter().any(|&backend| ours::name(backend) == self.contender)
+    }
+}

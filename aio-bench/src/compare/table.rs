@@ -1,0 +1,61 @@
+//! The report on a terminal: a table per workload.
+
+use std::fmt;
+
+use super::figures::Spread;
+use super::report::{Report, ResultReport, WorkloadReport};
+use crate::output;
+use crate::size;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine, queue_depth, rounds, .. } = self;
+        writeln!(f, "{machine}")?;
+        writeln!(f, "queue depth {queue_depth}, medians of {rounds} rounds, lowest to highest in brackets")?;
+        for workload in &self.workloads {
+            write!(f, "\n{workload}")?;
+        }
+        for contender in &self.contenders {
+            if let Some(words) = contender.reason.as_deref().or(contender.note) {
+                writeln!(f, "{}: {words}", contender.name)?;
+            }
+        }
+        match self.partial {
+            true => write!(f, "Interrupted: this is what there was until then."),
+            false => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for WorkloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.headline())?;
+        let mut table = output::table(["", "GB/s", "of the best fio", "CPU s per GB"]);
+        for result in &self.results {
+            table.add_row(result.cells());
+        }
+        writeln!(f, "{table}")
+    }
+}
+
+impl WorkloadReport {
+    /// What it is, in a line.
+    pub(crate) fn headline(&self) -> String {
+        let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
+        let (bytes, block) = (size::show(self.bytes), size::show(self.block_size as u64));
+        format!("{}: {}; {bytes}{files}, blocks of {block}", self.name, self.what)
+    }
+}
+
+impl ResultReport {
+    /// Name, rate, share, CPU time.
+    pub(crate) fn cells(&self) -> [String; 4] {
+        let rate = match self.rate() {
+            Ok(Spread { median, low, high }) => format!("{median:.2} [{low:.2}..{high:.2}]"),
+            Err(reason) => reason,
+        };
+        let share = self.of_best_fio.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));
+        let cpu = self.cpu_seconds_per_gb.map_or_else(String::new, |cpu| format!("{:.3}", cpu.median));
+        [self.contender.clone(), rate, share, cpu]
+    }
+}

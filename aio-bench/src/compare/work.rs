@@ -1,0 +1,239 @@
+//! What everybody is asked to do: blocks of files to be moved, the same for all.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::unistd::syncfs;
+
+use super::plan::{Spec, Start};
+use crate::failure::Failure;
+use crate::generate::{self, SplitMix64};
+use crate::interrupt::{self, Made};
+
+/// A workload with its files, ready to be done again and again.
+///
+/// A block is known by its number: its place in the one file, or the number of its file where each has its own. It begins
+/// and ends with eight bytes that name it and the write that it comes from, so that whoever moved it can be held to that.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) spec: Spec,
+    folder: Made,
+    files: Vec<PathBuf>,
+    /// Which blocks to move, in this order.
+    order: Vec<u64>,
+    /// Of the blocks in the files, or of those about to be written.
+    generation: u64,
+}
+
+impl Work {
+    /// Makes the files in a folder of its own in `dir`. They go when this is dropped.
+    pub(crate) fn make(spec: Spec, dir: &Path) -> Result<Self, Failure> {
+        let folder = Made::folder_in(dir)
+            .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
+        let files = (0..spec.files()).map(|number| folder.path().join(number.to_string())).collect();
+        let mut numbers = SplitMix64::new(0);
+        let order = match spec.random {
+            true => (0..spec.moved).map(|_| numbers.below(spec.blocks)).collect(),
+            false => (0..spec.blocks).collect(),
+        };
+        let work = Self { spec, folder, files, order, generation: 0 };
+        if spec.start != Start::New {
+            work.fill().map_err(|error| work.cannot("write", &error))?;
+        }
+        Ok(work)
+    }
+
+    /// Where its files are: named by their numbers.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The files, in the order of their numbers.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The numbers of the blocks to move, in order.
+    pub(crate) fn order(&self) -> &[u64] {
+        &self.order
+    }
+
+    /// Bytes of each file.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.spec.blocks * self.spec.block as u64 / self.files.len() as u64
+    }
+
+    /// The file of a block, and its place there.
+    pub(crate) fn place(&self, block: u64) -> (&Path, u64) {
+        match self.spec.file_per_block {
+            true => (&self.files[block as usize], 0),
+            false => (&self.files[0], block * self.spec.block as u64),
+        }
+    }
+
+    /// Brings files and page cache to where the next one starts from. Not timed.
+    pub(crate) fn prepare(&mut self) -> Result<(), Failure> {
+        if self.spec.writes {
+            self.generation += 1;
+        }
+        self.reset().map_err(|error| self.cannot("prepare", &error))
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        let folder = File::open(self.folder())?;
+        match self.spec.start {
+            Start::New => {
+                for file in &self.files {
+                    match fs::remove_file(file) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                // Freed space is discarded in the background otherwise, while the next one is timed.
+                syncfs(folder)?;
+            }
+            Start::Cold => {
+                syncfs(folder)?;
+                for file in &self.files {
+                    posix_fadvise(File::open(file)?, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+                }
+            }
+            Start::Cached => {
+                for file in &self.files {
+                    io::copy(&mut File::open(file)?, &mut io::sink())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs a block that is about to be written. Fails when a signal asked for an early end.
+    #[inline]
+    pub(crate) fn stamp(&self, block: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+        let (word, end) = (self.word(block), bytes.len() - WORD);
+        bytes[..WORD].copy_from_slice(&word);
+        bytes[end..].copy_from_slice(&word);
+        interrupt::check()
+    }
+
+    /// Whether these are the bytes of the block. Fails also when a signal asked for an early end.
+    #[inline]
+    pub(crate) fn check(&self, block: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let word = self.word(block);
+        if bytes.len() != self.spec.block || bytes[..WORD] != word || !bytes.ends_with(&word) {
+            return Err(Failure::Failed(format!("block {block} did not come back as it was written")));
+        }
+        interrupt::check()
+    }
+
+    /// Looks at what was written, through the page cache. Not timed.
+    pub(crate) fn verify(&self) -> Result<(), Failure> {
+        let mut word = [0; WORD];
+        for &block in &self.order {
+            interrupt::check()?;
+            let (path, offset) = self.place(block);
+            let file = File::open(path).map_err(|error| self.cannot("open", &error))?;
+            for at in [offset, offset + (self.spec.block - WORD) as u64] {
+                file.read_exact_at(&mut word, at).map_err(|error| self.cannot("read", &error))?;
+                if word != self.word(block) {
+                    return Err(Failure::Failed(format!("block {block} was not written as it should be")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn word(&self, block: u64) -> [u8; WORD] {
+        SplitMix64::new(block << 20 | self.generation).next().to_le_bytes()
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        let mut bytes = vec![0; self.spec.block];
+        generate::fill(&mut bytes, 0);
+        for (file, number) in self.files.iter().zip(0..) {
+            let file = File::create_new(file)?;
+            let blocks = self.spec.blocks / self.files.len() as u64;
+            for at in 0..blocks {
+                let word = self.word(number * blocks + at);
+                bytes[..WORD].copy_from_slice(&word);
+                let end = bytes.len() - WORD;
+                bytes[end..].copy_from_slice(&word);
+                file.write_all_at(&bytes, at * self.spec.block as u64)?;
+            }
+        }
+        syncfs(File::open(self.folder())?)?;
+        Ok(())
+    }
+
+    fn cannot(&self, what: &str, error: &io::Error) -> Failure {
+        Failure::Failed(format!("cannot {what} the files of a workload in {}: {error}", self.folder().display()))
+    }
+}
+
+/// Bytes that name a block, at its beginning and at its end.
+const WORD: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(writes: bool, start: Start, file_per_block: bool) -> Spec {
+        let (name, what, durable, at_once, random) = ("", "", false, false, false);
+        Spec { name, what, writes, start, durable, file_per_block, at_once, random, block: 64, blocks: 4, moved: 4 }
+    }
+
+    #[test]
+    fn blocks_are_known_by_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        for file_per_block in [false, true] {
+            let mut work = Work::make(spec(false, Start::Cold, file_per_block), dir.path()).unwrap();
+            work.prepare().unwrap();
+            let mut bytes = [[0; 64]; 4];
+            for &block in work.order() {
+                let (path, offset) = work.place(block);
+                File::open(path).unwrap().read_exact_at(&mut bytes[block as usize], offset).unwrap();
+                work.check(block, &bytes[block as usize]).unwrap();
+            }
+            assert!(work.check(0, &bytes[1]).is_err() && work.check(0, &bytes[0][..63]).is_err());
+            bytes[0][63] ^= 1;
+            assert!(work.check(0, &bytes[0]).is_err(), "its last byte counts");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_written_before_does_not_pass_for_what_should_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut work = Work::make(spec(true, Start::Cold, false), dir.path()).unwrap();
+        work.prepare().unwrap();
+        let write = |work: &Work, blocks: &[u64]| {
+            for &block in blocks {
+                let mut bytes = [7; 64];
+                work.stamp(block, &mut bytes).unwrap();
+                let file = fs::OpenOptions::new().write(true).open(&work.files()[0]).unwrap();
+                file.write_all_at(&bytes, block * 64).unwrap();
+            }
+        };
+        assert!(work.verify().is_err(), "nobody wrote");
+        write(&work, &[0, 1, 2, 3]);
+        work.verify().unwrap();
+        work.prepare().unwrap();
+        write(&work, &[0, 1, 3]);
+        let error = work.verify().unwrap_err().to_string();
+        assert_eq!(error, "block 2 was not written as it should be");
+    }
+
+    #[test]
+    fn new_files_are_not_there_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut work = Work::make(spec(true, Start::New, true), dir.path()).unwrap();
+        for _ in 0..2 {
+            work.prepare().unwrap();
+            assert_eq!((work.files().len(), fs::read_dir(work.folder()).unwrap().count()), (4, 0));
+            work.files().iter().for_each(|file| fs::write(file, b"x").unwrap());
+        }
+    }
+}

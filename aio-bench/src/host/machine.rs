@@ -1,0 +1,79 @@
+//! What figures are worth nothing without: where and when they were measured.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::host::{disk, limits};
+use crate::size;
+
+/// The machine, the file system and the time. What could not be found out is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    /// UTC, as in RFC 3339.
+    date: String,
+    cpu: Option<String>,
+    cpus: usize,
+    memory_bytes: Option<u64>,
+    kernel: Option<String>,
+    file_system: Option<String>,
+}
+
+impl Machine {
+    /// This one, with the file system that `dir` is on.
+    pub(crate) fn of(dir: &Path) -> Self {
+        Self {
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            cpu: field("/proc/cpuinfo", "model name"),
+            cpus: thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: field("/proc/meminfo", "MemTotal").and_then(|text| kilobytes(&text)),
+            kernel: limits::kernel_release(),
+            file_system: disk::file_system(dir).ok(),
+        }
+    }
+}
+
+/// The first value of `key` in a file of lines `key : value`.
+fn field(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let value = |line: &str| line.split_once(':').filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned());
+    text.lines().find_map(value)
+}
+
+fn kilobytes(text: &str) -> Option<u64> {
+    text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        let memory = self.memory_bytes.map_or_else(|| "unknown".to_owned(), size::show);
+        write!(
+            f,
+            "{}: {} CPUs ({}), {memory} of memory, Linux {}, {}",
+            self.date,
+            self.cpus,
+            or_unknown(&self.cpu),
+            or_unknown(&self.kernel),
+            or_unknown(&self.file_system)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_described() {
+        let machine = Machine::of(Path::new("."));
+        assert!(machine.memory_bytes.is_some_and(|bytes| bytes > 1 << 20), "{machine:?}");
+        let text = machine.to_string();
+        assert!(text.starts_with("20") && text.contains("Z: ") && text.contains(" of memory, Linux "), "{text}");
+        assert_eq!((kilobytes("24 kB"), kilobytes("24 MB")), (Some(24 << 10), None));
+    }
+}

@@ -1,0 +1,122 @@
+//! `aio-bench compare`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use crate::bench::{Bench, backends};
+use crate::schema::assert_valid;
+
+/// Little enough to be done in a moment.
+const SMALL: &str = "compare --size 2M --tensors 4 --tensor-size 8K --random-reads 16 --threads 2 --queue-depth 4";
+
+const WORKLOADS: [&str; 10] = [
+    "read",
+    "overwrite",
+    "save",
+    "save-durable",
+    "cached-read",
+    "tensors-in",
+    "tensors-out",
+    "extents-in",
+    "extents-out",
+    "random-read",
+];
+
+fn results(report: &Value) -> impl Iterator<Item = &Value> {
+    report["workloads"].as_array().unwrap().iter().flat_map(|workload| workload["results"].as_array().unwrap())
+}
+
+fn result<'a>(report: &'a Value, contender: &str) -> &'a Value {
+    results(report).find(|result| result["contender"] == contender).unwrap()
+}
+
+#[test]
+fn everybody_does_every_workload() {
+    let bench = Bench::new();
+    let report = bench.json(&format!("{SMALL} --rounds 2 --json"));
+    assert_valid("compare", &report);
+    let names: Vec<_> = report["workloads"].as_array().unwrap().iter().map(|workload| &workload["name"]).collect();
+    assert_eq!(names, WORKLOADS);
+    assert_eq!((&report["partial"], &report["rounds"]), (&false.into(), &2.into()));
+    let contenders = report["contenders"].as_array().unwrap();
+    for contender in contenders {
+        let (name, available) = (contender["name"].as_str().unwrap(), contender["available"] == true);
+        for result in results(&report).filter(|result| result["contender"] == name) {
+            let figures = result["gb_per_s"]["median"].as_f64().is_some_and(|rate| rate > 0.0);
+            assert_eq!((figures, result["rounds"] == 2, result["error"].is_null()), (available, available, available), "{result}");
+        }
+        assert_eq!(contender["reason"].is_string(), !available, "{contender}");
+    }
+    let ours = backends().into_iter().map(|backend| format!("tensor-aio {backend}"));
+    for name in ours.chain(["std::fs", "std::fs, 2 threads", "mmap + copy"].map(str::to_owned)) {
+        let contender = contenders.iter().find(|contender| contender["name"] == *name).unwrap();
+        assert_eq!(contender["available"], true, "{contender}");
+    }
+    assert_eq!(bench.names(), Vec::<String>::new(), "all files are gone");
+}
+
+#[test]
+fn a_report_is_written_and_shown() {
+    let bench = Bench::new();
+    let text = bench.text(&format!("{SMALL} --rounds 1 --only read,save --out a/report"));
+    for part in ["read: a large file", "save: a new large file", "mmap + copy", "of the best fio", "CPU s per GB"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("overwrite"), "{text}");
+    let mut names: Vec<_> = fs::read_dir(bench.path().join("a/report")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["report.json", "report.md", "report.svg"]);
+    let report: Value = serde_json::from_slice(&bench.contents("a/report/report.json")).unwrap();
+    assert_valid("compare", &report);
+    let page = String::from_utf8(bench.contents("a/report/report.md")).unwrap();
+    assert!(page.contains("## read") && page.contains("| mmap + copy |") && page.contains("report.svg"), "{page}");
+    let picture = String::from_utf8(bench.contents("a/report/report.svg")).unwrap();
+    assert!(picture.contains("<svg") && picture.contains("mmap + copy"), "{picture}");
+}
+
+#[test]
+fn who_fails_is_shown_with_the_reason() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path().join("bin")).unwrap();
+    let fio = |script: &str| {
+        let path = bench.path().join("bin/fio");
+        fs::write(&path, format!("#!/bin/sh\n[ \"$1\" = --version ] && exit\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let run = || {
+        let mut command = bench.command(&format!("{SMALL} --rounds 1 --only read --json"));
+        let output = command.env("PATH", bench.path().join("bin")).assert().success().get_output().clone();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_valid("compare", &report);
+        assert!(report["workloads"][0]["best_fio_gb_per_s"].is_null(), "{report}");
+        assert!(result(&report, "std::fs")["gb_per_s"].is_object(), "the others go on: {report}");
+        result(&report, "fio io_uring")["error"].as_str().unwrap().to_owned()
+    };
+    assert!(run().contains("no fio on PATH"));
+    fio("echo broken >&2; exit 3");
+    let error = run();
+    assert!(error.contains("exit status: 3") && error.contains("broken"), "{error}");
+    fio(r#"echo '{"jobs":[{"error":0,"usr_cpu":1,"sys_cpu":1,"read":{"io_bytes":4096,"bw_bytes":1e9},"write":{"io_bytes":0,"bw_bytes":0}}]}'"#);
+    let error = run();
+    assert!(error.contains("moved 4096 of 2097152 bytes"), "{error}");
+    fio("echo what");
+    assert!(run().contains("fio's output"));
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let bench = Bench::new();
+    for (line, code, part) in [
+        ("compare --only read,write", 2, "there is no workload \"write\"; there are read, overwrite"),
+        ("compare --tensor-size 8", 2, "at least 16 bytes"),
+        ("compare --rounds 0", 2, "0 is not in"),
+        ("compare --dir nowhere", 1, "cannot use the folder nowhere"),
+        ("compare --size 1000P", 1, "are needed"),
+    ] {
+        let stderr = bench.refused(line, code);
+        assert!(stderr.contains(part), "{line}: {stderr}");
+    }
+    assert_eq!(bench.names(), Vec::<String>::new());
+}
