@@ -3,6 +3,7 @@
 //! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`].
 #![forbid(unsafe_code)]
 
+mod chart;
 mod cli;
 mod failure;
 mod generate;
