@@ -37,7 +37,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     }
     if let Some(out) = &args.out {
         // Now, and not after minutes of work.
-        fs::create_dir_all(out).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", out.display())))?;
+        fs::create_dir_all(out)
+            .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", out.display())))?;
     }
     let mut field = field(args);
     let contenders = field.iter().map(ContenderReport::of).collect();
@@ -73,7 +74,10 @@ fn chosen(args: &CompareArgs) -> Result<Vec<Spec>, Failure> {
         let names: Vec<_> = all.iter().map(|spec| spec.name).collect();
         return Err(Failure::Usage(format!("there is no workload {unknown:?}; there are {}", names.join(", "))));
     }
-    Ok(all.into_iter().filter(|spec| args.only.is_empty() || args.only.iter().any(|name| name == spec.name)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|spec| args.only.is_empty() || args.only.iter().any(|name| name == spec.name))
+        .collect())
 }
 
 /// One workload: a round that does not count, then those that do, each begun by another contender. Gives what there is

@@ -26,7 +26,8 @@ pub(crate) fn json(result: &impl Serialize) -> Result<String, Failure> {
 /// Writes a file of a report, whole or not at all. One that is there is replaced.
 pub(crate) fn file(path: &Path, contents: &[u8]) -> Result<(), Failure> {
     let write = || {
-        let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder_of(path))?;
+        let mut file =
+            tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder_of(path))?;
         file.write_all(contents)?;
         file.persist(path)?;
         Ok::<_, io::Error>(())

@@ -14,8 +14,8 @@ use crate::size;
 /// that begin with another one each time; the result is the median of the rounds with the lowest and the highest. Blocks
 /// that were moved are looked at: who returns the wrong bytes is shown as failed. Only fio's are not, which makes its own.
 ///
-/// Except for fio, the clock runs from opening or making files until they are closed. fio's own figures leave opening and
-/// allocating out, and its CPU time leaves out the kernel's workers.
+/// Except for fio, the clock runs from opening or making files until they are closed. fio's own figures leave out opening
+/// and allocating a large file, and the CPU time of the kernel's workers.
 ///
 /// All files lie in a folder of its own in --dir, and are removed.
 #[derive(Debug, Args)]

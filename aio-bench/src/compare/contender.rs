@@ -51,6 +51,10 @@ pub(crate) fn field(args: &CompareArgs) -> Field {
     field
 }
 
+/// A note on those who have no direct I/O.
+pub(crate) const PAGE_CACHE: &str =
+    "through the page cache: what it writes without a sync is only in memory at the end";
+
 /// Times what `work` does.
 pub(crate) fn timed(work: impl FnOnce() -> Result<(), Failure>) -> Result<Elapsed, Failure> {
     let watch = Stopwatch::start();

@@ -9,11 +9,16 @@ pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
     let panels = report.workloads.iter().map(|workload| Panel {
         title: format!("{}: {}", workload.name, workload.what),
         unit: "GB/s".to_owned(),
-        rows: workload.results.iter().enumerate().map(|(colour, result)| Row {
-            name: result.contender.clone(),
-            colour,
-            figure: result.rate().map(|rate| Estimate { median: rate.median, low: rate.low, high: rate.high }),
-        }).collect(),
+        rows: workload
+            .results
+            .iter()
+            .enumerate()
+            .map(|(colour, result)| Row {
+                name: result.contender.clone(),
+                colour,
+                figure: result.rate().map(|rate| Estimate { median: rate.median, low: rate.low, high: rate.high }),
+            })
+            .collect(),
         reference: workload.best_fio_gb_per_s,
     });
     let partial = if report.partial { ", interrupted" } else { "" };

@@ -70,7 +70,12 @@ pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
             durable: true,
             ..write
         },
-        Spec { name: "cached-read", what: "a large file that lies in the page cache is read", start: Start::Cached, ..read },
+        Spec {
+            name: "cached-read",
+            what: "a large file that lies in the page cache is read",
+            start: Start::Cached,
+            ..read
+        },
         Spec { name: "tensors-in", what: "small tensors are read, a file each, cold", ..files },
         Spec {
             name: "tensors-out",

@@ -102,9 +102,10 @@ impl WorkloadReport {
         field: &[(String, Result<Box<dyn Contender>, String>)],
         results: &[Result<Vec<Elapsed>, String>],
     ) -> Self {
-        let results = field.iter().zip(results).map(|((name, contender), rounds)| {
-            ResultReport::new(name, spec, contender.as_ref().err(), rounds)
-        });
+        let results = field
+            .iter()
+            .zip(results)
+            .map(|((name, contender), rounds)| ResultReport::new(name, spec, contender.as_ref().err(), rounds));
         let mut report = Self {
             name: spec.name,
             what: spec.what,

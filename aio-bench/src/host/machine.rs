@@ -40,7 +40,9 @@ impl Machine {
 /// The first value of `key` in a file of lines `key : value`.
 fn field(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
-    let value = |line: &str| line.split_once(':').filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned());
+    let value = |line: &str| {
+        line.split_once(':').filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
+    };
     text.lines().find_map(value)
 }
 

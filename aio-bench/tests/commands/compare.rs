@@ -45,7 +45,11 @@ fn everybody_does_every_workload() {
         let (name, available) = (contender["name"].as_str().unwrap(), contender["available"] == true);
         for result in results(&report).filter(|result| result["contender"] == name) {
             let figures = result["gb_per_s"]["median"].as_f64().is_some_and(|rate| rate > 0.0);
-            assert_eq!((figures, result["rounds"] == 2, result["error"].is_null()), (available, available, available), "{result}");
+            assert_eq!(
+                (figures, result["rounds"] == 2, result["error"].is_null()),
+                (available, available, available),
+                "{result}"
+            );
         }
         assert_eq!(contender["reason"].is_string(), !available, "{contender}");
     }
@@ -65,7 +69,8 @@ fn a_report_is_written_and_shown() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!text.contains("overwrite"), "{text}");
-    let mut names: Vec<_> = fs::read_dir(bench.path().join("a/report")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(bench.path().join("a/report")).unwrap().map(|file| file.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["report.json", "report.md", "report.svg"]);
     let report: Value = serde_json::from_slice(&bench.contents("a/report/report.json")).unwrap();
@@ -98,7 +103,9 @@ fn who_fails_is_shown_with_the_reason() {
     fio("echo broken >&2; exit 3");
     let error = run();
     assert!(error.contains("exit status: 3") && error.contains("broken"), "{error}");
-    fio(r#"echo '{"jobs":[{"error":0,"usr_cpu":1,"sys_cpu":1,"read":{"io_bytes":4096,"bw_bytes":1e9},"write":{"io_bytes":0,"bw_bytes":0}}]}'"#);
+    fio(
+        r#"echo '{"jobs":[{"error":0,"usr_cpu":1,"sys_cpu":1,"read":{"io_bytes":4096,"bw_bytes":1e9},"write":{"io_bytes":0,"bw_bytes":0}}]}'"#,
+    );
     let error = run();
     assert!(error.contains("moved 4096 of 2097152 bytes"), "{error}");
     fio("echo what");

@@ -33,7 +33,7 @@ impl Engine {
 
     fn options(self) -> &'static [&'static str] {
         match self {
-            Self::IoUring => &["--ioengine=io_uring", "--fixedbufs=1", "--registerfiles=1"],
+            Self::IoUring => &["--ioengine=io_uring", "--fixedbufs=1"],
             Self::Libaio => &["--ioengine=libaio", "--userspace_reap=1"],
         }
     }
@@ -65,8 +65,12 @@ impl Fio {
         fio.args(self.engine.options());
         fio.arg(format!("--directory={}", work.folder().display())).arg("--filename_format=$filenum");
         fio.arg(format!("--nrfiles={}", spec.files())).arg("--file_service_type=sequential");
-        // With few open at once it opens and closes them as it goes, as the others do.
-        fio.arg(format!("--openfiles={}", spec.files().min(64)));
+        if spec.files() > 1 {
+            // It opens and closes them as it goes, and so cannot register them; new ones it makes as it goes.
+            fio.arg(format!("--openfiles={}", self.depth)).arg("--create_on_open=1");
+        } else if let Engine::IoUring = self.engine {
+            fio.arg("--registerfiles=1");
+        }
         fio.arg(format!("--filesize={}", work.file_len())).arg(format!("--size={}", spec.bytes_on_disk()));
         fio.arg(format!("--number_ios={}", spec.moved));
         fio.arg(format!("--bs={}", spec.block)).arg(format!("--iodepth={}", self.depth));
@@ -78,7 +82,8 @@ impl Fio {
         let random = if spec.random { "rand" } else { "" };
         fio.arg(format!("--rw={random}{}", if spec.writes { "write" } else { "read" }));
         match spec.start {
-            Start::New => fio.arg("--fallocate=posix"),
+            Start::New if spec.files() == 1 => fio.arg("--fallocate=posix"),
+            Start::New => &mut fio,
             Start::Cold if spec.writes => fio.arg("--overwrite=1"),
             Start::Cold => &mut fio,
             Start::Cached => fio.arg("--invalidate=0"),
@@ -98,8 +103,8 @@ impl Contender for Fio {
 
     fn note(&self) -> Option<&'static str> {
         Some(
-            "its own figures, which leave out opening and allocating, and CPU time without the kernel's workers; blocks \
-             are not checked",
+            "its own figures: they leave out opening and allocating a large file, and the CPU time of the kernel's workers; \
+             blocks are not checked",
         )
     }
 
@@ -118,7 +123,8 @@ impl Contender for Fio {
         let text = String::from_utf8_lossy(&output.stdout);
         // Notes may come before the object.
         let object = text.find('{').map_or("", |at| &text[at..]);
-        let report: Report = serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
+        let report: Report =
+            serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
         report.elapsed(work)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use memmap2::MmapMut;
 
-use crate::compare::contender::{Contender, failed, timed};
+use crate::compare::contender::{Contender, PAGE_CACHE, failed, timed};
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
 use crate::failure::Failure;
@@ -19,6 +19,10 @@ pub(crate) struct Mmap;
 impl Contender for Mmap {
     fn name(&self) -> String {
         "mmap + copy".to_owned()
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        Some(PAGE_CACHE)
     }
 
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {

@@ -30,7 +30,8 @@ impl Engine {
     pub(crate) fn new(backend: Backend, depth: usize) -> Result<Self, String> {
         let mut config = aio::AioConfig::default();
         config.queue_depth = depth;
-        let handle = AioHandle::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
+        let handle =
+            AioHandle::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
         Ok(Self { backend, handle, depth, memory: Vec::new() })
     }
 
@@ -126,11 +127,7 @@ fn rolling(
     Ok(free)
 }
 
-fn ended(
-    work: &Work,
-    block: u64,
-    result: Result<AlignedBuf, OpError<AlignedBuf>>,
-) -> Result<AlignedBuf, Failure> {
+fn ended(work: &Work, block: u64, result: Result<AlignedBuf, OpError<AlignedBuf>>) -> Result<AlignedBuf, Failure> {
     let buffer = result?;
     if !work.spec.writes {
         work.check(block, &buffer)?;

@@ -52,7 +52,9 @@ mod there {
         }
 
         fn note(&self) -> Option<&'static str> {
-            Some("unsound (RUSTSEC-2020-0021): memory of a completion that is forgotten may be freed under the kernel")
+            Some(
+                "unsound (RUSTSEC-2020-0021): memory of a completion that is forgotten may be freed under the kernel",
+            )
         }
 
         fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
-use crate::compare::contender::{Contender, failed, timed};
+use crate::compare::contender::{Contender, PAGE_CACHE, failed, timed};
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
 use crate::failure::Failure;
@@ -32,6 +32,10 @@ impl Contender for StdFs {
         }
     }
 
+    fn note(&self) -> Option<&'static str> {
+        Some(PAGE_CACHE)
+    }
+
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
         let mut memory = vec![vec![0; work.spec.block]; self.threads];
         memory.iter_mut().for_each(|memory| generate::fill(memory, 1));
@@ -41,9 +45,11 @@ impl Contender for StdFs {
             let one = one.as_ref();
             thread::scope(|scope| {
                 let parts = work.order().chunks(part).zip(&mut memory);
-                let threads: Vec<_> =
-                    parts.map(|(blocks, memory)| scope.spawn(move || go_through(work, one, blocks, memory))).collect();
-                let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed("a panic"))));
+                let threads: Vec<_> = parts
+                    .map(|(blocks, memory)| scope.spawn(move || go_through(work, one, blocks, memory)))
+                    .collect();
+                let ended =
+                    threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed("a panic"))));
                 ended.collect::<Result<(), _>>()
             })?;
             match one {
