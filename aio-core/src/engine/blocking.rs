@@ -315,3 +315,60 @@ impl Call<'_> {
         Box::new(IoError { op, path, offset, length, backend, source }).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable};
+    use crate::config::{AioConfig, DirectMode};
+    use crate::engine::op::Priority;
+    use crate::file::OpenOptions;
+
+    /// Blocking calls need none of its queues.
+    #[derive(Debug)]
+    struct NoQueues;
+
+    impl IoBackend for NoQueues {
+        fn name(&self) -> &'static str {
+            "none"
+        }
+
+        fn probe(&self) -> std::result::Result<Capabilities, Unavailable> {
+            Ok(Capabilities::default())
+        }
+
+        fn open_queue(&self, _: &QueueConfig) -> std::result::Result<Box<dyn IoQueue>, Unavailable> {
+            Err(Unavailable::new("none", "it has no queues", None))
+        }
+    }
+
+    #[test]
+    fn a_forked_child_does_not_wait_for_what_a_thread_of_the_parent_held() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        let options = OpenOptions::new().read(true).write(true);
+        let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
+        let how = OpOptions { priority: Priority::Normal, validate: false };
+        let held = lock(&file.inode().unwrap().writes);
+        // SAFETY: the child makes one call, which is to return at once, and ends; it runs nothing of other threads.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: the alarm ends a child that waits; `_exit` runs nothing of the parent's.
+            unsafe {
+                libc::alarm(20);
+                let told = matches!(write(&shared, &file, how, &[2; 4096], 0), Err(Error::Forked));
+                libc::_exit(i32::from(!told));
+            }
+        }
+        drop(held);
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child waited, or wrote");
+        assert!(write(&shared, &file, how, &[2; 4096], 0).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap()[..4096], [2; 4096]);
+    }
+}
