@@ -5,6 +5,7 @@
 
 mod axis;
 mod bars;
+mod header;
 mod lines;
 mod marker;
 mod png;
@@ -15,6 +16,8 @@ pub(crate) use axis::size;
 pub(crate) use bars::bars;
 pub(crate) use lines::lines;
 pub(crate) use png::png;
+#[cfg(test)]
+pub(crate) use style::colour;
 
 /// Small multiples: one panel per workload, in each a horizontal bar per contender.
 #[derive(Debug, Clone)]

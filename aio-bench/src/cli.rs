@@ -1,5 +1,6 @@
 //! What can be asked for on the command line, and the help that explains it.
 
+mod plot;
 mod run;
 mod swap;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::size;
 
+pub(crate) use plot::{Over, PlotArgs};
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 
@@ -36,13 +38,15 @@ Exit codes: 0 done and verified; 1 something failed or did not verify; 2 the com
 Start here:
   aio-bench                        swap GPT-2 through every backend, in the current folder
   aio-bench probe /mnt/nvme        what this machine and that file system offer
-  aio-bench run --help             one job at a time, as with fio";
+  aio-bench run --help             one job at a time, as with fio
+  aio-bench plot --help            pictures of what runs measured";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Swap(SwapArgs),
     Probe(ProbeArgs),
     Run(RunArgs),
+    Plot(PlotArgs),
 }
 
 /// Settings of the engine that are left at its own defaults when they are not given.
@@ -133,6 +137,10 @@ mod tests {
             ("aio-bench run --op append --file f", ErrorKind::InvalidValue),
             ("aio-bench run --op read --file f --block-size 0", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --memory-offset 4096", ErrorKind::ValueValidation),
+            ("aio-bench plot --out a.svg", ErrorKind::MissingRequiredArgument),
+            ("aio-bench plot a.json", ErrorKind::MissingRequiredArgument),
+            ("aio-bench plot a.json --out a.svg --x threads", ErrorKind::InvalidValue),
+            ("aio-bench plot a.json --out a.png --width 99", ErrorKind::ValueValidation),
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().kind(), kind, "{line}");
         }

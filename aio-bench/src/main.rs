@@ -1,6 +1,6 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`].
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`plot`].
 #![forbid(unsafe_code)]
 
 mod chart;
@@ -11,6 +11,7 @@ mod host;
 mod interrupt;
 mod output;
 mod paths;
+mod plot;
 mod probe;
 mod run;
 mod size;
@@ -41,6 +42,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Swap(args)) => swap::swap(args),
         Some(Command::Probe(args)) => probe::probe(args),
         Some(Command::Run(args)) => run::run(args),
+        Some(Command::Plot(args)) => plot::plot(args),
     }
 }
 

@@ -3,13 +3,12 @@
 use plotters::style::RGBColor;
 
 use super::axis::{self, Tick};
-use super::sheet::{Sheet, Side, sheet};
-use super::style::{self, HEADING, INK, LABEL, TICK, TITLE};
+use super::header::Header;
+use super::sheet::{MARGIN, Sheet, Side, WIDTH, sheet};
+use super::style::{self, HEADING, INK, LABEL, TICK};
 use super::{BarChart, Estimate, Panel, Row};
 use crate::failure::Failure;
 
-const WIDTH: i32 = 980;
-const MARGIN: i32 = 16;
 /// Between panels that stand side by side.
 const GUTTER: i32 = 36;
 const ROW: i32 = 20;
@@ -24,16 +23,11 @@ const GAP: i32 = 8;
 /// Draws the chart; its SVG.
 pub(crate) fn bars(chart: &BarChart) -> Result<String, Failure> {
     let columns = if chart.panels.len() > 1 { 2 } else { 1 };
-    let subtitle = style::wrap(&chart.subtitle, LABEL, WIDTH - 2 * MARGIN);
-    let top = MARGIN + TITLE + 10 + subtitle.len() as i32 * (LABEL + 5) + 14;
+    let header = Header::new(&chart.title, &chart.subtitle);
+    let top = header.bottom();
     let heights: Vec<i32> = chart.panels.chunks(columns).map(height).collect();
-    sheet(WIDTH, top + heights.iter().sum::<i32>(), |sheet| {
-        let title = style::fit(&chart.title, TITLE, WIDTH - 2 * MARGIN);
-        sheet.text((MARGIN, MARGIN + TITLE / 2), Side::Right, TITLE, &title)?;
-        for (number, line) in subtitle.iter().enumerate() {
-            let y = MARGIN + TITLE + 16 + number as i32 * (LABEL + 5);
-            sheet.text((MARGIN, y), Side::Right, LABEL, line)?;
-        }
+    sheet(top + heights.iter().sum::<i32>(), |sheet| {
+        header.draw(sheet)?;
         let width = (WIDTH - 2 * MARGIN - (columns as i32 - 1) * GUTTER) / columns as i32;
         let mut y = top;
         for (panels, height) in chart.panels.chunks(columns).zip(&heights) {

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod help;
 mod interrupt;
+mod plot;
 mod probe;
 mod run;
 mod schema;
