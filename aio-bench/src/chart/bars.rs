@@ -13,8 +13,9 @@ use crate::failure::Failure;
 const GUTTER: i32 = 36;
 const ROW: i32 = 20;
 const BAR: i32 = 12;
-/// Above the rows: the panel's title, and the name of the reference line.
-const HEAD: i32 = 42;
+/// Above the rows: the panel's title, and the label of a reference line.
+const HEAD: i32 = 28;
+const REFERENCE: i32 = 14;
 /// Below the rows: the ticks, and space to the next panel.
 const FOOT: i32 = 42;
 /// Between names, bars and figures.
@@ -33,7 +34,7 @@ pub(crate) fn bars(chart: &BarChart) -> Result<String, Failure> {
         for (panels, height) in chart.panels.chunks(columns).zip(&heights) {
             for (column, panel) in panels.iter().enumerate() {
                 let x = MARGIN + column as i32 * (width + GUTTER);
-                Layout::new(panel, x, y, width).draw(sheet, panel)?;
+                Layout::new(panel, x, y + head(panels), width).draw(sheet, y + HEADING / 2, panel)?;
             }
             y += height;
         }
@@ -44,7 +45,12 @@ pub(crate) fn bars(chart: &BarChart) -> Result<String, Failure> {
 /// What panels side by side need.
 fn height(panels: &[Panel]) -> i32 {
     let rows = panels.iter().map(|panel| panel.rows.len()).max().unwrap_or(0);
-    HEAD + rows as i32 * ROW + FOOT
+    head(panels) + rows as i32 * ROW + FOOT
+}
+
+/// What they need above their rows, which are level.
+fn head(panels: &[Panel]) -> i32 {
+    if panels.iter().any(|panel| panel.reference.is_some()) { HEAD + REFERENCE } else { HEAD }
 }
 
 /// Where the parts of a panel are, and its scale.
@@ -65,6 +71,7 @@ struct Layout {
 }
 
 impl Layout {
+    /// With its rows from `top` on.
     fn new(panel: &Panel, left: i32, top: i32, width: i32) -> Self {
         let right = left + width;
         let reference = panel.reference.filter(|reference| reference.is_finite() && *reference > 0.0);
@@ -81,7 +88,6 @@ impl Layout {
         let largest =
             estimates.map(|estimate| estimate.high.max(estimate.median)).chain(reference).fold(0.0, f64::max);
         let ticks = axis::linear(largest, 5);
-        let top = top + HEAD;
         Self {
             left,
             right,
@@ -101,11 +107,11 @@ impl Layout {
         self.bars.0 + (share * f64::from(self.bars.1 - self.bars.0)).round() as i32
     }
 
-    fn draw(&self, sheet: &Sheet<'_>, panel: &Panel) -> Result<(), Failure> {
+    fn draw(&self, sheet: &Sheet<'_>, heading: i32, panel: &Panel) -> Result<(), Failure> {
         let unit = format!(" ({})", panel.unit);
         let room = self.right - self.left - style::width(&unit, HEADING);
         let title = style::fit(&panel.title, HEADING, room) + &unit;
-        sheet.text((self.left, self.top - HEAD + HEADING / 2), Side::Right, HEADING, &title)?;
+        sheet.text((self.left, heading), Side::Right, HEADING, &title)?;
         self.draw_scale(sheet)?;
         for (number, row) in panel.rows.iter().enumerate() {
             self.draw_row(sheet, self.top + number as i32 * ROW, row)?;

@@ -77,6 +77,30 @@ fn saved_results_become_lines() {
 }
 
 #[test]
+fn what_run_prints_is_drawn() {
+    let bench = Bench::new();
+    bench.file("data", &[7; 1 << 16]);
+    let mut saved = Vec::new();
+    for depth in [1, 4] {
+        let line =
+            format!("run --op read --file data --backend pthread --block-size 4K --queue-depth {depth} --json");
+        let mut result = bench.json(&line);
+        result["schema"] = json!("aio-bench/run/1");
+        saved.push(result);
+    }
+    fs::write(bench.path().join("saved"), json!(saved).to_string()).unwrap();
+    let plotted = bench.json("plot saved --out a.svg --json");
+    schema::assert_valid("plot", &plotted);
+    assert_eq!(plotted["series"][0]["name"], "pthread");
+    for (point, result) in plotted["series"][0]["points"].as_array().unwrap().iter().zip(&saved) {
+        assert_eq!((&point["x"], &point["runs"]), (&result["queue_depth"], &json!(1)));
+        assert_eq!(point["gb_per_s"]["median"], result["gb_per_s"]);
+        assert_eq!(point["latency_us"]["p50"]["high"], result["latency_us"]["p50"]);
+    }
+    assert!(svg(&bench, "a.svg").contains("blocks of 4 KiB"));
+}
+
+#[test]
 fn several_files_and_stdin_are_one_picture() {
     let bench = bench();
     let other = result("libaio", 4, 1.0, &json!({ "threads": 2 }));
