@@ -52,9 +52,10 @@ const PLOT_EXAMPLES: &str = "\
 Examples:
   for backend in uring libaio pthread; do
     for depth in 1 2 4 8 16 32 64; do
-      aio-bench run --op read --file big --backend $backend --queue-depth $depth --json >> depths.json
+      aio-bench run --op read --file big --json --backend $backend \\
+        --queue-depth $depth >> depths.json
     done
   done
   aio-bench plot depths.json --out depths.svg
-  aio-bench plot before.json after.json --x block-size --out sizes.png --width 1200
-  aio-bench run --op randread --file big --block-size 4K --json | aio-bench plot - --out point.svg";
+  aio-bench plot a.json b.json --x block-size --out sizes.png --width 1200
+  aio-bench run --op read --file big --json | aio-bench plot - --out now.svg";

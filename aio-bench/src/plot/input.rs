@@ -4,11 +4,15 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::interrupt;
 
 /// What `run` calls its results.
 const SCHEMA: &str = "aio-bench/run/1";
@@ -78,8 +82,7 @@ impl Input {
     pub(crate) fn read(files: &[PathBuf]) -> Result<Self, Failure> {
         let mut input = Self::default();
         for file in files {
-            let text =
-                contents(file).map_err(|error| Failure::Failed(format!("cannot read {}: {error}", name(file))))?;
+            let text = contents(file)?;
             input.parse(file, &text)?;
         }
         match (input.results.is_empty(), input.left_out.len()) {
@@ -158,13 +161,30 @@ impl RunResult {
     }
 }
 
-fn contents(file: &Path) -> io::Result<Vec<u8>> {
-    if file != Path::new("-") {
-        return fs::read(file);
+fn contents(file: &Path) -> Result<Vec<u8>, Failure> {
+    let text = if file == Path::new("-") { stdin()? } else { fs::read(file) };
+    text.map_err(|error| Failure::Failed(format!("cannot read {}: {error}", name(file))))
+}
+
+/// All of stdin. A signal ends the waiting for it, which the call that waits would only begin again.
+fn stdin() -> Result<io::Result<Vec<u8>>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let reader = thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut text = Vec::new();
+        let read = io::stdin().lock().read_to_end(&mut text);
+        // Nobody takes it after a signal.
+        let _ = sender.send(read.map(|_| text));
+    });
+    if let Err(error) = reader {
+        return Ok(Err(error));
     }
-    let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text)?;
-    Ok(text)
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(text) => return Ok(text),
+            Err(RecvTimeoutError::Timeout) => interrupt::check()?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(Err(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
 }
 
 /// A file as sentences call it.
