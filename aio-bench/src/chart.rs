@@ -5,6 +5,7 @@
 
 mod axis;
 mod bars;
+mod header;
 mod lines;
 mod marker;
 mod png;
@@ -15,6 +16,10 @@ pub(crate) use axis::size;
 pub(crate) use bars::bars;
 pub(crate) use lines::lines;
 pub(crate) use png::png;
+#[cfg(test)]
+pub(crate) use style::colour;
+
+use crate::estimate::Estimate;
 
 /// Small multiples: one panel per workload, in each a horizontal bar per contender.
 #[derive(Debug, Clone)]
@@ -89,20 +94,5 @@ impl Line {
     /// Its points that have a place on a logarithmic axis.
     fn drawable(&self) -> impl Iterator<Item = (f64, Estimate)> {
         self.points.iter().copied().filter(|(x, figure)| x.is_finite() && *x > 0.0 && figure.is_finite())
-    }
-}
-
-/// A figure and how far its repetitions lie apart.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Estimate {
-    pub(crate) median: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
-}
-
-impl Estimate {
-    /// Whether it can be drawn at all.
-    fn is_finite(&self) -> bool {
-        [self.median, self.low, self.high].iter().all(|figure| figure.is_finite())
     }
 }

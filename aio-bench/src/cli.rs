@@ -1,6 +1,7 @@
 //! What can be asked for on the command line, and the help that explains it.
 
 mod compare;
+mod plot;
 mod run;
 mod swap;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::size;
 
 pub(crate) use compare::CompareArgs;
+pub(crate) use plot::{Over, PlotArgs};
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 
@@ -39,7 +41,8 @@ Start here:
   aio-bench                        swap GPT-2 through every backend, in the current folder
   aio-bench probe /mnt/nvme        what this machine and that file system offer
   aio-bench run --help             one job at a time, as with fio
-  aio-bench compare --help         the same work by every backend, and by others";
+  aio-bench compare --help         the same work by every backend, and by others
+  aio-bench plot --help            pictures of what runs measured";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -47,6 +50,7 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     Run(RunArgs),
     Compare(CompareArgs),
+    Plot(PlotArgs),
 }
 
 /// Settings of the engine that are left at its own defaults when they are not given.
@@ -137,6 +141,10 @@ mod tests {
             ("aio-bench run --op append --file f", ErrorKind::InvalidValue),
             ("aio-bench run --op read --file f --block-size 0", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --memory-offset 4096", ErrorKind::ValueValidation),
+            ("aio-bench plot --out a.svg", ErrorKind::MissingRequiredArgument),
+            ("aio-bench plot a.json", ErrorKind::MissingRequiredArgument),
+            ("aio-bench plot a.json --out a.svg --x threads", ErrorKind::InvalidValue),
+            ("aio-bench plot a.json --out a.png --width 99", ErrorKind::ValueValidation),
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().kind(), kind, "{line}");
         }

@@ -2,7 +2,6 @@
 
 mod contender;
 mod contenders;
-mod figures;
 mod markdown;
 mod picture;
 mod plan;
@@ -22,6 +21,7 @@ use crate::host::disk;
 use crate::host::machine::Machine;
 use crate::interrupt;
 use crate::output;
+use crate::replace::replace;
 use contender::{Contender, Field, field};
 use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};
@@ -60,9 +60,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
         Ok(()) => {}
     }
     if let Some(out) = &args.out {
-        output::file(&out.join("report.json"), output::json(&report)?.as_bytes())?;
-        output::file(&out.join("report.svg"), picture::svg(&report)?.as_bytes())?;
-        output::file(&out.join("report.md"), markdown::markdown(&report).as_bytes())?;
+        replace(&out.join("report.json"), output::json(&report)?.as_bytes())?;
+        replace(&out.join("report.svg"), picture::svg(&report)?.as_bytes())?;
+        replace(&out.join("report.md"), markdown::markdown(&report).as_bytes())?;
     }
     output::result(&report, args.json)?;
     ended

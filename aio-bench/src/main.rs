@@ -1,19 +1,22 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`].
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`plot`].
 // Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
 #![deny(unsafe_code)]
 
 mod chart;
 mod cli;
 mod compare;
+mod estimate;
 mod failure;
 mod generate;
 mod host;
 mod interrupt;
 mod output;
 mod paths;
+mod plot;
 mod probe;
+mod replace;
 mod run;
 mod size;
 mod swap;
@@ -44,6 +47,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Probe(args)) => probe::probe(args),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Compare(args)) => compare::compare(args),
+        Some(Command::Plot(args)) => plot::plot(args),
     }
 }
 

@@ -1,10 +1,7 @@
 //! The result of a command goes to stdout, alone; everything else goes to stderr.
 
 use std::fmt;
-use std::fs::Permissions;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -21,26 +18,6 @@ pub(crate) fn result(result: &(impl Serialize + fmt::Display), as_json: bool) ->
 pub(crate) fn json(result: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(result)
         .map_err(|error| Failure::Failed(format!("cannot express the result as JSON: {error}")))
-}
-
-/// Writes a file of a report, whole or not at all. One that is there is replaced.
-pub(crate) fn file(path: &Path, contents: &[u8]) -> Result<(), Failure> {
-    let write = || {
-        let mut file =
-            tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder_of(path))?;
-        file.write_all(contents)?;
-        file.persist(path)?;
-        Ok::<_, io::Error>(())
-    };
-    write().map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))
-}
-
-/// The folder that a path is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// Prints `text` and ends the line.

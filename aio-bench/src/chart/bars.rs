@@ -3,19 +3,20 @@
 use plotters::style::RGBColor;
 
 use super::axis::{self, Tick};
-use super::sheet::{Sheet, Side, sheet};
-use super::style::{self, HEADING, INK, LABEL, TICK, TITLE};
-use super::{BarChart, Estimate, Panel, Row};
+use super::header::Header;
+use super::sheet::{MARGIN, Sheet, Side, WIDTH, sheet};
+use super::style::{self, HEADING, INK, LABEL, TICK};
+use super::{BarChart, Panel, Row};
+use crate::estimate::Estimate;
 use crate::failure::Failure;
 
-const WIDTH: i32 = 980;
-const MARGIN: i32 = 16;
 /// Between panels that stand side by side.
 const GUTTER: i32 = 36;
 const ROW: i32 = 20;
 const BAR: i32 = 12;
-/// Above the rows: the panel's title, and the name of the reference line.
-const HEAD: i32 = 42;
+/// Above the rows: the panel's title, and the label of a reference line.
+const HEAD: i32 = 28;
+const REFERENCE: i32 = 14;
 /// Below the rows: the ticks, and space to the next panel.
 const FOOT: i32 = 42;
 /// Between names, bars and figures.
@@ -24,22 +25,17 @@ const GAP: i32 = 8;
 /// Draws the chart; its SVG.
 pub(crate) fn bars(chart: &BarChart) -> Result<String, Failure> {
     let columns = if chart.panels.len() > 1 { 2 } else { 1 };
-    let subtitle = style::wrap(&chart.subtitle, LABEL, WIDTH - 2 * MARGIN);
-    let top = MARGIN + TITLE + 10 + subtitle.len() as i32 * (LABEL + 5) + 14;
+    let header = Header::new(&chart.title, &chart.subtitle);
+    let top = header.bottom();
     let heights: Vec<i32> = chart.panels.chunks(columns).map(height).collect();
-    sheet(WIDTH, top + heights.iter().sum::<i32>(), |sheet| {
-        let title = style::fit(&chart.title, TITLE, WIDTH - 2 * MARGIN);
-        sheet.text((MARGIN, MARGIN + TITLE / 2), Side::Right, TITLE, &title)?;
-        for (number, line) in subtitle.iter().enumerate() {
-            let y = MARGIN + TITLE + 16 + number as i32 * (LABEL + 5);
-            sheet.text((MARGIN, y), Side::Right, LABEL, line)?;
-        }
+    sheet(top + heights.iter().sum::<i32>(), |sheet| {
+        header.draw(sheet)?;
         let width = (WIDTH - 2 * MARGIN - (columns as i32 - 1) * GUTTER) / columns as i32;
         let mut y = top;
         for (panels, height) in chart.panels.chunks(columns).zip(&heights) {
             for (column, panel) in panels.iter().enumerate() {
                 let x = MARGIN + column as i32 * (width + GUTTER);
-                Layout::new(panel, x, y, width).draw(sheet, panel)?;
+                Layout::new(panel, x, y + head(panels), width).draw(sheet, y + HEADING / 2, panel)?;
             }
             y += height;
         }
@@ -50,7 +46,12 @@ pub(crate) fn bars(chart: &BarChart) -> Result<String, Failure> {
 /// What panels side by side need.
 fn height(panels: &[Panel]) -> i32 {
     let rows = panels.iter().map(|panel| panel.rows.len()).max().unwrap_or(0);
-    HEAD + rows as i32 * ROW + FOOT
+    head(panels) + rows as i32 * ROW + FOOT
+}
+
+/// What they need above their rows, which are level.
+fn head(panels: &[Panel]) -> i32 {
+    if panels.iter().any(|panel| panel.reference.is_some()) { HEAD + REFERENCE } else { HEAD }
 }
 
 /// Where the parts of a panel are, and its scale.
@@ -71,6 +72,7 @@ struct Layout {
 }
 
 impl Layout {
+    /// With its rows from `top` on.
     fn new(panel: &Panel, left: i32, top: i32, width: i32) -> Self {
         let right = left + width;
         let reference = panel.reference.filter(|reference| reference.is_finite() && *reference > 0.0);
@@ -87,7 +89,6 @@ impl Layout {
         let largest =
             estimates.map(|estimate| estimate.high.max(estimate.median)).chain(reference).fold(0.0, f64::max);
         let ticks = axis::linear(largest, 5);
-        let top = top + HEAD;
         Self {
             left,
             right,
@@ -107,11 +108,11 @@ impl Layout {
         self.bars.0 + (share * f64::from(self.bars.1 - self.bars.0)).round() as i32
     }
 
-    fn draw(&self, sheet: &Sheet<'_>, panel: &Panel) -> Result<(), Failure> {
+    fn draw(&self, sheet: &Sheet<'_>, heading: i32, panel: &Panel) -> Result<(), Failure> {
         let unit = format!(" ({})", panel.unit);
         let room = self.right - self.left - style::width(&unit, HEADING);
         let title = style::fit(&panel.title, HEADING, room) + &unit;
-        sheet.text((self.left, self.top - HEAD + HEADING / 2), Side::Right, HEADING, &title)?;
+        sheet.text((self.left, heading), Side::Right, HEADING, &title)?;
         self.draw_scale(sheet)?;
         for (number, row) in panel.rows.iter().enumerate() {
             self.draw_row(sheet, self.top + number as i32 * ROW, row)?;

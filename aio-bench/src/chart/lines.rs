@@ -3,14 +3,14 @@
 use plotters::style::RGBColor;
 
 use super::axis::{self, Tick};
+use super::header::Header;
 use super::marker::{Marker, RADIUS};
-use super::sheet::{Point, Sheet, Side, sheet};
-use super::style::{self, HEADING, INK, LABEL, TICK, TITLE};
-use super::{Estimate, LineChart, LinePanel};
+use super::sheet::{MARGIN, Point, Sheet, Side, WIDTH, sheet};
+use super::style::{self, HEADING, INK, LABEL, TICK};
+use super::{LineChart, LinePanel};
+use crate::estimate::Estimate;
 use crate::failure::Failure;
 
-const WIDTH: i32 = 980;
-const MARGIN: i32 = 16;
 const GUTTER: i32 = 32;
 /// Of the area in which lines are.
 const HEIGHT: i32 = 300;
@@ -23,16 +23,12 @@ const SAMPLE: i32 = 30;
 
 /// Draws the chart; its SVG.
 pub(crate) fn lines(chart: &LineChart) -> Result<String, Failure> {
-    let subtitle = style::wrap(&chart.subtitle, LABEL, WIDTH - 2 * MARGIN);
-    let top = MARGIN + TITLE + 10 + subtitle.len() as i32 * (LABEL + 5) + 14;
+    let header = Header::new(&chart.title, &chart.subtitle);
+    let top = header.bottom();
     let legend = Legend::new(&chart.series);
     let legend_top = top + HEAD + HEIGHT + FOOT;
-    sheet(WIDTH, legend_top + legend.height() + MARGIN, |sheet| {
-        let title = style::fit(&chart.title, TITLE, WIDTH - 2 * MARGIN);
-        sheet.text((MARGIN, MARGIN + TITLE / 2), Side::Right, TITLE, &title)?;
-        for (number, line) in subtitle.iter().enumerate() {
-            sheet.text((MARGIN, MARGIN + TITLE + 16 + number as i32 * (LABEL + 5)), Side::Right, LABEL, line)?;
-        }
+    sheet(legend_top + legend.height() + MARGIN, |sheet| {
+        header.draw(sheet)?;
         let panels = chart.panels.len().max(1) as i32;
         let width = (WIDTH - 2 * MARGIN - (panels - 1) * GUTTER) / panels;
         for (number, panel) in chart.panels.iter().enumerate() {
@@ -82,7 +78,8 @@ impl Layout {
         };
         let labels = y_ticks.iter().map(|(_, label)| style::width(label, TICK)).max().unwrap_or(0);
         let area = ((left + labels + 8, top + HEAD), (left + width, top + HEAD + HEIGHT));
-        let x_ticks = axis::log2(first, last, chart.x.bytes, area.1.0 - area.0.0);
+        // As if the labels of y took a fifth in every panel: all name the same values of x.
+        let x_ticks = axis::log2(first, last, chart.x.bytes, width * 4 / 5);
         Self { left, area, x: (first.log2(), last.log2()), x_ticks, y, y_ticks }
     }
 
@@ -187,5 +184,106 @@ impl<'a> Legend<'a> {
             sheet.text((x + SAMPLE + 8, y), Side::Right, LABEL, &name)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Axis, Line};
+    use super::*;
+
+    fn estimate(median: f64) -> Estimate {
+        Estimate { median, low: median * 0.5, high: median * 1.5 }
+    }
+
+    fn line(series: usize, dashed: bool, points: &[(f64, f64)]) -> Line {
+        Line { series, dashed, points: points.iter().map(|(x, y)| (*x, estimate(*y))).collect() }
+    }
+
+    fn chart(log: bool, series: &[&str], lines: Vec<Line>) -> LineChart {
+        LineChart {
+            title: "by <depth>".to_owned(),
+            subtitle: "a & b".to_owned(),
+            x: Axis { name: "queue depth".to_owned(), bytes: false },
+            series: series.iter().map(|&name| name.to_owned()).collect(),
+            panels: vec![LinePanel { title: "latency".to_owned(), unit: "us".to_owned(), log, lines }],
+        }
+    }
+
+    /// The points of all paths of this colour that are as long as `length`.
+    fn paths(svg: &roxmltree::Document<'_>, series: usize, length: usize) -> Vec<Vec<Point>> {
+        let RGBColor(red, green, blue) = style::colour(series);
+        let stroke = format!("#{red:02X}{green:02X}{blue:02X}");
+        let paths = svg.descendants().filter(|node| node.attribute("stroke") == Some(&stroke));
+        let points = paths.filter_map(|path| path.attribute("points")).map(|points| {
+            let points = points.split_whitespace().map(|point| point.split_once(',').unwrap());
+            points.map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap())).collect::<Vec<Point>>()
+        });
+        points.filter(|points| points.len() == length).collect()
+    }
+
+    #[test]
+    fn x_goes_by_doublings_and_y_from_zero() {
+        let chart = chart(false, &["uring"], vec![line(0, false, &[(1.0, 1.0), (2.0, 2.0), (8.0, 3.0)])]);
+        let svg = lines(&chart).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let path = &paths(&document, 0, 3)[0];
+        let (near, far) = (path[1].0 - path[0].0, path[2].0 - path[1].0);
+        assert!((far - 2 * near).abs() <= 2, "{path:?}");
+        let layout = Layout::new(&chart, &chart.panels[0], MARGIN, 0, WIDTH - 2 * MARGIN);
+        assert_eq!(layout.y(0.0), layout.area.1.1);
+        assert!(((path[0].1 - path[1].1) - (path[1].1 - path[2].1)).abs() <= 1, "{path:?}");
+        assert!(layout.y(4.5) > layout.area.0.1, "the whisker of the highest has room");
+        let whisker = |x: f64, y: f64| [(layout.x(x), layout.y(y * 0.5)), (layout.x(x), layout.y(y * 1.5))];
+        // Its height alone: the panel's place on the sheet is another one.
+        let [low, high] = whisker(8.0, 3.0);
+        let drawn = paths(&document, 0, 2);
+        assert!(drawn.iter().any(|path| path[0].0 == low.0 && path[0].1 - path[1].1 == low.1 - high.1), "{drawn:?}");
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn a_logarithmic_height_is_even_in_factors() {
+        let points = [(1.0, 10.0), (2.0, 100.0), (4.0, 1000.0)];
+        let svg = lines(&chart(true, &["uring"], vec![line(0, false, &points)])).unwrap();
+        let path = &paths(&roxmltree::Document::parse(&svg).unwrap(), 0, 3)[0];
+        assert!(((path[0].1 - path[1].1) - (path[1].1 - path[2].1)).abs() <= 1, "{path:?}");
+        assert!(path[0].1 - path[1].1 > 50);
+    }
+
+    #[test]
+    fn a_logarithmic_height_without_positive_figures_is_from_zero() {
+        for figure in [0.0, f64::NAN] {
+            let svg = lines(&chart(true, &["uring"], vec![line(0, false, &[(1.0, figure)])])).unwrap();
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+    }
+
+    #[test]
+    fn names_are_in_the_legend_and_escaped_and_dashes_are_pieces() {
+        let names =
+            ["a & <b>", "a name that is so long that it takes the whole width of the legend".repeat(3).leak()];
+        let points = [(1.0, 1.0), (64.0, 2.0)];
+        let svg = lines(&chart(false, &names, vec![line(0, false, &points), line(1, true, &points)])).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let texts: Vec<_> = document.descendants().filter_map(|node| node.text()).map(str::trim).collect();
+        for text in ["by <depth>", "a & b", "a & <b>", "queue depth", "latency (us)", "64"] {
+            assert!(texts.contains(&text), "{text}: {texts:?}");
+        }
+        assert!(texts.iter().any(|text| text.starts_with("a name that is") && text.ends_with('…')));
+        let longest = |series| {
+            let paths = paths(&document, series, 2);
+            paths.iter().map(|path| (path[1].0 - path[0].0).abs()).max().unwrap()
+        };
+        assert!(longest(0) > 500 && longest(1) <= SAMPLE, "{} {}", longest(0), longest(1));
+    }
+
+    #[test]
+    fn a_chart_of_nothing_or_of_one_place_is_drawn() {
+        for lines_of in [vec![], vec![line(0, false, &[])], vec![line(0, false, &[(10.0, 3.0)])]] {
+            let svg = lines(&chart(true, &["uring"], lines_of)).unwrap();
+            roxmltree::Document::parse(&svg).unwrap();
+            assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        }
     }
 }

@@ -5,21 +5,21 @@ use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{DashedPathElement, Drawable, PathElement, PointCollection, Polygon, Rectangle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontTransform, IntoFont, RGBColor};
+use plotters::style::{Color, IntoFont, RGBColor, TextStyle};
 
 use super::style::INK;
 use crate::failure::Failure;
 
 pub(crate) type Point = (i32, i32);
 
-/// Draws with `paint` on a transparent sheet of this width and height; the SVG.
-pub(crate) fn sheet(
-    width: i32,
-    height: i32,
-    paint: impl FnOnce(&Sheet<'_>) -> Result<(), Failure>,
-) -> Result<String, Failure> {
+/// Of every sheet, and around what is on it.
+pub(crate) const WIDTH: i32 = 980;
+pub(crate) const MARGIN: i32 = 16;
+
+/// Draws with `paint` on a transparent sheet of this height; the SVG.
+pub(crate) fn sheet(height: i32, paint: impl FnOnce(&Sheet<'_>) -> Result<(), Failure>) -> Result<String, Failure> {
     let mut svg = String::new();
-    let size = (width.unsigned_abs(), height.unsigned_abs());
+    let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
     let sheet = Sheet { area: SVGBackend::with_string(&mut svg, size).into_drawing_area() };
     paint(&sheet)?;
     sheet.area.present().map_err(cannot_draw)?;
@@ -38,8 +38,6 @@ pub(crate) enum Side {
     Right,
     Left,
     Middle,
-    /// In the middle, and turned to be read from below.
-    Upwards,
 }
 
 impl Sheet<'_> {
@@ -48,12 +46,10 @@ impl Sheet<'_> {
         let horizontal = match side {
             Side::Right => HPos::Left,
             Side::Left => HPos::Right,
-            Side::Middle | Side::Upwards => HPos::Center,
+            Side::Middle => HPos::Center,
         };
         let font = ("sans-serif", f64::from(size) * FONT_SIZE).into_font();
-        let font = if matches!(side, Side::Upwards) { font.transform(FontTransform::Rotate270) } else { font };
-        let style = font.color(&INK);
-        let style = plotters::style::TextStyle { pos: Pos::new(horizontal, VPos::Center), ..style };
+        let style = TextStyle { pos: Pos::new(horizontal, VPos::Center), ..font.color(&INK) };
         self.area.draw_text(&printable(text), &style, at).map_err(cannot_draw)
     }
 
@@ -72,7 +68,7 @@ impl Sheet<'_> {
 
     /// A dashed line.
     pub(crate) fn dashes(&self, points: &[Point], colour: RGBColor, width: u32) -> Result<(), Failure> {
-        self.draw(&DashedPathElement::new(points.to_vec().into_iter(), 5, 4, colour.stroke_width(width)))
+        self.draw(&DashedPathElement::new(points.iter().copied(), 5, 4, colour.stroke_width(width)))
     }
 
     /// A filled rectangle.

@@ -10,9 +10,6 @@ use crate::host::cpu::{Elapsed, Stopwatch};
 
 /// Somebody who can move blocks.
 pub(crate) trait Contender {
-    /// As in tables.
-    fn name(&self) -> String;
-
     /// What a reader should know about it.
     fn note(&self) -> Option<&'static str> {
         None
@@ -27,22 +24,25 @@ pub(crate) trait Contender {
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure>;
 }
 
-/// Everybody: those who take part, and those who cannot, with the reason.
-pub(crate) type Field = Vec<(String, Result<Box<dyn Contender>, String>)>;
+/// One of those this program knows, who takes part or cannot, for the reason given.
+pub(crate) struct Entrant {
+    /// As in tables.
+    pub(crate) name: String,
+    pub(crate) contender: Result<Box<dyn Contender>, String>,
+}
 
 /// Everybody this program knows.
-pub(crate) fn field(args: &CompareArgs) -> Field {
+pub(crate) fn field(args: &CompareArgs) -> Vec<Entrant> {
     let depth = usize::from(args.queue_depth);
-    let mut field: Field = Vec::new();
-    let mut add = |name: String, contender: Result<Box<dyn Contender>, String>| field.push((name, contender));
+    let mut field = Vec::new();
+    let mut add = |name: String, contender: Result<_, String>| field.push(Entrant { name, contender });
     for &backend in Backend::COMPILED {
         add(ours::name(backend), ours::Engine::new(backend, depth).map(|engine| Box::new(engine) as _));
     }
     for threads in [1, usize::from(args.threads)] {
-        let contender = std_fs::StdFs::new(threads);
-        add(contender.name(), Ok(Box::new(contender)));
+        add(std_fs::name(threads), Ok(Box::new(std_fs::StdFs::new(threads))));
     }
-    add(mmap::Mmap.name(), Ok(Box::new(mmap::Mmap)));
+    add(mmap::NAME.to_owned(), Ok(Box::new(mmap::Mmap)));
     for engine in fio::Engine::ALL {
         add(engine.name().to_owned(), fio::Fio::find(engine, depth).map(|fio| Box::new(fio) as _));
     }

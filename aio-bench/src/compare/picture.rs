@@ -1,23 +1,19 @@
 //! The report as a picture: a panel per workload, a bar per contender.
 
 use super::report::Report;
-use crate::chart::{self, BarChart, Estimate, Panel, Row};
+use crate::chart::{self, BarChart, Panel, Row};
 use crate::failure::Failure;
 
 /// SVG.
 pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
     let panels = report.workloads.iter().map(|workload| Panel {
-        title: format!("{}: {}", workload.name, workload.what),
+        title: workload.title(),
         unit: "GB/s".to_owned(),
         rows: workload
             .results
             .iter()
             .enumerate()
-            .map(|(colour, result)| Row {
-                name: result.contender.clone(),
-                colour,
-                figure: result.rate().map(|rate| Estimate { median: rate.median, low: rate.low, high: rate.high }),
-            })
+            .map(|(colour, result)| Row { name: result.contender.clone(), colour, figure: result.rate() })
             .collect(),
         reference: workload.best_fio_gb_per_s,
     });

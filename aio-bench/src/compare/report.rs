@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::contender::Contender;
 use super::contenders::{fio, ours};
-use super::figures::Spread;
 use super::plan::Spec;
 use crate::cli::CompareArgs;
+use crate::estimate::Estimate;
 use crate::host::cpu::Elapsed;
 use crate::host::machine::Machine;
 
@@ -58,10 +58,10 @@ pub(crate) struct WorkloadReport {
 pub(crate) struct ResultReport {
     pub(crate) contender: String,
     pub(crate) rounds: usize,
-    pub(crate) gb_per_s: Option<Spread>,
+    pub(crate) gb_per_s: Option<Estimate>,
     /// The median, in medians of the best fio line.
     pub(crate) of_best_fio: Option<f64>,
-    pub(crate) cpu_seconds_per_gb: Option<Spread>,
+    pub(crate) cpu_seconds_per_gb: Option<Estimate>,
     /// Why there is no figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
@@ -139,15 +139,15 @@ impl ResultReport {
         Self {
             contender: name.to_owned(),
             rounds: measured.len(),
-            gb_per_s: Spread::of(rates),
+            gb_per_s: Estimate::of(rates),
             of_best_fio: None,
-            cpu_seconds_per_gb: Spread::of(cpu),
+            cpu_seconds_per_gb: Estimate::of(cpu),
             error: unavailable.or(rounds.as_ref().err()).cloned(),
         }
     }
 
     /// The figure, or in a few words why there is none.
-    pub(crate) fn rate(&self) -> Result<Spread, String> {
+    pub(crate) fn rate(&self) -> Result<Estimate, String> {
         self.gb_per_s.ok_or_else(|| self.error.clone().unwrap_or_else(|| "interrupted".to_owned()))
     }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::figures::Spread;
 use super::report::{Report, ResultReport, WorkloadReport};
+use crate::estimate::Estimate;
 use crate::output;
 use crate::size;
 
@@ -39,6 +39,12 @@ impl fmt::Display for WorkloadReport {
 }
 
 impl WorkloadReport {
+    /// Its name, and how much of what.
+    pub(crate) fn title(&self) -> String {
+        let block = size::show(self.block_size as u64);
+        format!("{}, {} x {block}", self.name, self.bytes / self.block_size as u64)
+    }
+
     /// What it is, in a line.
     pub(crate) fn headline(&self) -> String {
         let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
@@ -51,7 +57,7 @@ impl ResultReport {
     /// Name, rate, share, CPU time.
     pub(crate) fn cells(&self) -> [String; 4] {
         let rate = match self.rate() {
-            Ok(Spread { median, low, high }) => format!("{median:.2} [{low:.2}..{high:.2}]"),
+            Ok(Estimate { median, low, high }) => format!("{median:.2} [{low:.2}..{high:.2}]"),
             Err(reason) => reason,
         };
         let share = self.of_best_fio.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));

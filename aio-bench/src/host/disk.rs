@@ -49,6 +49,14 @@ pub(crate) fn require_folder(dir: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The folder that a path is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Refuses to start what `dir` has no room for: files of these sizes, each rounded up to blocks, with what the file
 /// system needs to know them by.
 pub(crate) fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Result<(), Failure> {

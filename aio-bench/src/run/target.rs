@@ -11,7 +11,6 @@ use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::host::disk;
 use crate::interrupt::Made;
-use crate::output;
 use crate::size;
 
 /// A file that the job can use.
@@ -65,7 +64,7 @@ impl<'a> Target<'a> {
         let target = Self { path, writes, direct: args.direct, existing, blocks, block_size };
         if writes {
             let growth = target.bytes().saturating_sub(existing.unwrap_or(0));
-            disk::require_room(output::folder_of(path), (growth > 0).then_some(growth).into_iter())?;
+            disk::require_room(disk::folder_of(path), (growth > 0).then_some(growth).into_iter())?;
         }
         Ok(target)
     }
@@ -136,7 +135,7 @@ fn length(path: &Path, writes: bool) -> Result<Option<u64>, Failure> {
         Ok(metadata) if !metadata.is_file() => cannot("it is not a regular file".to_owned()),
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if writes && error.kind() == io::ErrorKind::NotFound => {
-            disk::require_folder(output::folder_of(path))?;
+            disk::require_folder(disk::folder_of(path))?;
             Ok(None)
         }
         Err(error) => cannot(error.to_string()),

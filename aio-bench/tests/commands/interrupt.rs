@@ -109,3 +109,21 @@ fn a_file_that_was_there_stays() {
     assert_eq!(end(child).0, Some(143));
     assert_eq!(bench.contents("new").len(), 1 << 20);
 }
+
+#[test]
+fn a_plot_that_waits_for_its_input_ends_at_once() {
+    let bench = Bench::new();
+    let mut plot = Command::new(cargo_bin!("aio-bench"));
+    plot.args(["plot", "-", "--out", "a.svg"]).current_dir(bench.path());
+    let mut child = plot.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Held open until the end: there is always more to wait for.
+    let stdin = child.stdin.take();
+    let tasks = format!("/proc/{}/task", child.id());
+    let reads = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "stdin\n");
+    wait_until(&mut child, || fs::read_dir(&tasks).is_ok_and(|tasks| tasks.flatten().any(reads)));
+    send(&child, Signal::SIGINT);
+    let (code, stderr) = end(child);
+    assert!(code == Some(130) && stderr.contains("interrupted"), "{code:?} {stderr}");
+    drop(stdin);
+    assert!(bench.names().is_empty());
+}

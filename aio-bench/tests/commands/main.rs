@@ -5,6 +5,7 @@ mod bench;
 mod compare;
 mod help;
 mod interrupt;
+mod plot;
 mod probe;
 mod run;
 mod schema;

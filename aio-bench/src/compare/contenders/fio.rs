@@ -97,10 +97,6 @@ impl Fio {
 }
 
 impl Contender for Fio {
-    fn name(&self) -> String {
-        self.engine.name().to_owned()
-    }
-
     fn note(&self) -> Option<&'static str> {
         Some(
             "its own figures: they leave out opening and allocating a large file, and the CPU time of the kernel's workers; \

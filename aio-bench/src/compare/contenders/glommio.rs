@@ -23,7 +23,6 @@ mod there {
     use glommio::io::{DmaFile, OpenOptions};
     use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
-    use super::NAME;
     use crate::compare::contender::{Contender, failed, timed};
     use crate::compare::plan::Start;
     use crate::compare::work::Work;
@@ -46,10 +45,6 @@ mod there {
     }
 
     impl Contender for Glommio {
-        fn name(&self) -> String {
-            NAME.to_owned()
-        }
-
         fn note(&self) -> Option<&'static str> {
             Some("direct I/O always, also for what lies in the page cache")
         }

@@ -13,14 +13,13 @@ use crate::failure::Failure;
 use crate::generate;
 use crate::host::cpu::Elapsed;
 
+/// As in tables.
+pub(crate) const NAME: &str = "mmap + copy";
+
 /// One thread.
 pub(crate) struct Mmap;
 
 impl Contender for Mmap {
-    fn name(&self) -> String {
-        "mmap + copy".to_owned()
-    }
-
     fn note(&self) -> Option<&'static str> {
         Some(PAGE_CACHE)
     }

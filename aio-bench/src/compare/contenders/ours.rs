@@ -18,7 +18,6 @@ pub(crate) fn name(backend: Backend) -> String {
 
 /// One engine for all workloads.
 pub(crate) struct Engine {
-    backend: Backend,
     handle: AioHandle,
     depth: usize,
     /// Of the workload before, for the next one.
@@ -32,7 +31,7 @@ impl Engine {
         config.queue_depth = depth;
         let handle =
             AioHandle::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
-        Ok(Self { backend, handle, depth, memory: Vec::new() })
+        Ok(Self { handle, depth, memory: Vec::new() })
     }
 
     /// A buffer per block in flight, or per block where all of them are one op.
@@ -85,10 +84,6 @@ impl Engine {
 }
 
 impl Contender for Engine {
-    fn name(&self) -> String {
-        name(self.backend)
-    }
-
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
         let mut memory = Some(self.take_memory(work)?);
         let elapsed = timed(|| {

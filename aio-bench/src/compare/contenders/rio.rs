@@ -26,7 +26,6 @@ mod there {
 
     use aio::Arena;
 
-    use super::NAME;
     use crate::compare::contender::{Contender, failed, timed};
     use crate::compare::plan::Start;
     use crate::compare::work::Work;
@@ -47,10 +46,6 @@ mod there {
     }
 
     impl Contender for Rio {
-        fn name(&self) -> String {
-            NAME.to_owned()
-        }
-
         fn note(&self) -> Option<&'static str> {
             Some(
                 "unsound (RUSTSEC-2020-0021): memory of a completion that is forgotten may be freed under the kernel",

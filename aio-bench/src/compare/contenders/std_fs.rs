@@ -12,6 +12,14 @@ use crate::failure::Failure;
 use crate::generate;
 use crate::host::cpu::Elapsed;
 
+/// As in tables.
+pub(crate) fn name(threads: usize) -> String {
+    match threads {
+        1 => "std::fs".to_owned(),
+        threads => format!("std::fs, {threads} threads"),
+    }
+}
+
 /// Blocks are dealt out in as many equal parts as there are threads.
 pub(crate) struct StdFs {
     threads: usize,
@@ -25,13 +33,6 @@ impl StdFs {
 }
 
 impl Contender for StdFs {
-    fn name(&self) -> String {
-        match self.threads {
-            1 => "std::fs".to_owned(),
-            threads => format!("std::fs, {threads} threads"),
-        }
-    }
-
     fn note(&self) -> Option<&'static str> {
         Some(PAGE_CACHE)
     }

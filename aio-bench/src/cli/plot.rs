@@ -1,0 +1,61 @@
+//! `aio-bench plot`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Draw saved results of `run`: throughput and latency against queue depth or block size, a line per backend.
+///
+/// FILE holds what `aio-bench run --json` printed: one object, an array of them, or one after the other, as
+/// `run --json >> FILE` leaves them. Results that differ in something else than what the lines are drawn over become
+/// lines of their own, named after what differs. Repetitions of one point become their median, with a whisker from the
+/// lowest to the highest. Where neither the queue depth nor the block size varies, bars are drawn.
+///
+/// Results that were interrupted (`"partial": true`) or that met an error are left out, and named on stderr.
+///
+/// The picture has a transparent background and is readable on light and dark pages. --out is replaced if it exists,
+/// once the picture is complete.
+#[derive(Debug, Args)]
+#[command(after_long_help = PLOT_EXAMPLES)]
+pub(crate) struct PlotArgs {
+    /// Files with results; - is stdin.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// The picture, as SVG or PNG by its extension.
+    #[arg(long, value_name = "FILE.svg|FILE.png")]
+    pub(crate) out: PathBuf,
+
+    /// What to draw over [default: whichever of the two varies]
+    #[arg(long, value_enum)]
+    pub(crate) x: Option<Over>,
+
+    /// Width of a PNG in pixels [default: 1960]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(100..=16384))]
+    pub(crate) width: Option<u32>,
+
+    /// Print one JSON object with what was drawn instead of a line of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What lines are drawn over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Over {
+    /// Blocks in flight per thread.
+    QueueDepth,
+    /// Bytes of a block.
+    BlockSize,
+}
+
+const PLOT_EXAMPLES: &str = "\
+Examples:
+  for backend in uring libaio pthread; do
+    for depth in 1 2 4 8 16 32 64; do
+      aio-bench run --op read --file big --json --backend $backend \\
+        --queue-depth $depth >> depths.json
+    done
+  done
+  aio-bench plot depths.json --out depths.svg
+  aio-bench plot a.json b.json --x block-size --out sizes.png --width 1200
+  aio-bench run --op read --file big --json | aio-bench plot - --out now.svg";
