@@ -1,5 +1,7 @@
 //! What can be asked for on the command line, and the help that explains it.
 
+mod job_file;
+mod op;
 mod run;
 mod swap;
 
@@ -10,6 +12,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::size;
 
+pub(crate) use job_file::parse;
+pub(crate) use op::{Op, WeightedOp};
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 
@@ -130,7 +134,7 @@ mod tests {
             ("aio-bench run --op read --file f --runtime 1 --bytes 1", ErrorKind::ArgumentConflict),
             ("aio-bench run --op read --file f --runtime 0", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --runtime nan", ErrorKind::ValueValidation),
-            ("aio-bench run --op append --file f", ErrorKind::InvalidValue),
+            ("aio-bench run --op append --file f", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --block-size 0", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --memory-offset 4096", ErrorKind::ValueValidation),
         ] {
