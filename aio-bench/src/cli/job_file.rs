@@ -65,20 +65,26 @@ fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
 
 /// The option of that name.
 fn option<'a>(run: &'a Command, key: &str) -> Result<&'a Arg, String> {
-    let mut options = run.get_arguments().filter(|arg| arg.get_id() != JOB);
-    options.find(|arg| arg.get_long() == Some(key)).ok_or_else(|| {
-        let names = run.get_arguments().filter(|arg| arg.get_id() != JOB).filter_map(Arg::get_long);
-        let names = names.collect::<Vec<_>>().join(", ");
-        let meant = similar(key).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+    let keys = || run.get_arguments().filter(|arg| is_key(arg));
+    keys().find(|arg| arg.get_long() == Some(key)).ok_or_else(|| {
+        let names = keys().filter_map(Arg::get_long).collect::<Vec<_>>().join(", ");
+        let meant = similar(key).filter(|meant| keys().any(|arg| arg.get_long() == Some(meant)));
+        let meant = meant.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
         format!("there is no key {key:?}{meant}; the keys are {names}")
     })
+}
+
+/// A job file neither names another nor asks for help.
+fn is_key(arg: &Arg) -> bool {
+    let asks = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong);
+    arg.get_id() != JOB && !asks && !matches!(arg.get_action(), ArgAction::Version)
 }
 
 /// What clap would propose for an option of that name.
 fn similar(key: &str) -> Option<String> {
     let error = nothing_required().try_get_matches_from(["aio-bench", RUN, &format!("--{key}")]).err()?;
     match error.get(ContextKind::SuggestedArg)? {
-        ContextValue::String(name) => Some(name.trim_start_matches('-').to_owned()).filter(|name| name != JOB),
+        ContextValue::String(name) => Some(name.trim_start_matches('-').to_owned()),
         _ => None,
     }
 }
