@@ -81,7 +81,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let new_file = new.as_ref().map(|new| NewFile::new(new, measured.drive.elapsed.wall, close));
     let read_back = match &mut verifier {
         Some(verifier) if args.writes() && measured.first_error().is_none() && interrupt::check().is_ok() => {
-            Some(aside::read_back(args, &config, &target, verifier)?)
+            aside::read_back(args, &config, &target, verifier)
         }
         _ => None,
     };
@@ -132,7 +132,7 @@ fn watched(job: Job<'_>, observer: &mut Observer) -> Result<Measured, Failure> {
         observer.kinds = args.ops.iter().map(|_| Figures::new()).collect();
     }
     // Beside bare calls the line would show half of what goes on.
-    let live = if args.bare { None } else { Live::start(&plan, args.block_size as u64) };
+    let live = if args.bare { None } else { Live::start("", &plan, args.block_size as u64) };
     let (_line, counter) = live.unzip();
     observer.live = counter;
     if observer.is_idle() { job.measure(&mut Quiet) } else { job.measure(observer) }

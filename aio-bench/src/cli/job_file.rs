@@ -60,7 +60,10 @@ fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
             arguments.extend(words);
         }
     }
-    Ok(arguments)
+    match refused(&arguments) {
+        Some(reason) => Err(reason),
+        None => Ok(arguments),
+    }
 }
 
 /// The option of that name.
@@ -113,13 +116,16 @@ fn words(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Refuses what clap does not take for that option, in its words.
+/// Refuses what clap does not take for that option.
 fn accept(key: &str, value: &Value, words: &[String]) -> Result<(), String> {
+    refused(words).map_or(Ok(()), |reason| Err(format!("{key} = {value} is not valid: {reason}")))
+}
+
+/// What clap says of these words, if it does not take them.
+fn refused(words: &[String]) -> Option<String> {
     let line = ["aio-bench", RUN].into_iter().chain(words.iter().map(String::as_str));
-    let Err(error) = nothing_required().try_get_matches_from(line) else { return Ok(()) };
-    let text = error.to_string();
-    let reason = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    Err(format!("{key} = {value} is not valid: {reason}"))
+    let text = nothing_required().try_get_matches_from(line).err()?.to_string();
+    text.trim_start_matches("error: ").split("\n\n").next().map(str::to_owned)
 }
 
 /// The command line where no option of a run has to be there: the job file may have it.
@@ -178,6 +184,7 @@ mod tests {
             ("extents = 0", vec!["extents = 0", "1..=65536"]),
             ("cpu = true", vec!["cpu = true", "one string or number"]),
             ("[file]\nname = 'a'", vec!["file = "]),
+            ("bytes = '1M'\nruntime = 1", vec!["--bytes", "cannot be used with", "--runtime"]),
             ("file = ", vec!["TOML parse error at line 1"]),
         ] {
             let error = read(text, "").unwrap_err();

@@ -1,13 +1,14 @@
 //! What comes before and after the timed part, on engines of its own: so nothing of it is in a figure of the job.
 
-use aio::{AioConfig, AioHandle, Backend};
+use aio::{AioConfig, AioHandle, AlignedBuf, Backend};
 
 use super::blocks;
 use super::drive::{self, Drive, Limit, Plan};
+use super::live::Live;
 use super::mix::{Mix, Singles};
 use super::target::{New, Target};
 use super::verify::Verifier;
-use super::watch::Quiet;
+use super::watch::Observer;
 use crate::cli::{Op, RunArgs, WeightedOp};
 use crate::failure::Failure;
 use crate::interrupt;
@@ -40,7 +41,7 @@ pub(crate) fn lay_out(args: &RunArgs, config: &AioConfig, target: &Target<'_>) -
     let mix = Mix::new(&file, &writes, blocks, block_size, verifier.as_mut());
     let mut memory = blocks::aligned(&handle, &file, in_flight(config, blocks), args.block_size)?;
     blocks::fill(&mut memory);
-    let drive = drive::tickets(&all(blocks), memory, Singles(mix), &mut Quiet, || ());
+    let drive = shown("writing all of it first: ", args, blocks, memory, mix);
     interrupt::check()?;
     if let Some(error) = drive.first_error {
         return Err(Failure::Failed(error));
@@ -50,32 +51,51 @@ pub(crate) fn lay_out(args: &RunArgs, config: &AioConfig, target: &Target<'_>) -
     Ok(LaidOut { new, verifier })
 }
 
-/// Reads all that the job has written, and checks it. Ends early when a signal asks for it.
+/// Reads all that the job has written, and checks it. Ends early when a signal asks for it; `None` if that was before
+/// it began.
 pub(crate) fn read_back(
     args: &RunArgs,
     config: &AioConfig,
     target: &Target<'_>,
     verifier: &mut Verifier,
+) -> Option<ReadBack> {
+    match try_read_back(args, config, target, verifier) {
+        Ok(read_back) => Some(read_back),
+        Err(Failure::Interrupted(_)) => None,
+        // What was measured before stands, so this is told together with it.
+        Err(failure) => {
+            Some(ReadBack { bytes: 0, fault: Some(format!("cannot read back what was written: {failure}")) })
+        }
+    }
+}
+
+fn try_read_back(
+    args: &RunArgs,
+    config: &AioConfig,
+    target: &Target<'_>,
+    verifier: &mut Verifier,
 ) -> Result<ReadBack, Failure> {
-    let written = verifier.written();
-    if written.is_empty() {
+    let (written, before) = (verifier.written(), verifier.bytes());
+    let count = written.len() as u64;
+    if count == 0 {
         return Ok(ReadBack { bytes: 0, fault: None });
     }
     let handle = engine(args.backend, config)?;
     let file = target.reopen(&handle)?;
-    let count = written.len() as u64;
     let memory = blocks::aligned(&handle, &file, in_flight(config, count), args.block_size)?;
     let mix = Mix::reads_of(&file, written, verifier);
-    let Drive { blocks, first_error, .. } = drive::tickets(&all(count), memory, Singles(mix), &mut Quiet, || ());
+    let drive = shown("reading back: ", args, count, memory, mix);
     file.close()?;
     handle.close()?;
-    // A block that is not what it should be was read, too.
-    let bad = u64::from(first_error.is_some());
-    Ok(ReadBack { bytes: blocks.saturating_sub(bad) * args.block_size as u64, fault: first_error })
+    Ok(ReadBack { bytes: verifier.bytes() - before, fault: drive.first_error })
 }
 
-fn all(blocks: u64) -> Plan {
-    Plan { ramp: None, limit: Limit::Blocks(blocks), per_op: 1 }
+/// One op after the other until so many blocks have moved, with a line on the terminal.
+fn shown(what: &'static str, args: &RunArgs, blocks: u64, memory: Vec<AlignedBuf>, mix: Mix<'_>) -> Drive {
+    let plan = Plan { ramp: None, limit: Limit::Blocks(blocks), per_op: 1 };
+    let (_line, live) = Live::start(what, &plan, args.block_size as u64).unzip();
+    let mut observer = Observer { live, ..Observer::default() };
+    drive::tickets(&plan, memory, Singles(mix), &mut observer, || ())
 }
 
 fn in_flight(config: &AioConfig, blocks: u64) -> usize {

@@ -39,13 +39,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Starts to draw, unless stderr is no terminal. A thread that cannot be had is no reason not to measure.
-    pub(crate) fn start(plan: &Plan, block_size: u64) -> Option<(Self, Counter)> {
+    /// Starts to draw, with `what` in front, unless stderr is no terminal. A thread that cannot be had is no reason not to measure.
+    pub(crate) fn start(what: &'static str, plan: &Plan, block_size: u64) -> Option<(Self, Counter)> {
         if !io::stderr().is_terminal() {
             return None;
         }
         let shown = Arc::new(AtomicU64::new(0));
-        let line = Line { blocks: Arc::clone(&shown), block_size, plan: *plan, started: Instant::now() };
+        let line = Line { what, blocks: Arc::clone(&shown), block_size, plan: *plan, started: Instant::now() };
         let (going_on, ended) = mpsc::channel();
         let draw = move || {
             let bar = ProgressBar::new_spinner();
@@ -75,6 +75,7 @@ impl Drop for Live {
 
 /// What the line is made of.
 struct Line {
+    what: &'static str,
     blocks: Arc<AtomicU64>,
     block_size: u64,
     plan: Plan,
@@ -97,7 +98,7 @@ impl Line {
         let iops = (now.blocks - last.blocks) as f64 / seconds;
         let gb_per_s = iops * self.block_size as f64 / 1e9;
         let (elapsed, ramp) = (now.at - self.started, self.plan.ramp.unwrap_or_default());
-        let rates = format!("{gb_per_s:.3} GB/s, {iops:.0} I/Os per second");
+        let rates = format!("{}{gb_per_s:.3} GB/s, {iops:.0} I/Os per second", self.what);
         if elapsed < ramp {
             return format!("{rates}, ramp {:.1} of {:.1} s", elapsed.as_secs_f64(), ramp.as_secs_f64());
         }
@@ -122,6 +123,7 @@ mod tests {
     fn the_line_is_of_the_last_interval() {
         let started = Instant::now();
         let line = |ramp: Option<u64>, limit| Line {
+            what: "",
             blocks: Arc::default(),
             block_size: 1 << 20,
             plan: Plan { ramp: ramp.map(Duration::from_secs), limit, per_op: 1 },

@@ -31,7 +31,7 @@ fn options_win_over_the_file() {
     let job = "file = 'missing'\nop = ['randread:2', 'randwrite']\nblock-size = 4096\nbytes = 4096\nruntime = 600";
     bench.file("job.toml", job.as_bytes());
     let refused = bench.refused("run --job job.toml", 2);
-    assert!(refused.contains("cannot be used with"), "{refused}");
+    assert!(refused.contains("job file job.toml") && refused.contains("cannot be used with"), "{refused}");
     let result = run(&bench, job, "--file f --op read --bytes 40K");
     assert_eq!((&result["op"], &result["ios"]), (&"read".into(), &10.into()), "{result}");
 }
