@@ -1,6 +1,8 @@
 //! What can be asked for on the command line, and the help that explains it.
 
 mod compare;
+mod job_file;
+mod op;
 mod plot;
 mod run;
 mod swap;
@@ -13,6 +15,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::size;
 
 pub(crate) use compare::CompareArgs;
+pub(crate) use job_file::parse;
+pub(crate) use op::{Op, WeightedOp};
 pub(crate) use plot::{Over, PlotArgs};
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
@@ -138,7 +142,7 @@ mod tests {
             ("aio-bench run --op read --file f --runtime 1 --bytes 1", ErrorKind::ArgumentConflict),
             ("aio-bench run --op read --file f --runtime 0", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --runtime nan", ErrorKind::ValueValidation),
-            ("aio-bench run --op append --file f", ErrorKind::InvalidValue),
+            ("aio-bench run --op append --file f", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --block-size 0", ErrorKind::ValueValidation),
             ("aio-bench run --op read --file f --memory-offset 4096", ErrorKind::ValueValidation),
             ("aio-bench plot --out a.svg", ErrorKind::MissingRequiredArgument),

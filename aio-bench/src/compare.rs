@@ -22,7 +22,7 @@ use crate::host::machine::Machine;
 use crate::interrupt;
 use crate::output;
 use crate::replace::replace;
-use contender::{Contender, Field, field};
+use contender::{Contender, Entrant, field};
 use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};
 use work::Work;
@@ -85,7 +85,7 @@ fn chosen(args: &CompareArgs) -> Result<Vec<Spec>, Failure> {
 fn one(
     spec: Spec,
     dir: &Path,
-    field: &mut Field,
+    field: &mut [Entrant],
     rounds: u16,
     bar: &Bar,
 ) -> (Option<WorkloadReport>, Result<(), Failure>) {
@@ -98,7 +98,7 @@ fn one(
         for round in 0..=usize::from(rounds) {
             for turn in 0..field.len() {
                 let at = (turn + round) % field.len();
-                let (name, contender) = &mut field[at];
+                let Entrant { name, contender } = &mut field[at];
                 bar.next(&work.spec, name);
                 let (Ok(contender), Ok(samples)) = (contender, &mut results[at]) else { continue };
                 match sample(&mut work, &mut **contender) {

@@ -29,7 +29,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(sentence) => write!(f, "{sentence}\n\nFor more information, try '--help'."),
             Self::Failed(sentence) => f.write_str(sentence),
-            Self::Interrupted(_) => f.write_str("interrupted: I/O in flight was cancelled, files made were removed"),
+            Self::Interrupted(_) => {
+                f.write_str("interrupted: nothing is in flight any more, data files made were removed")
+            }
         }
     }
 }

@@ -24,16 +24,14 @@ mod warm_up;
 
 use std::io;
 
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() {
-    let cli = Cli::parse();
     log_to_stderr();
-    if let Err(failure) = start(&cli) {
+    if let Err(failure) = cli::parse().and_then(|cli| start(&cli)) {
         eprintln!("error: {failure}");
         std::process::exit(failure.exit_code());
     }

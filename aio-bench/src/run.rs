@@ -1,16 +1,23 @@
 //! One fio-like job through the public API of the library.
 
+mod aside;
 mod bare;
 mod blocks;
 mod drive;
 mod job;
+mod live;
+mod log;
+mod mix;
 mod offsets;
+mod pattern;
 mod report;
 mod target;
+mod verify;
+mod watch;
 
 use std::time::{Duration, Instant};
 
-use aio::{AioConfig, AioHandle};
+use aio::{AioConfig, AioFile, AioHandle};
 
 use crate::cli::RunArgs;
 use crate::failure::Failure;
@@ -19,34 +26,51 @@ use crate::host::{cpu, limits};
 use crate::interrupt;
 use crate::output;
 use crate::paths::Paths;
+use aside::{LaidOut, ReadBack};
 use bare::Bare;
-use drive::Limit;
-use job::Job;
-use offsets::Offsets;
-use report::{NewFile, Report};
+use drive::{Limit, Plan};
+use job::{Job, Measured};
+use live::Live;
+use log::Log;
+use report::{NewFile, Outcome, Report};
 use target::Target;
+use verify::Verifier;
+use watch::{Figures, Observer, Quiet};
 
-/// Runs the job, prints what was measured, and fails if an I/O did.
+/// Runs the job, prints what was measured, and fails if an I/O did, or a block was not what it should be.
+///
+/// When a signal ends it early, what was measured until then is printed and marked.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = config(args);
     config.validate_ranges()?;
-    if args.bare {
-        Bare::check(args, config.intra_op_parallelism)?;
-    }
+    check(args, &config)?;
     let target = Target::look(args)?;
-    let limit = limit(args, &target)?;
+    let plan = Plan {
+        ramp: args.ramp.map(Duration::from_secs_f64),
+        limit: limit(args, &target)?,
+        per_op: args.extents as usize,
+    };
+    if args.verify {
+        check_room_to_move(args, &config, &target, &plan)?;
+    }
     if let Some(cpu) = args.cpu {
         // Before any thread of the engine starts: they inherit it.
         cpu::pin(cpu)?;
     }
+    let (log, intervals) = args.log.as_ref().map(|path| Log::create(path, args)).transpose()?.unzip();
+    let laid_out = target.lays_out().then(|| aside::lay_out(args, &config, &target)).transpose()?;
+
     let memory = PeakWatch::start();
-    let handle = AioHandle::builder().backend(args.backend).config(config).build()?;
-    let (file, new) = target.open(&handle)?;
-    let offsets = Offsets::new(args.op.is_random(), target.blocks(), args.block_size as u64);
+    let handle = aside::engine(args.backend, &config)?;
+    let (file, new, mut verifier) = open(args, &target, &handle, laid_out)?;
     let direct = file.is_direct();
-    let measured = Job { args, handle: &handle, file: &file, offsets }.measure(limit)?;
+    let mut observer = Observer { log: intervals, ..Observer::default() };
+    let job = Job { args, handle: &handle, file: &file, blocks: target.blocks(), plan, verifier: verifier.as_mut() };
+    let measured = watched(job, &mut observer)?;
+    if let Some(intervals) = observer.log.take() {
+        intervals.finish(Instant::now());
+    }
     let memory = memory.stop(measured.buffer_bytes);
-    interrupt::check()?;
 
     let closing = Instant::now();
     file.close()?;
@@ -55,14 +79,102 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     handle.clone().close()?;
     let paths = Paths::from(handle.stats()).since(&measured.before);
     let new_file = new.as_ref().map(|new| NewFile::new(new, measured.drive.elapsed.wall, close));
-    output::result(&Report::new(args, &handle, direct, &measured, paths, memory, new_file), args.json)?;
-    if let Some(error) = measured.first_error() {
-        return Err(Failure::Failed(error.to_owned()));
+    let read_back = match &mut verifier {
+        Some(verifier) if args.writes() && measured.first_error().is_none() && interrupt::check().is_ok() => {
+            aside::read_back(args, &config, &target, verifier)
+        }
+        _ => None,
+    };
+    let interrupted = interrupt::check();
+    let outcome = Outcome {
+        direct,
+        measured: &measured,
+        kinds: &observer.kinds,
+        paths,
+        memory,
+        new_file,
+        verified: verifier.as_ref().map(Verifier::bytes),
+        read_back: read_back.as_ref(),
+        partial: interrupted.is_err(),
+    };
+    output::result(&Report::new(args, &handle, outcome), args.json)?;
+    log.map_or(Ok(()), Log::finish)?;
+    let fault = read_back.and_then(|ReadBack { fault, .. }| fault);
+    if let Some(error) = measured.first_error().map(str::to_owned).or(fault) {
+        return Err(Failure::Failed(error));
     }
+    interrupted?;
     if let Some(new) = new {
         new.made.keep();
     }
     Ok(())
+}
+
+/// The file of the job, as it is after `laid_out`, which has to be there for some jobs.
+fn open(
+    args: &RunArgs,
+    target: &Target<'_>,
+    handle: &AioHandle,
+    laid_out: Option<LaidOut>,
+) -> Result<(AioFile, Option<target::New>, Option<Verifier>), Failure> {
+    if let Some(LaidOut { new, verifier }) = laid_out {
+        return Ok((target.reopen(handle)?, new, verifier));
+    }
+    let (file, new) = target.open(handle)?;
+    let verifier = || Verifier::new(target.path(), target.blocks(), args.block_size as u64, args.writes());
+    Ok((file, new, args.verify.then(verifier).transpose()?))
+}
+
+/// The job, with what has to look at it.
+fn watched(job: Job<'_>, observer: &mut Observer) -> Result<Measured, Failure> {
+    let (args, plan) = (job.args, job.plan);
+    if args.is_mixed() {
+        observer.kinds = args.ops.iter().map(|_| Figures::new()).collect();
+    }
+    // Beside bare calls the line would show half of what goes on.
+    let live = if args.bare { None } else { Live::start("", &plan, args.block_size as u64) };
+    let (_line, counter) = live.unzip();
+    observer.live = counter;
+    if observer.is_idle() { job.measure(&mut Quiet) } else { job.measure(observer) }
+}
+
+/// Refuses what makes no sense together.
+fn check(args: &RunArgs, config: &AioConfig) -> Result<(), Failure> {
+    if args.bare {
+        Bare::check(args, config.intra_op_parallelism)?;
+    }
+    for (index, op) in args.ops.iter().enumerate() {
+        if args.ops[..index].iter().any(|earlier| earlier.op == op.op) {
+            return Err(Failure::Usage(format!("--op {} is given twice: one weight says it", op.op.name())));
+        }
+    }
+    if args.verify && args.block_size < pattern::SMALLEST {
+        return Err(Failure::Usage(format!(
+            "--verify needs blocks of at least {} bytes, to write there what they are: --block-size is {}",
+            pattern::SMALLEST,
+            args.block_size
+        )));
+    }
+    Ok(())
+}
+
+/// A block that is being written must be in no other op. That there is always one that is free takes as many blocks as
+/// can be in flight.
+fn check_room_to_move(args: &RunArgs, config: &AioConfig, target: &Target<'_>, plan: &Plan) -> Result<(), Failure> {
+    let depth = job::depth(args, config.intra_op_parallelism) as u64;
+    let in_flight = match plan.limit {
+        Limit::Blocks(blocks) if plan.ramp.is_none() => blocks.min(depth),
+        _ => depth,
+    };
+    if !args.writes() || in_flight <= target.blocks() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "with --verify a block that is written is in flight alone, and {in_flight} blocks in flight are more than the \
+         {} that are used of {}: a smaller --queue-depth, fewer --threads or --extents, or a larger --size helps",
+        target.blocks(),
+        target.path().display()
+    )))
 }
 
 /// When to stop.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use aio::{Backend, DirectMode};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::op::WeightedOp;
 use super::{parse_seconds, parse_usize};
 use crate::size;
 
@@ -19,6 +20,14 @@ use crate::size;
 /// With --bare, which is for jobs with one block in flight, slices of the job alternate with slices of plain pread(2)
 /// or pwrite(2) calls on the same file, in the same process, so that both meet the same machine.
 ///
+/// With several ops, each next one is picked at random by its weight; every run picks the same ones. A job that reads
+/// and writes a file that it makes first writes all of it, untimed, so that there is something to read.
+///
+/// With --verify, writes fill blocks with patterns that name file, offset and generation, and reads check them: a block
+/// that is misplaced, of another file, lost, torn or damaged is told apart. Filling and checking are in the CPU time.
+///
+/// Ctrl-C ends the job early: the result so far is printed, marked as partial.
+///
 /// An existing file is never truncated or shrunk, and is written to only with --overwrite, which destroys what it
 /// holds. A file that the run makes is kept, as with fio, unless the run fails or is interrupted.
 #[derive(Debug, Args)]
@@ -28,9 +37,12 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = Backend::Auto)]
     pub(crate) backend: Backend,
 
-    /// What to do; rand* picks block-aligned offsets at random, with repetition.
-    #[arg(long, value_enum)]
-    pub(crate) op: Op,
+    /// What to do: read, write, randread or randwrite; rand* picks block-aligned offsets at random, with repetition.
+    ///
+    /// Given several times, each with a weight, they are mixed: --op read:70 --op randwrite:30. The weight is 1 unless
+    /// it is given.
+    #[arg(long = "op", value_name = "OP[:WEIGHT]", required = true)]
+    pub(crate) ops: Vec<WeightedOp>,
 
     /// The file.
     #[arg(long, value_name = "PATH")]
@@ -81,6 +93,25 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse_positive)]
     pub(crate) bytes: Option<u64>,
 
+    /// Run for this long first. What ends in that time is not in any figure; the queue is kept full when it is over.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
+    pub(crate) ramp: Option<f64>,
+
+    /// Write patterns that say where they belong, check them in everything that is read, and in the end, untimed, read
+    /// back what was written. A job that only reads checks what an earlier one wrote with this option, in blocks of the
+    /// same size.
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Write latency histograms to FILE, one per second and, if ops are mixed, op: an HdrHistogram interval log, in
+    /// nanoseconds. An existing file is refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Take options from a TOML file: keys are the long names of the options. Options that are given here win.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) job: Option<PathBuf>,
+
     /// Pin the process to this CPU.
     #[arg(long, value_name = "N")]
     pub(crate) cpu: Option<usize>,
@@ -100,39 +131,41 @@ Examples:
   aio-bench run --op read --file /mnt/nvme/t --queue-depth 32 --direct on
   aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --runtime 5 --cpu 1 --json
   aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --extents 16 --backend libaio
-  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --queue-depth 1 --direct on --runtime 5 --bare";
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --queue-depth 1 --direct on --runtime 5 --bare
+  aio-bench run --op randread:70 --op randwrite:30 --file /mnt/nvme/t --overwrite --ramp 2 --runtime 10 --log t.hlog
+  aio-bench run --op write --file /mnt/nvme/v --size 1G --verify
+  aio-bench run --op read --file /mnt/nvme/v --verify
+  aio-bench run --job nightly.toml --runtime 60
 
-/// What a run does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Op {
-    /// Sequential reads.
-    Read,
-    /// Sequential writes.
-    Write,
-    /// Reads at random offsets.
-    Randread,
-    /// Writes at random offsets.
-    Randwrite,
-}
+A job file is TOML; its paths are relative to the current folder:
+  file = \"/mnt/nvme/t\"
+  op = [\"randread:70\", \"randwrite:30\"]
+  block-size = \"4K\"
+  queue-depth = 32
+  overwrite = true
+  runtime = 10";
 
-impl Op {
-    /// As on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Randread => "randread",
-            Self::Randwrite => "randwrite",
+impl RunArgs {
+    /// Whether any of its ops changes the file.
+    pub(crate) fn writes(&self) -> bool {
+        self.ops.iter().any(|op| op.op.writes())
+    }
+
+    /// Whether any of its ops reads the file.
+    pub(crate) fn reads(&self) -> bool {
+        self.ops.iter().any(|op| !op.op.writes())
+    }
+
+    /// Whether each next op has to be picked.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.ops.len() > 1
+    }
+
+    /// The one op of a job that is not mixed; of a mixed one, all of them with their weights.
+    pub(crate) fn op_name(&self) -> String {
+        match self.ops.as_slice() {
+            [only] => only.op.name().to_owned(),
+            ops => ops.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         }
-    }
-
-    /// Whether it changes the file.
-    pub(crate) fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Randwrite)
-    }
-
-    /// Whether it jumps about.
-    pub(crate) fn is_random(self) -> bool {
-        matches!(self, Self::Randread | Self::Randwrite)
     }
 }

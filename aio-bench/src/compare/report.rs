@@ -4,7 +4,7 @@
 use aio::Backend;
 use serde::Serialize;
 
-use super::contender::Contender;
+use super::contender::Entrant;
 use super::contenders::{fio, ours};
 use super::plan::Spec;
 use crate::cli::CompareArgs;
@@ -86,7 +86,7 @@ impl Report {
 
 impl ContenderReport {
     /// Of one of the field.
-    pub(crate) fn of((name, contender): &(String, Result<Box<dyn Contender>, String>)) -> Self {
+    pub(crate) fn of(Entrant { name, contender }: &Entrant) -> Self {
         let (note, reason) = match contender {
             Ok(contender) => (contender.note(), None),
             Err(reason) => (None, Some(reason.clone())),
@@ -97,15 +97,8 @@ impl ContenderReport {
 
 impl WorkloadReport {
     /// From the rounds of each of the field.
-    pub(crate) fn new(
-        spec: &Spec,
-        field: &[(String, Result<Box<dyn Contender>, String>)],
-        results: &[Result<Vec<Elapsed>, String>],
-    ) -> Self {
-        let results = field
-            .iter()
-            .zip(results)
-            .map(|((name, contender), rounds)| ResultReport::new(name, spec, contender.as_ref().err(), rounds));
+    pub(crate) fn new(spec: &Spec, field: &[Entrant], results: &[Result<Vec<Elapsed>, String>]) -> Self {
+        let results = field.iter().zip(results).map(|(entrant, rounds)| ResultReport::new(entrant, spec, rounds));
         let mut report = Self {
             name: spec.name,
             what: spec.what,
@@ -131,18 +124,18 @@ impl WorkloadReport {
 }
 
 impl ResultReport {
-    fn new(name: &str, spec: &Spec, unavailable: Option<&String>, rounds: &Result<Vec<Elapsed>, String>) -> Self {
+    fn new(Entrant { name, contender }: &Entrant, spec: &Spec, rounds: &Result<Vec<Elapsed>, String>) -> Self {
         let gigabytes = spec.bytes() as f64 / 1e9;
         let measured = rounds.as_deref().unwrap_or_default();
         let rates = measured.iter().map(|elapsed| gigabytes / elapsed.wall.as_secs_f64().max(1e-9));
         let cpu = measured.iter().map(|elapsed| elapsed.cpu.as_secs_f64() / gigabytes);
         Self {
-            contender: name.to_owned(),
+            contender: name.clone(),
             rounds: measured.len(),
             gb_per_s: Estimate::of(rates),
             of_best_fio: None,
             cpu_seconds_per_gb: Estimate::of(cpu),
-            error: unavailable.or(rounds.as_ref().err()).cloned(),
+            error: contender.as_ref().err().or(rounds.as_ref().err()).cloned(),
         }
     }
 

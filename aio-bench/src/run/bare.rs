@@ -23,8 +23,15 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Refuses jobs that have more than one block in flight: these are not made of blocking calls.
+    /// Refuses jobs that have more than one block in flight: these are not made of blocking calls. Also those that do
+    /// more than the calls they are compared with.
     pub(crate) fn check(args: &RunArgs, threads: usize) -> Result<(), Failure> {
+        let more = [("several --op", args.is_mixed()), ("--verify", args.verify), ("--log", args.log.is_some())];
+        if let Some((what, _)) = more.iter().find(|(_, asked)| *asked) {
+            return Err(Failure::Usage(format!(
+                "--bare compares calls that all do the same and nothing else: it does not go with {what}"
+            )));
+        }
         if (args.queue_depth, threads, args.extents) == (1, 1, 1) {
             return Ok(());
         }
@@ -42,7 +49,7 @@ impl Bare {
         let name = args.file.display().to_string();
         let file = OpenOptions::new()
             .read(true)
-            .write(args.op.writes())
+            .write(args.writes())
             .custom_flags(flags.bits())
             .open(&args.file)
             .map_err(|error| Failure::Failed(format!("cannot open {name} for --bare: {error}")))?;

@@ -1,7 +1,11 @@
 //! The timed part: as little as possible per I/O besides the I/O.
 //!
 //! Per op: one look at the clock (its end is the start of the op that takes its place), one histogram count, one
-//! relaxed load for Ctrl-C. Buffers come back from tickets and go into the next op; nothing is allocated here.
+//! relaxed load for Ctrl-C. Buffers come back from tickets and go into the next op; nothing is allocated here. What
+//! some jobs want in addition is in types of their own, [`Work`] and [`Watch`], and costs others nothing.
+
+mod blocking;
+mod budget;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,15 +14,12 @@ use std::time::{Duration, Instant};
 use aio::Ticket;
 use hdrhistogram::Histogram;
 
+use super::watch::Watch;
 use crate::host::cpu::{Elapsed, Stopwatch};
 use crate::interrupt;
-
-/// When to stop.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Limit {
-    Blocks(u64),
-    Time(Duration),
-}
+pub(crate) use blocking::{Blocking, Call};
+use budget::Budget;
+pub(crate) use budget::Limit;
 
 /// What was measured.
 #[derive(Debug)]
@@ -33,114 +34,199 @@ pub(crate) struct Drive {
     pub(crate) first_error: Option<String>,
 }
 
-/// Blocking calls, one after the other, in as many stretches as the caller likes.
-#[derive(Debug)]
-pub(crate) struct Blocking {
-    drive: Drive,
-    left: Limit,
+/// How long a job lasts, and how it is cut into ops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// To go on for before anything counts.
+    pub(crate) ramp: Option<Duration>,
+    pub(crate) limit: Limit,
+    /// Blocks of an op, at most.
+    pub(crate) per_op: usize,
 }
 
-impl Blocking {
-    /// Nothing done yet.
-    pub(crate) fn new(limit: Limit) -> Self {
-        Self { drive: Drive::new(), left: limit }
-    }
+/// What ops do with memory.
+pub(crate) trait Work<T> {
+    /// What there is to remember of an op in flight.
+    type Note: Note;
 
-    /// Calls `transfer`, which moves one block, until the limit, or for `at_most` this time.
-    pub(crate) fn go_on<E: fmt::Display>(
-        &mut self,
-        at_most: Option<Duration>,
-        mut transfer: impl FnMut() -> Result<(), E>,
-    ) {
-        let watch = Stopwatch::start();
-        let mut budget = Budget::of_stretch(self.left, at_most, watch.started());
-        let mut began = watch.started();
-        while budget.take(began) > 0 {
-            let moved = transfer();
-            let now = Instant::now();
-            match moved {
-                Ok(()) => self.drive.count(1, now - began),
-                Err(error) => {
-                    self.drive.fail(&error);
-                    budget.spend();
-                }
-            }
-            began = now;
-        }
-        let elapsed = watch.stop();
-        self.drive.elapsed += elapsed;
-        self.left = match self.left {
-            Limit::Time(time) if budget.blocks > 0 => Limit::Time(time.saturating_sub(elapsed.wall)),
-            _ => Limit::Blocks(budget.blocks),
-        };
-    }
+    /// Whether `prepare` and `ended` take time, which is not an op's.
+    fn checks(&self) -> bool;
+    /// Before an op of so many blocks.
+    fn prepare(&mut self, memory: &mut T, blocks: usize) -> Self::Note;
+    fn submit(&mut self, memory: T, blocks: usize, note: &Self::Note) -> Ticket<T>;
+    /// Looks at what came of it.
+    fn ended(&mut self, memory: &mut T, note: Self::Note) -> Result<(), String>;
+}
 
-    /// Whether nothing is left to do, or a signal asked for an end.
-    pub(crate) fn is_done(&self) -> bool {
-        matches!(self.left, Limit::Blocks(0) | Limit::Time(Duration::ZERO)) || interrupt::check().is_err()
-    }
+/// Tells which of the ops of a job it belongs to.
+pub(crate) trait Note {
+    fn kind(&self) -> usize;
+}
 
-    /// Whether a call failed; then nothing is left to do, either.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.drive.errors > 0
-    }
-
-    /// What all stretches measured together.
-    pub(crate) fn finish(self) -> Drive {
-        self.drive
+impl Note for () {
+    fn kind(&self) -> usize {
+        0
     }
 }
 
-/// Keeps an op in flight for each of `memory`: `submit` starts one of the given number of blocks, at most `per_op`.
-pub(crate) fn tickets<T>(
-    limit: Limit,
-    per_op: usize,
+/// Ops that are all of one kind and need nothing but to be started.
+pub(crate) struct Plain<F>(pub(crate) F);
+
+impl<T, F: FnMut(T, usize) -> Ticket<T>> Work<T> for Plain<F> {
+    type Note = ();
+
+    fn checks(&self) -> bool {
+        false
+    }
+
+    fn prepare(&mut self, _: &mut T, _: usize) {}
+
+    #[inline]
+    fn submit(&mut self, memory: T, blocks: usize, (): &()) -> Ticket<T> {
+        (self.0)(memory, blocks)
+    }
+
+    fn ended(&mut self, _: &mut T, (): ()) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Keeps an op in flight for each of `memory`. `border` is called when what counts begins.
+///
+/// The queue stays full over the border: an op that is in flight there counts, as it ends in the time that counts.
+pub(crate) fn tickets<T, W: Work<T>>(
+    plan: &Plan,
     memory: Vec<T>,
-    mut submit: impl FnMut(T, usize) -> Ticket<T>,
+    work: W,
+    watch: &mut impl Watch,
+    border: impl FnOnce(),
 ) -> Drive {
+    let mut queue = Queue { in_flight: VecDeque::with_capacity(memory.len()), idle: memory.into(), work, watch };
     let mut drive = Drive::new();
-    let mut in_flight = VecDeque::with_capacity(memory.len());
-    let watch = Stopwatch::start();
-    let mut budget = Budget::new(limit, per_op, watch.started());
-    let mut now = watch.started();
-    for buffer in memory {
-        let blocks = budget.take(now);
-        if blocks == 0 {
-            break;
+    if let Some(ramp) = plan.ramp {
+        let start = Instant::now();
+        let mut budget = Budget::new(Limit::Time(ramp), plan.per_op, start);
+        let mut uncounted = Drive::new();
+        queue.fill(&mut budget, start);
+        queue.turn(&mut budget, &mut uncounted, Spent::Return);
+        if uncounted.errors > 0 || interrupt::check().is_err() {
+            queue.turn(&mut budget, &mut uncounted, Spent::Drain);
+            return uncounted.uncounted();
         }
-        in_flight.push_back((submit(buffer, blocks), now, blocks));
-        now = Instant::now();
     }
-    while let Some((ticket, began, blocks)) = in_flight.pop_front() {
-        let ended = ticket.wait();
-        now = Instant::now();
-        match ended {
-            Ok(buffer) => {
-                drive.count(blocks, now - began);
-                let blocks = budget.take(now);
-                if blocks > 0 {
-                    in_flight.push_back((submit(buffer, blocks), now, blocks));
-                }
+    border();
+    let stopwatch = Stopwatch::start();
+    queue.watch.begin(stopwatch.started());
+    let in_flight = queue.in_flight.iter().map(|op| op.blocks).sum();
+    let mut budget = Budget::new(plan.limit, plan.per_op, stopwatch.started()).without(in_flight);
+    queue.fill(&mut budget, stopwatch.started());
+    queue.turn(&mut budget, &mut drive, Spent::Drain);
+    drive.elapsed = stopwatch.stop();
+    drive
+}
+
+struct Queue<'a, T, W: Work<T>, O> {
+    in_flight: VecDeque<InFlight<T, W::Note>>,
+    idle: VecDeque<T>,
+    work: W,
+    watch: &'a mut O,
+}
+
+struct InFlight<T, N> {
+    ticket: Ticket<T>,
+    began: Instant,
+    blocks: usize,
+    note: N,
+}
+
+/// What to do when the budget is spent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spent {
+    /// Leave in flight what is in flight.
+    Return,
+    /// Wait for it.
+    Drain,
+}
+
+impl<T, W: Work<T>, O: Watch> Queue<'_, T, W, O> {
+    /// Starts an op with everything that is idle.
+    fn fill(&mut self, budget: &mut Budget, mut now: Instant) {
+        while !self.idle.is_empty() {
+            let blocks = budget.take(now);
+            if blocks == 0 {
+                break;
             }
-            Err(failed) => {
-                drive.fail(failed.error());
+            if let Some(memory) = self.idle.pop_front() {
+                self.start(memory, blocks, now);
+            }
+            now = Instant::now();
+        }
+    }
+
+    /// Waits for one op after the other, in order, and starts another with its memory.
+    fn turn(&mut self, budget: &mut Budget, drive: &mut Drive, spent: Spent) {
+        while let Some(InFlight { ticket, began, blocks, note }) = self.in_flight.pop_front() {
+            let ended = ticket.wait();
+            let mut now = Instant::now();
+            let mut memory = match ended {
+                Ok(memory) => memory,
+                Err(failed) => {
+                    drive.fail(failed.error());
+                    budget.spend();
+                    continue;
+                }
+            };
+            drive.count(blocks, now - began);
+            self.watch.ended(note.kind(), blocks, now - began, now);
+            if let Err(fault) = self.work.ended(&mut memory, note) {
+                drive.fail(&fault);
                 budget.spend();
             }
+            if self.work.checks() {
+                now = Instant::now();
+            }
+            let blocks = budget.take(now);
+            if blocks > 0 {
+                self.start(memory, blocks, now);
+                continue;
+            }
+            self.idle.push_back(memory);
+            if spent == Spent::Return {
+                return;
+            }
         }
     }
-    drive.elapsed = watch.stop();
-    drive
+
+    #[inline]
+    fn start(&mut self, mut memory: T, blocks: usize, mut began: Instant) {
+        let note = self.work.prepare(&mut memory, blocks);
+        if self.work.checks() {
+            began = Instant::now();
+        }
+        let ticket = self.work.submit(memory, blocks, &note);
+        self.in_flight.push_back(InFlight { ticket, began, blocks, note });
+    }
+}
+
+/// An empty histogram of nanoseconds.
+pub(crate) fn histogram() -> Histogram<u64> {
+    /// An hour: nobody waits longer for one op.
+    const LONGEST: u64 = 3_600_000_000_000;
+    Histogram::new_with_bounds(1, LONGEST, 3)
+        .unwrap_or_else(|error| unreachable!("the bounds are constants that the histogram takes: {error}"))
 }
 
 impl Drive {
     fn new() -> Self {
-        /// An hour: nobody waits longer for one op.
-        const LONGEST: u64 = 3_600_000_000_000;
-        let latency = Histogram::new_with_bounds(1, LONGEST, 3)
-            .unwrap_or_else(|error| unreachable!("the bounds are constants that the histogram takes: {error}"));
-        Self { blocks: 0, elapsed: Elapsed::default(), latency, errors: 0, first_error: None }
+        Self { blocks: 0, elapsed: Elapsed::default(), latency: histogram(), errors: 0, first_error: None }
     }
 
+    /// What a ramp leaves: why it ended.
+    pub(crate) fn uncounted(self) -> Self {
+        Self { errors: self.errors, first_error: self.first_error, ..Self::new() }
+    }
+
+    #[inline]
     fn count(&mut self, blocks: usize, took: Duration) {
         self.blocks += blocks as u64;
         // Nanoseconds of a u64 last for centuries.
@@ -151,103 +237,5 @@ impl Drive {
     fn fail(&mut self, error: &impl fmt::Display) {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| error.to_string());
-    }
-}
-
-/// What is left to do.
-struct Budget {
-    blocks: u64,
-    deadline: Option<Instant>,
-    per_op: usize,
-}
-
-impl Budget {
-    fn new(limit: Limit, per_op: usize, start: Instant) -> Self {
-        match limit {
-            Limit::Blocks(blocks) => Self { blocks, deadline: None, per_op },
-            Limit::Time(time) => Self { blocks: u64::MAX, deadline: Some(start + time), per_op },
-        }
-    }
-
-    /// Of blocking calls, which may have to stop early.
-    fn of_stretch(limit: Limit, at_most: Option<Duration>, start: Instant) -> Self {
-        let budget = Self::new(limit, 1, start);
-        let stop = at_most.map(|time| start + time);
-        Self { deadline: [budget.deadline, stop].into_iter().flatten().min(), ..budget }
-    }
-
-    /// How many blocks the next op moves; 0 ends the job.
-    fn take(&mut self, now: Instant) -> usize {
-        if self.deadline.is_some_and(|deadline| now >= deadline) || interrupt::check().is_err() {
-            return 0;
-        }
-        let blocks = self.blocks.min(self.per_op as u64);
-        self.blocks -= blocks;
-        blocks as usize
-    }
-
-    /// Ends the job.
-    fn spend(&mut self) {
-        self.blocks = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_op_moves_what_is_left() {
-        let now = Instant::now();
-        let mut budget = Budget::new(Limit::Blocks(20), 16, now);
-        assert_eq!([budget.take(now), budget.take(now), budget.take(now)], [16, 4, 0]);
-    }
-
-    #[test]
-    fn time_is_up_at_the_deadline() {
-        let now = Instant::now();
-        let mut budget = Budget::new(Limit::Time(Duration::from_secs(1)), 1, now);
-        assert_eq!(budget.take(now), 1);
-        assert_eq!(budget.take(now + Duration::from_secs(1)), 0);
-    }
-
-    #[test]
-    fn a_failure_ends_the_job_and_is_told() {
-        for limit in [Limit::Blocks(10), Limit::Time(Duration::from_secs(600))] {
-            let (mut calls, mut blocking) = (0, Blocking::new(limit));
-            for _ in 0..2 {
-                blocking.go_on(None, || {
-                    calls += 1;
-                    if calls == 3 { Err(aio::Error::Closed) } else { Ok(()) }
-                });
-                assert!(blocking.is_done() && blocking.has_failed());
-            }
-            let drive = blocking.finish();
-            assert_eq!((drive.blocks, drive.errors, drive.latency.len()), (2, 1, 2));
-            assert!(drive.first_error.is_some_and(|error| error.contains("closed")));
-        }
-    }
-
-    #[test]
-    fn stretches_add_up_to_the_limit() {
-        let (mut calls, mut blocking) = (0, Blocking::new(Limit::Blocks(10)));
-        let mut stretches = 0;
-        while !blocking.is_done() {
-            stretches += 1;
-            // The first look at the clock is the start of the stretch, so each moves something.
-            blocking.go_on(Some(Duration::from_nanos(1)), || {
-                calls += 1;
-                Ok::<_, aio::Error>(())
-            });
-        }
-        assert_eq!((calls, blocking.finish().blocks), (10, 10));
-        assert!(stretches > 1, "{stretches}");
-
-        let mut blocking = Blocking::new(Limit::Time(Duration::from_millis(5)));
-        while !blocking.is_done() {
-            blocking.go_on(Some(Duration::from_millis(1)), || Ok::<_, aio::Error>(()));
-        }
-        let drive = blocking.finish();
-        assert!(drive.elapsed.wall >= Duration::from_millis(5), "{:?}", drive.elapsed);
     }
 }

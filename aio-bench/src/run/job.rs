@@ -4,10 +4,14 @@ use aio::{AioFile, AioHandle};
 
 use super::bare::{Bare, TURN};
 use super::blocks::{self, Block};
-use super::drive::{self, Blocking, Drive, Limit};
+use super::drive::{self, Blocking, Call, Drive, Limit, Plan};
+use super::mix::{Calls, Mix, Singles, Vectored};
 use super::offsets::Offsets;
+use super::verify::Verifier;
+use super::watch::{Quiet, Watch};
 use crate::cli::RunArgs;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::paths::Paths;
 use crate::warm_up::attempted;
 
@@ -16,7 +20,10 @@ pub(crate) struct Job<'a> {
     pub(crate) args: &'a RunArgs,
     pub(crate) handle: &'a AioHandle,
     pub(crate) file: &'a AioFile,
-    pub(crate) offsets: Offsets,
+    /// Of the file that the job uses.
+    pub(crate) blocks: u64,
+    pub(crate) plan: Plan,
+    pub(crate) verifier: Option<&'a mut Verifier>,
 }
 
 /// What a job did.
@@ -45,21 +52,23 @@ pub(crate) struct Compared {
     pub(crate) direct: bool,
 }
 
+/// Blocks in flight at once, in whole ops.
+pub(crate) fn depth(args: &RunArgs, threads: usize) -> usize {
+    args.queue_depth.saturating_mul(threads).next_multiple_of(args.extents as usize)
+}
+
 impl Job<'_> {
     /// Does it.
-    pub(crate) fn measure(self, limit: Limit) -> Result<Measured, Failure> {
+    pub(crate) fn measure(self, watch: &mut impl Watch) -> Result<Measured, Failure> {
         let Self { args, handle, file, .. } = self;
-        let (extents, offset) = (args.extents as usize, usize::from(args.memory_offset));
-        // In flight at once, in whole ops.
-        let depth = args.queue_depth * handle.config().intra_op_parallelism;
-        let count = depth.next_multiple_of(extents);
+        let (count, offset) = (depth(args, handle.config().intra_op_parallelism), usize::from(args.memory_offset));
         match offset {
-            0 => self.with(limit, blocks::aligned(handle, file, count, args.block_size)?),
-            _ => self.with(limit, blocks::past_page(handle, file, count, args.block_size, offset)?),
+            0 => self.with(blocks::aligned(handle, file, count, args.block_size)?, watch),
+            _ => self.with(blocks::past_page(handle, file, count, args.block_size, offset)?, watch),
         }
     }
 
-    fn with<B: Block>(self, limit: Limit, mut memory: Vec<B>) -> Result<Measured, Failure> {
+    fn with<B: Block>(self, mut memory: Vec<B>, watch: &mut impl Watch) -> Result<Measured, Failure> {
         let buffer_bytes = blocks::bytes_of(&memory) + memory.len() as u64 * u64::from(self.args.memory_offset);
         // Blocking calls have bounce buffers of their own, which the first of them makes.
         let blocking = memory.len() == 1;
@@ -68,51 +77,92 @@ impl Job<'_> {
         }
         let bare = if self.args.bare { Some(Bare::open(self.args, &mut memory[0])?) } else { None };
         blocks::fill(&mut memory);
-        let before = Paths::from(self.handle.stats());
-        let (drive, bare) = match (blocking, self.args.extents) {
-            (true, _) => self.blocking(limit, &mut memory[0], bare.as_ref()),
-            (false, 1) => (self.one_by_one(limit, memory), None),
-            (false, extents) => (self.vectored(limit, memory, extents as usize), None),
+        let handle = self.handle;
+        let mut before = Paths::from(handle.stats());
+        let border = || before = Paths::from(handle.stats());
+        let (drive, bare) = match (blocking, bare, self.args.extents) {
+            (true, Some(bare), _) => {
+                let (ours, theirs) = self.beside(&mut memory[0], &bare, border);
+                (ours, Some(Compared { drive: theirs, direct: bare.is_direct() }))
+            }
+            (true, None, _) => (self.blocking(&mut memory[0], watch, border), None),
+            (false, _, 1) => (self.one_by_one(memory, watch, border), None),
+            (false, _, extents) => (self.vectored(memory, extents as usize, watch, border), None),
         };
         Ok(Measured { drive, bare, before, buffer_bytes })
     }
 
-    /// Blocking calls: what there is to measure at queue depth 1. Bare ones take turns with them, and go on from the
-    /// same place of the file, so that neither finds in the page cache what the other just put there.
-    fn blocking(mut self, limit: Limit, block: &mut [u8], bare: Option<&Bare>) -> (Drive, Option<Compared>) {
-        let (file, offsets, writes) = (self.file, &mut self.offsets, self.args.op.writes());
-        let mut ours = Blocking::new(limit);
-        let Some(bare) = bare else {
-            match writes {
-                true => ours.go_on(None, || file.write_at(block, offsets.next())),
-                false => ours.go_on(None, || file.read_at(block, offsets.next())),
+    /// Whether all ops are the same and nothing is checked: what is measured with the least around it.
+    fn is_plain(&self) -> bool {
+        !self.args.is_mixed() && self.verifier.is_none()
+    }
+
+    fn offsets(&self) -> Offsets {
+        let random = self.args.ops.first().is_some_and(|op| op.op.is_random());
+        Offsets::new(random, self.blocks, self.args.block_size as u64, 0)
+    }
+
+    /// Blocking calls: what there is to measure at queue depth 1.
+    fn blocking(self, block: &mut [u8], watch: &mut impl Watch, border: impl FnOnce()) -> Drive {
+        let (file, plan, mut offsets) = (self.file, self.plan, self.offsets());
+        match (self.is_plain(), self.args.writes()) {
+            (true, true) => calls(&plan, || file.write_at(block, offsets.next()), watch, border),
+            (true, false) => calls(&plan, || file.read_at(block, offsets.next()), watch, border),
+            (false, _) => calls(&plan, Calls { mix: self.mix(), block }, watch, border),
+        }
+    }
+
+    /// Such calls, and bare ones, which take turns with them and go on from the same place of the file, so that neither
+    /// finds in the page cache what the other just put there.
+    fn beside(&self, block: &mut [u8], bare: &Bare, border: impl FnOnce()) -> (Drive, Drive) {
+        let (file, writes, mut offsets) = (self.file, self.args.writes(), self.offsets());
+        let mut turns = |limit| {
+            let (mut ours, mut theirs) = (Blocking::new(limit), Blocking::new(limit));
+            while !(ours.is_done() && theirs.is_done() || ours.has_failed() || theirs.has_failed()) {
+                if writes {
+                    ours.go_on(Some(TURN), &mut || file.write_at(block, offsets.next()), &mut Quiet);
+                    theirs.go_on(Some(TURN), &mut || bare.write_at(block, offsets.next()), &mut Quiet);
+                } else {
+                    ours.go_on(Some(TURN), &mut || file.read_at(block, offsets.next()), &mut Quiet);
+                    theirs.go_on(Some(TURN), &mut || bare.read_at(block, offsets.next()), &mut Quiet);
+                }
             }
-            return (ours.finish(), None);
+            (ours.finish(), theirs.finish())
         };
-        let mut theirs = Blocking::new(limit);
-        while !(ours.is_done() && theirs.is_done() || ours.has_failed() || theirs.has_failed()) {
-            if writes {
-                ours.go_on(Some(TURN), || file.write_at(block, offsets.next()));
-                theirs.go_on(Some(TURN), || bare.write_at(block, offsets.next()));
-            } else {
-                ours.go_on(Some(TURN), || file.read_at(block, offsets.next()));
-                theirs.go_on(Some(TURN), || bare.read_at(block, offsets.next()));
+        if let Some(ramp) = self.plan.ramp {
+            let (ours, theirs) = turns(Limit::Time(ramp));
+            if ours.errors + theirs.errors > 0 || interrupt::check().is_err() {
+                return (ours.uncounted(), theirs.uncounted());
             }
         }
-        (ours.finish(), Some(Compared { drive: theirs.finish(), direct: bare.is_direct() }))
+        border();
+        turns(self.plan.limit)
     }
 
     /// An op and a ticket per block.
-    fn one_by_one<B: Block>(mut self, limit: Limit, memory: Vec<B>) -> Drive {
-        let (file, offsets) = (self.file, &mut self.offsets);
-        match self.args.op.writes() {
-            true => drive::tickets(limit, 1, memory, |block, _| file.write(block, offsets.next())),
-            false => drive::tickets(limit, 1, memory, |block, _| file.read(block, offsets.next())),
+    fn one_by_one<B: Block>(self, memory: Vec<B>, watch: &mut impl Watch, border: impl FnOnce()) -> Drive {
+        let (file, plan, mut offsets) = (self.file, self.plan, self.offsets());
+        match (self.is_plain(), self.args.writes()) {
+            (true, true) => {
+                let write = drive::Plain(|block, _| file.write(block, offsets.next()));
+                drive::tickets(&plan, memory, write, watch, border)
+            }
+            (true, false) => {
+                let read = drive::Plain(|block, _| file.read(block, offsets.next()));
+                drive::tickets(&plan, memory, read, watch, border)
+            }
+            (false, _) => drive::tickets(&plan, memory, Singles(self.mix()), watch, border),
         }
     }
 
     /// Vectored ops of several blocks.
-    fn vectored<B: Block>(mut self, limit: Limit, memory: Vec<B>, extents: usize) -> Drive {
+    fn vectored<B: Block>(
+        self,
+        memory: Vec<B>,
+        extents: usize,
+        watch: &mut impl Watch,
+        border: impl FnOnce(),
+    ) -> Drive {
         let mut ops: Vec<Vec<(u64, B)>> = Vec::with_capacity(memory.len() / extents);
         for block in memory {
             match ops.last_mut().filter(|op| op.len() < extents) {
@@ -120,15 +170,44 @@ impl Job<'_> {
                 None => ops.push(vec![(0, block)]),
             }
         }
-        let (file, offsets) = (self.file, &mut self.offsets);
+        let (file, plan, mut offsets) = (self.file, self.plan, self.offsets());
         let mut place = |mut op: Vec<(u64, B)>, blocks: usize| {
             op.truncate(blocks);
             op.iter_mut().for_each(|(offset, _)| *offset = offsets.next());
             op
         };
-        match self.args.op.writes() {
-            true => drive::tickets(limit, extents, ops, |op, blocks| file.write_vectored(place(op, blocks))),
-            false => drive::tickets(limit, extents, ops, |op, blocks| file.read_vectored(place(op, blocks))),
+        match (self.is_plain(), self.args.writes()) {
+            (true, true) => {
+                let write = drive::Plain(|op, blocks| file.write_vectored(place(op, blocks)));
+                drive::tickets(&plan, ops, write, watch, border)
+            }
+            (true, false) => {
+                let read = drive::Plain(|op, blocks| file.read_vectored(place(op, blocks)));
+                drive::tickets(&plan, ops, read, watch, border)
+            }
+            (false, _) => drive::tickets(&plan, ops, Vectored(self.mix()), watch, border),
         }
     }
+}
+
+impl<'a> Job<'a> {
+    fn mix(self) -> Mix<'a> {
+        Mix::new(self.file, &self.args.ops, self.blocks, self.args.block_size as u64, self.verifier)
+    }
+}
+
+/// Blocking calls without a stop.
+fn calls(plan: &Plan, mut call: impl Call, watch: &mut impl Watch, border: impl FnOnce()) -> Drive {
+    if let Some(ramp) = plan.ramp {
+        let mut uncounted = Blocking::new(Limit::Time(ramp));
+        uncounted.go_on(None, &mut call, watch);
+        if uncounted.has_failed() || interrupt::check().is_err() {
+            return uncounted.finish().uncounted();
+        }
+    }
+    border();
+    watch.begin(std::time::Instant::now());
+    let mut counted = Blocking::new(plan.limit);
+    counted.go_on(None, &mut call, watch);
+    counted.finish()
 }

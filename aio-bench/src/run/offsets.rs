@@ -14,13 +14,19 @@ pub(crate) struct Offsets {
 enum Order {
     Sequential { next: u64 },
     Random(SplitMix64),
+    Listed { next: u64, blocks: Vec<u64> },
 }
 
 impl Offsets {
-    /// `blocks`, which is not 0, of `block_size` each. Every run has the same random sequence.
-    pub(crate) fn new(random: bool, blocks: u64, block_size: u64) -> Self {
-        let order = if random { Order::Random(SplitMix64::new(0)) } else { Order::Sequential { next: 0 } };
+    /// `blocks`, which is not 0, of `block_size` each. Every run has the same random sequence for a `seed`.
+    pub(crate) fn new(random: bool, blocks: u64, block_size: u64, seed: u64) -> Self {
+        let order = if random { Order::Random(SplitMix64::new(seed)) } else { Order::Sequential { next: 0 } };
         Self { blocks, block_size, order }
+    }
+
+    /// These, which are not none, one after the other.
+    pub(crate) fn listed(offsets: Vec<u64>) -> Self {
+        Self { blocks: offsets.len() as u64, block_size: 1, order: Order::Listed { next: 0, blocks: offsets } }
     }
 
     /// The next one; after the last block comes the first.
@@ -31,6 +37,11 @@ impl Offsets {
             Order::Sequential { next } => {
                 let block = *next;
                 *next = if block + 1 == self.blocks { 0 } else { block + 1 };
+                block
+            }
+            Order::Listed { next, blocks } => {
+                let block = blocks[*next as usize];
+                *next = if *next + 1 == self.blocks { 0 } else { *next + 1 };
                 block
             }
         };
@@ -44,13 +55,28 @@ mod tests {
 
     #[test]
     fn sequential_starts_over_at_the_end() {
-        let mut offsets = Offsets::new(false, 3, 10);
+        let mut offsets = Offsets::new(false, 3, 10, 0);
         assert_eq!([0; 5].map(|_| offsets.next()), [0, 10, 20, 0, 10]);
     }
 
     #[test]
+    fn a_list_is_followed() {
+        let mut offsets = Offsets::listed(vec![7, 5]);
+        assert_eq!([0; 3].map(|_| offsets.next()), [7, 5, 7]);
+    }
+
+    #[test]
+    fn another_seed_is_another_sequence() {
+        let sequence = |seed| {
+            let mut offsets = Offsets::new(true, 1000, 1, seed);
+            [0; 8].map(|_| offsets.next())
+        };
+        assert!(sequence(0) == sequence(0) && sequence(0) != sequence(1));
+    }
+
+    #[test]
     fn random_stays_inside_and_on_blocks() {
-        let mut offsets = Offsets::new(true, 7, 512);
+        let mut offsets = Offsets::new(true, 7, 512, 0);
         let seen: std::collections::BTreeSet<_> = (0..1000).map(|_| offsets.next()).collect();
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 512, 1024, 1536, 2048, 2560, 3072]);
     }

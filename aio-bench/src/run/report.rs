@@ -1,6 +1,7 @@
-//! What was measured: lines for people, an object for programs.
+//! What was measured: an object for programs, and in [`text`] the lines for people.
 
-use std::fmt;
+mod text;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,19 +9,23 @@ use aio::AioHandle;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::aside::ReadBack;
 use super::drive::Drive;
 use super::job::{Compared, Measured};
 use super::target::New;
-use crate::cli::RunArgs;
+use super::watch;
+use crate::cli::{RunArgs, WeightedOp};
 use crate::host::resident::Memory;
 use crate::paths::Paths;
-use crate::size;
 
 /// The result of a job.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    schema: &'static str,
+    /// Whether a signal ended it early.
+    partial: bool,
     backend: &'static str,
-    op: &'static str,
+    op: String,
     block_size: usize,
     queue_depth: usize,
     threads: usize,
@@ -35,6 +40,10 @@ pub(crate) struct Report {
     cpu_us_per_io: f64,
     latency_us: Latency,
     errors: u64,
+    ramp_seconds: f64,
+    /// Of each kind of op.
+    ops: Vec<KindReport>,
+    verify: Option<VerifyReport>,
     paths: Paths,
     memory: Option<Memory>,
     #[serde(flatten)]
@@ -55,6 +64,42 @@ struct Latency {
     p99: f64,
     p999: f64,
     max: f64,
+}
+
+/// One of the kinds of ops.
+#[derive(Debug, Serialize)]
+struct KindReport {
+    op: &'static str,
+    weight: u32,
+    ios: u64,
+    bytes: u64,
+    gb_per_s: f64,
+    iops: f64,
+    latency_us: Latency,
+}
+
+/// What was checked, in bytes that were found right.
+#[derive(Debug, Serialize)]
+struct VerifyReport {
+    /// All that was read.
+    bytes: u64,
+    /// Of these, what was read back after the timed part. `null` if nothing was.
+    read_back_bytes: Option<u64>,
+}
+
+/// What a job came to.
+pub(crate) struct Outcome<'a> {
+    pub(crate) direct: bool,
+    pub(crate) measured: &'a Measured,
+    /// Of each kind of op, if there are several.
+    pub(crate) kinds: &'a [watch::Figures],
+    pub(crate) paths: Paths,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) new_file: Option<NewFile>,
+    /// Bytes that were checked, if any were to be.
+    pub(crate) verified: Option<u64>,
+    pub(crate) read_back: Option<&'a ReadBack>,
+    pub(crate) partial: bool,
 }
 
 /// Times of a file that the job made; without one there are none.
@@ -122,21 +167,25 @@ impl BareReport {
 }
 
 impl Report {
-    /// From what a job was asked for and what it measured.
-    pub(crate) fn new(
-        args: &RunArgs,
-        handle: &AioHandle,
-        direct: bool,
-        measured: &Measured,
-        paths: Paths,
-        memory: Option<Memory>,
-        new_file: Option<NewFile>,
-    ) -> Self {
+    /// From what a job was asked for and what it came to.
+    pub(crate) fn new(args: &RunArgs, handle: &AioHandle, outcome: Outcome<'_>) -> Self {
+        let Outcome { direct, measured, kinds, paths, memory, new_file, verified, read_back, partial } = outcome;
         let drive = &measured.drive;
         let Figures { bytes, seconds, gb_per_s, iops, cpu_us_per_io } = Figures::of(drive, args.block_size);
+        let totals = [(drive.blocks, &drive.latency)];
+        let kind = |(op, (ios, latency)): (&WeightedOp, (u64, &Histogram<u64>))| {
+            KindReport::new(*op, ios, latency, args.block_size, seconds)
+        };
+        let ops = match kinds {
+            [] => args.ops.iter().zip(totals).map(kind).collect(),
+            kinds => args.ops.iter().zip(kinds.iter().map(|of| (of.blocks, &of.latency))).map(kind).collect(),
+        };
+        let read_back_fault = read_back.and_then(|read_back| read_back.fault.as_ref());
         Self {
+            schema: "aio-bench/run/1",
+            partial,
             backend: handle.backend_name(),
-            op: args.op.name(),
+            op: args.op_name(),
             block_size: args.block_size,
             queue_depth: args.queue_depth,
             threads: handle.config().intra_op_parallelism,
@@ -149,7 +198,11 @@ impl Report {
             iops,
             cpu_us_per_io,
             latency_us: Latency::of(&drive.latency),
-            errors: drive.errors,
+            errors: drive.errors + u64::from(read_back_fault.is_some()),
+            ramp_seconds: args.ramp.unwrap_or(0.0),
+            ops,
+            verify: verified
+                .map(|bytes| VerifyReport { bytes, read_back_bytes: read_back.map(|read_back| read_back.bytes) }),
             paths,
             memory,
             new_file: new_file.unwrap_or_default(),
@@ -160,58 +213,26 @@ impl Report {
     }
 }
 
+impl KindReport {
+    fn new(op: WeightedOp, ios: u64, latency: &Histogram<u64>, block_size: usize, seconds: f64) -> Self {
+        let bytes = ios * block_size as u64;
+        let per_second = |amount: f64| amount / seconds.max(1e-9);
+        Self {
+            op: op.op.name(),
+            weight: op.weight,
+            ios,
+            bytes,
+            gb_per_s: per_second(bytes as f64 / 1e9),
+            iops: per_second(ios as f64),
+            latency_us: Latency::of(latency),
+        }
+    }
+}
+
 impl Latency {
     fn of(nanoseconds: &Histogram<u64>) -> Self {
         let quantile = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1e3;
         Self { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999), max: nanoseconds.max() as f64 / 1e3 }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { backend, op, file, bytes, ios, seconds, errors, latency_us, .. } = self;
-        let direct = if self.direct { "direct" } else { "through the page cache" };
-        let block = size::show(self.block_size as u64);
-        writeln!(f, "{op} of {} on {backend}, {direct}", file.display())?;
-        write!(
-            f,
-            "blocks of {block}, queue depth {}, threads {}, blocks per op {}",
-            self.queue_depth, self.threads, self.extents
-        )?;
-        match self.memory_offset {
-            0 => writeln!(f)?,
-            offset => writeln!(f, ", memory {offset} bytes past a page boundary")?,
-        }
-        writeln!(f, "  rate     {:.3} GB/s, {:.0} I/Os per second", self.gb_per_s, self.iops)?;
-        writeln!(f, "  moved    {bytes} bytes in {ios} I/Os and {seconds:.3} s")?;
-        writeln!(f, "  CPU      {:.2} us per I/O", self.cpu_us_per_io)?;
-        if let Some(bare) = &self.bare {
-            writeln!(f, "  bare     {bare}")?;
-        }
-        let Latency { p50, p99, p999, max } = latency_us;
-        writeln!(f, "  latency  {p50:.1} us median, {p99:.1} us 99 %, {p999:.1} us 99.9 %, {max:.1} us max, per op")?;
-        let Paths { bytes_direct, bytes_buffered, bytes_staged, bytes_fixed } = self.paths;
-        writeln!(f, "  paths    {bytes_direct} bytes direct, {bytes_buffered} through the page cache")?;
-        writeln!(f, "           {bytes_staged} staged, {bytes_fixed} in registered memory")?;
-        if let Some(Memory { buffer_bytes, beyond_bytes, .. }) = self.memory {
-            writeln!(f, "  memory   {buffer_bytes} bytes of buffers, {beyond_bytes} beyond")?;
-        }
-        if let NewFile { allocate_seconds: Some(allocate), open_to_close_seconds: Some(whole) } = self.new_file {
-            writeln!(f, "  new file {allocate:.3} s to allocate, {whole:.3} s from open to close")?;
-        }
-        write!(f, "  errors   {errors}")
-    }
-}
-
-impl fmt::Display for BareReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = if self.direct { "direct" } else { "through the page cache" };
-        let Self { cpu_us_per_io, gb_per_s, ios, .. } = self;
-        write!(f, "{cpu_us_per_io:.2} us of CPU per I/O, {gb_per_s:.3} GB/s in {ios} I/Os, {how}")?;
-        match self.ratio {
-            Some(ratio) => write!(f, "; the library takes {ratio:.2} times its CPU time"),
-            None => Ok(()),
-        }
     }
 }
 

@@ -23,12 +23,13 @@ pub(crate) struct Target<'a> {
     existing: Option<u64>,
     blocks: u64,
     block_size: u64,
+    lays_out: bool,
 }
 
 impl<'a> Target<'a> {
     /// Refuses, with the reason, what the job cannot use or must not touch.
     pub(crate) fn look(args: &'a RunArgs) -> Result<Self, Failure> {
-        let (path, writes, block_size) = (args.file.as_path(), args.op.writes(), args.block_size as u64);
+        let (path, writes, block_size) = (args.file.as_path(), args.writes(), args.block_size as u64);
         let existing = length(path, writes)?;
         let size = match (existing, args.size) {
             (Some(_), _) if writes && !args.overwrite => {
@@ -61,7 +62,9 @@ impl<'a> Target<'a> {
                 path.display()
             )));
         }
-        let target = Self { path, writes, direct: args.direct, existing, blocks, block_size };
+        let grows = existing.is_none_or(|len| len < blocks * block_size);
+        let lays_out = writes && args.reads() && (grows || args.verify);
+        let target = Self { path, writes, direct: args.direct, existing, blocks, block_size, lays_out };
         if writes {
             let growth = target.bytes().saturating_sub(existing.unwrap_or(0));
             disk::require_room(disk::folder_of(path), (growth > 0).then_some(growth).into_iter())?;
@@ -79,23 +82,35 @@ impl<'a> Target<'a> {
         self.blocks * self.block_size
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.path
+    }
+
+    /// Whether the job reads what nobody has written: then all of it has to be written first.
+    pub(crate) fn lays_out(&self) -> bool {
+        self.lays_out
+    }
+
+    /// Opens it once it is there, and as large as it has to be.
+    pub(crate) fn reopen(&self, handle: &AioHandle) -> Result<AioFile, Failure> {
+        let options = OpenOptions::new().direct(self.direct).read(true).write(self.writes);
+        Ok(handle.open_with(self.path, &options)?)
+    }
+
     /// Opens it. What the job is to write beyond the end gets its disk space now: that is not what is measured.
     pub(crate) fn open(&self, handle: &AioHandle) -> Result<(AioFile, Option<New>), Failure> {
-        let options = OpenOptions::new().direct(self.direct).read(true);
-        if !self.writes {
-            return Ok((handle.open_with(self.path, &options)?, None));
-        }
         match self.existing {
             Some(len) => {
-                let file = handle.open_with(self.path, &options.write(true))?;
-                if len < self.bytes() {
+                let file = self.reopen(handle)?;
+                if self.writes && len < self.bytes() {
                     self.allocate(&file)?;
                 }
                 Ok((file, None))
             }
             None => {
                 let started = Instant::now();
-                let options = options.write(true).create_new(true);
+                let options = OpenOptions::new().direct(self.direct).read(true).write(true).create_new(true);
                 let make = || handle.open_with(self.path, &options).map(|file| (self.path.to_owned(), file));
                 let (made, file) = Made::by(make)?;
                 let create = started.elapsed();

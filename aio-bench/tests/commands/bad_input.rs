@@ -152,3 +152,27 @@ fn a_file_size_limit_is_an_error_and_leaves_nothing() {
     );
     assert_eq!(bench.names(), ["small"]);
 }
+
+#[test]
+fn runs_that_make_no_sense() {
+    assert_refused(&[
+        ("run --op read:0 --file small", 2, &["weight", "1 to 1000000"]),
+        ("run --op read:x --file small", 2, &["weight", "\"x\""]),
+        ("run --op read --op read:3 --file small", 2, &["--op read is given twice"]),
+        ("run --op read --op randwrite --file small --block-size 2", 1, &["small exists", "--overwrite"]),
+        ("run --op read --file small --block-size 2 --ramp 0", 2, &["--ramp"]),
+        ("run --op read --file small --block-size 2 --verify", 2, &["--verify", "at least 48 bytes", "is 2"]),
+        (
+            "run --op randwrite --file new --size 64K --block-size 4K --runtime 1 --verify",
+            2,
+            &["32 blocks in flight", "the 16", "--queue-depth"],
+        ),
+        ("run --op read --op randread --file small --queue-depth 1 --bare", 2, &["--bare", "several --op"]),
+        ("run --op read --file small --queue-depth 1 --bare --verify", 2, &["--bare", "--verify"]),
+        ("run --op read --file small --queue-depth 1 --bare --log l", 2, &["--bare", "--log"]),
+        ("run --op read --file small --block-size 2 --log small", 1, &["log small", "exists"]),
+        ("run --op read --file small --block-size 2 --log no/log", 1, &["log no/log", "No such file"]),
+        ("run --job missing", 1, &["job file missing", "No such file"]),
+        ("run --job small --op", 2, &["--op"]),
+    ]);
+}

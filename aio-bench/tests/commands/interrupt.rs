@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use assert_cmd::cargo::cargo_bin;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::bench::Bench;
+use crate::schema::assert_valid;
 
 /// A swap that goes on for long after its first file.
 const LONG_SWAP: &str = "swap --tensors 128 --tensor-size 1M --json";
@@ -47,6 +49,17 @@ fn end(child: Child) -> (Option<i32>, String) {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// The exit code and the result of a run, which says that it is partial.
+fn end_of_run(child: Child) -> (Option<i32>, Value) {
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("error: interrupted") && stderr.trim_end().lines().count() == 1, "{stderr}");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_valid("run", &result);
+    assert_eq!(result["partial"], true);
+    (output.status.code(), result)
 }
 
 /// Whether some tensor is being written in the folder that a swap made.
@@ -95,8 +108,37 @@ fn a_file_that_an_interrupted_run_made_is_removed() {
     let is_written = || fs::read(bench.path().join("new")).is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0));
     wait_until(&mut child, is_written);
     send(&child, Signal::SIGINT);
-    assert_eq!(end(child).0, Some(130));
-    assert_eq!(bench.names(), ["other"]);
+    let (code, result) = end_of_run(child);
+    assert_eq!((code, bench.names()), (Some(130), vec!["other".to_owned()]));
+    assert!(result["ios"].as_u64().unwrap() > 0 && result["seconds"].as_f64().unwrap() > 0.0, "{result}");
+}
+
+/// A log is a result, too.
+#[test]
+fn what_was_logged_until_then_stays() {
+    for (signal, code) in [(Signal::SIGHUP, 129), (Signal::SIGINT, 130)] {
+        let bench = Bench::new();
+        bench.file("new", &[0; 1 << 20]);
+        let mut child = start(&bench, &format!("{LONG_RUN} --overwrite --verify --log l.hlog"));
+        wait_until(&mut child, || bench.contents("new").iter().any(|byte| *byte != 0));
+        send(&child, signal);
+        let (ended, result) = end_of_run(child);
+        assert_eq!((ended, &result["verify"]["read_back_bytes"]), (Some(code), &Value::Null));
+        assert_eq!(bench.names(), ["l.hlog", "new"]);
+        assert!(String::from_utf8(bench.contents("l.hlog")).unwrap().contains(",HISTF"));
+    }
+}
+
+#[test]
+fn what_is_interrupted_in_the_ramp_has_measured_nothing() {
+    let bench = Bench::new();
+    bench.file("new", &[0; 1 << 20]);
+    let mut child = start(&bench, &format!("{LONG_RUN} --overwrite --ramp 600 --log l.hlog"));
+    wait_until(&mut child, || bench.contents("new").iter().any(|byte| *byte != 0));
+    send(&child, Signal::SIGINT);
+    let (code, result) = end_of_run(child);
+    assert_eq!((code, &result["ios"], &result["paths"]["bytes_staged"]), (Some(130), &0.into(), &0.into()));
+    assert_eq!(bench.names(), ["new"], "and logged nothing");
 }
 
 #[test]
@@ -106,7 +148,7 @@ fn a_file_that_was_there_stays() {
     let mut child = start(&bench, &format!("{LONG_RUN} --overwrite"));
     wait_until(&mut child, || bench.contents("new").iter().any(|byte| *byte != 0));
     send(&child, Signal::SIGTERM);
-    assert_eq!(end(child).0, Some(143));
+    assert_eq!(end_of_run(child).0, Some(143));
     assert_eq!(bench.contents("new").len(), 1 << 20);
 }
 

@@ -1,8 +1,9 @@
 //! `aio-bench run`.
 
 use crate::bench::{Bench, backends, keys};
+use crate::schema::assert_valid;
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 24] = [
     "allocate_seconds",
     "backend",
     "block_size",
@@ -18,10 +19,15 @@ const KEYS: [&str; 19] = [
     "memory_offset",
     "op",
     "open_to_close_seconds",
+    "ops",
+    "partial",
     "paths",
     "queue_depth",
+    "ramp_seconds",
+    "schema",
     "seconds",
     "threads",
+    "verify",
 ];
 
 #[test]
@@ -32,6 +38,12 @@ fn every_backend_writes_a_new_file_and_reads_it_back() {
             "run --backend {backend} --op write --file f --size 1000000 --block-size 64K --queue-depth 4 --json"
         ));
         assert_eq!(keys(&written), KEYS);
+        assert_valid("run", &written);
+        assert_eq!((&written["partial"], &written["verify"]), (&false.into(), &serde_json::Value::Null));
+        let only = &written["ops"][0];
+        for same in ["op", "ios", "bytes", "gb_per_s", "iops", "latency_us"] {
+            assert_eq!(only[same], written[same], "{same}");
+        }
         assert_eq!(keys(&written["latency_us"]), ["max", "p50", "p99", "p999"]);
         assert_eq!((&written["backend"], &written["op"]), (&backend.into(), &"write".into()));
         let figures =
@@ -45,6 +57,7 @@ fn every_backend_writes_a_new_file_and_reads_it_back() {
         assert!(contents.chunks(8).all(|chunk| chunk != [0; 8]), "every block was written");
 
         let read = bench.json(&format!("run --backend {backend} --op read --file f --block-size 64K --json"));
+        assert_valid("run", &read);
         assert_eq!((read["bytes"].as_u64(), read["errors"].as_u64()), (Some(983_040), Some(0)));
         assert!(read["gb_per_s"].as_f64().unwrap() > 0.0 && read["iops"].as_f64().unwrap() > 0.0);
         assert_eq!(bench.contents("f"), contents);
@@ -103,6 +116,7 @@ fn bare_calls_move_as_many_blocks() {
     for op in ["read", "randread", "write --overwrite", "randwrite --overwrite"] {
         for direct in ["auto", "off"] {
             let both = bench.json(&format!("run --op {op} --direct {direct} --bytes 1000K {job}"));
+            assert_valid("run", &both);
             let bare = &both["bare"];
             assert_eq!(keys(bare), ["cpu_us_per_io", "direct", "gb_per_s", "ios", "ratio"]);
             assert_eq!((&both["ios"], &bare["ios"], &bare["direct"]), (&250.into(), &250.into(), &false.into()));

@@ -1,0 +1,196 @@
+//! `run --job FILE.toml`: a file whose keys are the long options.
+//!
+//! The file becomes arguments, put before those that were given, and clap reads them all: names, ranges and conflicts
+//! have one home. What the command line gives, or what conflicts with it, is left out of the file's.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use toml::{Table, Value};
+
+use super::Cli;
+use crate::failure::Failure;
+
+const RUN: &str = "run";
+const JOB: &str = "job";
+
+/// The command line, with the job file that it may name. As clap does, it exits if the line itself is wrong.
+pub(crate) fn parse() -> Result<Cli, Failure> {
+    let mut line: Vec<OsString> = std::env::args_os().collect();
+    // The command stands first: options of the default command do not go with one.
+    if line.get(1).is_some_and(|word| word == RUN) {
+        let given = nothing_required().get_matches_from(&line);
+        let given = given.subcommand_matches(RUN);
+        if let Some((given, path)) = given.and_then(|given| Some((given, given.get_one::<PathBuf>(JOB)?))) {
+            let added = arguments(path, given)?;
+            line.splice(2..2, added.into_iter().map(OsString::from));
+        }
+    }
+    let matches = Cli::command().get_matches_from(line);
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
+/// The arguments that the file stands for, beside those `given`.
+fn arguments(path: &Path, given: &ArgMatches) -> Result<Vec<String>, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::Failed(format!("cannot read the job file {}: {error}", path.display())))?;
+    from_table(&text, given).map_err(|reason| Failure::Usage(format!("job file {}: {reason}", path.display())))
+}
+
+fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
+    let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())?;
+    let command = nothing_required();
+    let run = command.find_subcommand(RUN).ok_or("there is no command to run")?;
+    let is_given = |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let mut arguments = Vec::new();
+    for (key, value) in &table {
+        let arg = option(run, key)?;
+        let words = words(arg, key, value)?;
+        accept(key, value, &words)?;
+        // A conflict is declared on one of its two sides.
+        let conflicts = |other: &&Arg| {
+            run.get_arg_conflicts_with(other).iter().any(|with| with.get_id() == arg.get_id())
+                || run.get_arg_conflicts_with(arg).iter().any(|with| with.get_id() == other.get_id())
+        };
+        if !is_given(arg) && !run.get_arguments().filter(|other| is_given(other)).any(|other| conflicts(&other)) {
+            arguments.extend(words);
+        }
+    }
+    match refused(&arguments) {
+        Some(reason) => Err(reason),
+        None => Ok(arguments),
+    }
+}
+
+/// The option of that name.
+fn option<'a>(run: &'a Command, key: &str) -> Result<&'a Arg, String> {
+    let keys = || run.get_arguments().filter(|arg| is_key(arg));
+    keys().find(|arg| arg.get_long() == Some(key)).ok_or_else(|| {
+        let names = keys().filter_map(Arg::get_long).collect::<Vec<_>>().join(", ");
+        let meant = similar(key).filter(|meant| keys().any(|arg| arg.get_long() == Some(meant)));
+        let meant = meant.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+        format!("there is no key {key:?}{meant}; the keys are {names}")
+    })
+}
+
+/// A job file neither names another nor asks for help.
+fn is_key(arg: &Arg) -> bool {
+    let asks = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong);
+    arg.get_id() != JOB && !asks && !matches!(arg.get_action(), ArgAction::Version)
+}
+
+/// What clap would propose for an option of that name.
+fn similar(key: &str) -> Option<String> {
+    let error = nothing_required().try_get_matches_from(["aio-bench", RUN, &format!("--{key}")]).err()?;
+    match error.get(ContextKind::SuggestedArg)? {
+        ContextValue::String(name) => Some(name.trim_start_matches('-').to_owned()),
+        _ => None,
+    }
+}
+
+/// The words that say the same on a command line.
+fn words(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>, String> {
+    let with = |text: String| format!("--{key}={text}");
+    let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        _ => None,
+    };
+    match value {
+        Value::Boolean(on) if is_switch => Ok(on.then(|| format!("--{key}")).into_iter().collect()),
+        _ if is_switch => Err(format!("{key} = {value} is not valid: it is true or false")),
+        Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => values
+            .iter()
+            .map(|value| scalar(value).map(with).ok_or_else(|| format!("{key}: {value} is not a string")))
+            .collect(),
+        _ => match scalar(value) {
+            Some(text) => Ok(vec![with(text)]),
+            None => Err(format!("{key} = {value} is not valid: it is one string or number")),
+        },
+    }
+}
+
+/// Refuses what clap does not take for that option.
+fn accept(key: &str, value: &Value, words: &[String]) -> Result<(), String> {
+    refused(words).map_or(Ok(()), |reason| Err(format!("{key} = {value} is not valid: {reason}")))
+}
+
+/// What clap says of these words, if it does not take them.
+fn refused(words: &[String]) -> Option<String> {
+    let line = ["aio-bench", RUN].into_iter().chain(words.iter().map(String::as_str));
+    let text = nothing_required().try_get_matches_from(line).err()?.to_string();
+    text.trim_start_matches("error: ").split("\n\n").next().map(str::to_owned)
+}
+
+/// The command line where no option of a run has to be there: the job file may have it.
+fn nothing_required() -> Command {
+    let mut command = Cli::command().mut_subcommand(RUN, |run| run.mut_args(|arg| arg.required(false)));
+    command.build();
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The arguments of a file that is named by `line`.
+    fn read(text: &str, line: &str) -> Result<Vec<String>, String> {
+        let words = ["aio-bench", "run"].into_iter().chain(line.split_whitespace());
+        let matches = nothing_required().try_get_matches_from(words).unwrap();
+        from_table(text, matches.subcommand_matches(RUN).unwrap())
+    }
+
+    #[test]
+    fn keys_are_the_long_options() {
+        let text =
+            "file = 'a b'\nop = ['read:70', 'write:30']\nqueue-depth = 8\nruntime = 0.5\nverify = true\nbare = false";
+        let mut words = read(text, "").unwrap();
+        words.sort();
+        assert_eq!(
+            words,
+            ["--file=a b", "--op=read:70", "--op=write:30", "--queue-depth=8", "--runtime=0.5", "--verify"]
+        );
+    }
+
+    #[test]
+    fn what_is_given_wins() {
+        assert_eq!(read("op = ['read', 'write']\nthreads = 2", "--op randread").unwrap(), ["--threads=2"]);
+        for (text, line) in
+            [("bytes = '1M'", "--runtime 1"), ("runtime = 1", "--bytes 1M"), ("verify = true", "--verify")]
+        {
+            assert_eq!(read(text, line).unwrap(), [""; 0], "{text} {line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, words) in [
+            ("queue-dept = 8", vec!["\"queue-dept\"", "did you mean queue-depth?", "block-size"]),
+            ("job = 'other.toml'", vec!["no key \"job\""]),
+            ("help = true", vec!["no key \"help\""]),
+            ("op = 'erase'", vec!["op = \"erase\"", "randwrite"]),
+            ("op = ['read', 'erase']", vec!["erase", "randwrite"]),
+            ("op = [1, true]", vec!["op: true is not a string"]),
+            ("file = ['a', 'b']", vec!["file = ", "one string"]),
+            ("direct = 'maybe'", vec!["direct = \"maybe\"", "auto"]),
+            ("verify = 1", vec!["verify = 1", "true or false"]),
+            ("block-size = 0", vec!["block-size = 0", "at least 1 byte"]),
+            ("extents = 0", vec!["extents = 0", "1..=65536"]),
+            ("cpu = true", vec!["cpu = true", "one string or number"]),
+            ("[file]\nname = 'a'", vec!["file = "]),
+            ("bytes = '1M'\nruntime = 1", vec!["--bytes", "cannot be used with", "--runtime"]),
+            ("file = ", vec!["TOML parse error at line 1"]),
+        ] {
+            let error = read(text, "").unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{text}: lacks {word:?}: {error}");
+            }
+        }
+    }
+}
