@@ -29,6 +29,8 @@ pub(crate) struct Report {
     block_size: usize,
     queue_depth: usize,
     threads: usize,
+    /// Blocks per op.
+    extents: u32,
     /// Whether the file was open for direct I/O.
     direct: bool,
     memory_offset: u16,
@@ -53,8 +55,6 @@ pub(crate) struct Report {
     bare: Option<BareReport>,
     #[serde(skip)]
     file: PathBuf,
-    #[serde(skip)]
-    extents: u32,
 }
 
 /// Per op, in microseconds.
