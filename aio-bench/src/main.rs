@@ -1,9 +1,10 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`].
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`completions`].
 #![forbid(unsafe_code)]
 
 mod cli;
+mod completions;
 mod failure;
 mod generate;
 mod host;
@@ -40,6 +41,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Swap(args)) => swap::swap(args),
         Some(Command::Probe(args)) => probe::probe(args),
         Some(Command::Run(args)) => run::run(args),
+        Some(Command::Completions(args)) => completions::completions(args),
     }
 }
 

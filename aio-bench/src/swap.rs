@@ -42,15 +42,20 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let pass = Pass { config: &config, set: &set, groups: &groups, files, progress: &progress };
     for (backend, probed) in usable {
         let outcome = match probed {
-            Ok(()) => pass.run(backend)?,
+            Ok(()) => pass.run(backend),
             Err(why) => Outcome::Unavailable(why),
         };
         report.add(backend, outcome);
+        if report.partial {
+            break;
+        }
     }
     progress.finish();
     drop(folder);
+    let printed = output::result(&report, args.json);
+    // A terminal that went away (SIGHUP) takes no report, and the signal is still what ended it.
     interrupt::check()?;
-    output::result(&report, args.json)?;
+    printed?;
     report.verdict()
 }
 
