@@ -4,8 +4,6 @@ mod findings;
 mod report;
 mod text;
 
-use std::error::Error;
-use std::io;
 use std::path::Path;
 use std::thread;
 
@@ -77,8 +75,8 @@ fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
     let folder = match Made::folder_in(dir) {
         Ok(folder) => folder,
         Err(error) => {
-            report.reason = Some(format!("cannot make a file: {error}"));
-            report.errno = errno(&error);
+            report.reason = Some(format!("cannot make a file in {}: {error}", dir.display()));
+            report.errno = error.raw_os_error();
             return report;
         }
     };
@@ -104,18 +102,4 @@ fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
 fn direct_io(folder: &Path, engine: &AioHandle) -> Result<Alignment, aio::Error> {
     let options = OpenOptions::new().read(true).write(true).create_new(true).direct(DirectMode::Auto);
     Ok(engine.open_with(folder.join("probe"), &options)?.alignment())
-}
-
-/// What the kernel said, also where the error was given more words on its way.
-fn errno(error: &io::Error) -> Option<i32> {
-    let mut source = error.source();
-    error.raw_os_error().or_else(|| {
-        loop {
-            let inner = source?;
-            if let Some(number) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-                return Some(number);
-            }
-            source = inner.source();
-        }
-    })
 }

@@ -370,6 +370,6 @@ pub(super) mod tests {
         let mut config = AioConfig::default();
         (config.queue_depth, config.block_size, config.intra_op_parallelism) = (8, 1 << 16, 3);
         let defaults = Defaults::of(&config);
-        assert_eq!((defaults.in_flight_bytes, defaults.aio_slots), (3 * 8 << 16, 27));
+        assert_eq!((defaults.in_flight_bytes, defaults.aio_slots), (24 << 16, 27));
     }
 }

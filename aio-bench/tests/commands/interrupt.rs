@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::bench::Bench;
+use crate::schema;
 
 /// A swap that goes on for long after its first file.
 const LONG_SWAP: &str = "swap --tensors 128 --tensor-size 1M --json";
@@ -42,11 +43,22 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
-/// The exit code and stderr; stdout is empty.
-fn end(child: Child) -> (Option<i32>, String) {
+/// The exit code, stdout and stderr.
+fn end(child: Child) -> (Option<i32>, String, String) {
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// What a swap printed says that it is not all, and is described.
+fn assert_partial(stdout: &str) {
+    let partial = serde_json::from_str(stdout).unwrap();
+    schema::assert_valid("swap", &partial);
+    assert_eq!((&partial["partial"], &partial["verified"]), (&true.into(), &false.into()), "{partial}");
+    let rows = partial["backends"].as_array().unwrap();
+    let (last, through) = rows.split_last().unwrap();
+    assert_eq!(last["reason"], "interrupted", "{partial}");
+    assert!(through.iter().all(|row| row["available"] == false || row["verified"] == 128), "{partial}");
 }
 
 /// Whether some tensor is being written in the folder that a swap made.
@@ -68,11 +80,23 @@ fn a_swap_is_cleaned_up() {
         let mut child = start(&bench, &format!("{LONG_SWAP} --layout {layout}"));
         wait_until(&mut child, || writes_tensors(bench.path()));
         send(&child, signal);
-        let (ended, stderr) = end(child);
+        let (ended, stdout, stderr) = end(child);
+        assert_partial(&stdout);
         assert_eq!((ended, bench.names()), (Some(code), Vec::new()), "{stderr}");
         assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
         assert!(stderr.starts_with("error: interrupted"), "{stderr}");
     }
+}
+
+#[test]
+fn text_says_that_it_is_partial() {
+    let bench = Bench::new();
+    let mut child = start(&bench, LONG_SWAP.trim_end_matches(" --json"));
+    wait_until(&mut child, || writes_tensors(bench.path()));
+    send(&child, Signal::SIGINT);
+    let (code, stdout, stderr) = end(child);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stdout.contains("PARTIAL") && stdout.contains("of 128, interrupted"), "{stdout}");
 }
 
 #[test]
@@ -82,7 +106,10 @@ fn the_second_signal_is_cleaned_up_after_too() {
     wait_until(&mut child, || writes_tensors(bench.path()));
     send(&child, Signal::SIGINT);
     send(&child, Signal::SIGTERM);
-    let (code, stderr) = end(child);
+    let (code, stdout, stderr) = end(child);
+    if !stdout.is_empty() {
+        assert_partial(&stdout);
+    }
     assert!(matches!(code, Some(130 | 143)), "{code:?} {stderr}");
     assert!(bench.names().is_empty(), "{:?} {stderr}", bench.names());
 }
@@ -95,7 +122,8 @@ fn a_file_that_an_interrupted_run_made_is_removed() {
     let is_written = || fs::read(bench.path().join("new")).is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0));
     wait_until(&mut child, is_written);
     send(&child, Signal::SIGINT);
-    assert_eq!(end(child).0, Some(130));
+    let (code, stdout, _) = end(child);
+    assert_eq!((code, stdout.as_str()), (Some(130), ""));
     assert_eq!(bench.names(), ["other"]);
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod completions;
 mod help;
 mod interrupt;
 mod probe;

@@ -34,8 +34,8 @@ fn nothing_starts(report: &Report) -> Option<Finding> {
             Error,
             "aio-backend-unavailable",
             format!(
-                "AIO_BACKEND is {name:?}, and a handle cannot start on that backend here, although {} works",
-                works.join(" and ")
+                "AIO_BACKEND is {name:?}, and a handle cannot start on that backend here, although others do: {}",
+                works.join(", ")
             ),
             [
                 "`unset AIO_BACKEND`, so that the best backend that works is taken",
@@ -256,7 +256,7 @@ mod tests {
             asked.iter().map(|(_, id, _)| *id).collect::<Vec<_>>(),
             ["aio-backend-unavailable", "uring-missing"]
         );
-        for words in ["\"uring\"", "libaio and pthread work", "unset AIO_BACKEND", "AIO_BACKEND=libaio"] {
+        for words in ["\"uring\"", "although others do: libaio, pthread", "unset AIO_BACKEND", "AIO_BACKEND=libaio"] {
             assert!(asked[0].2.contains(words), "{words}\n{}", asked[0].2);
         }
         let none = found(|report| {

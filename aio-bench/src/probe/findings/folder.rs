@@ -48,12 +48,7 @@ fn not_writable(report: &Report) -> Option<Finding> {
                 "in a container: `docker run --user`, with the id that owns the volume",
             ],
         ),
-        _ => finding(
-            Error,
-            "folder-not-writable",
-            format!("no file can be made in {dir}: {reason}"),
-            ["name a folder on a file system that takes files"],
-        ),
+        _ => finding(Error, "folder-not-writable", reason, ["name a folder on a file system that takes files"]),
     })
 }
 
@@ -143,7 +138,7 @@ mod tests {
     fn refused(errno: Option<Errno>) -> impl FnOnce(&mut Report) {
         move |report| {
             (report.dir.writable, report.dir.direct_io) = (false, None);
-            report.dir.reason = Some("cannot make a file: the reason".to_owned());
+            report.dir.reason = Some("cannot make a file in /data: the reason".to_owned());
             report.dir.errno = errno.map(|errno| errno as i32);
         }
     }
