@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::process::{Command, Stdio};
 
+use aio_core::conformance::refusing;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 
@@ -123,6 +124,30 @@ fn a_limit_of_locked_memory_is_found_where_it_binds() {
     assert_eq!(probed["memlock"]["soft"], 65536);
     let matters = probed["memlock"]["exempt"] == false && probed["backends"][0]["available"] == true;
     assert_eq!(finding(&probed, "memlock-low").is_some(), matters, "{probed}");
+}
+
+#[test]
+fn what_a_filter_refuses_is_found_by_its_error_number() {
+    let bench = Bench::new();
+    let free = probe(&mut bench.command("probe"));
+    let uring =
+        free["backends"][0]["available"] == true && matches!(free["io_uring_disabled"].as_u64(), None | Some(0));
+    let libaio = free["backends"][1]["available"] == true;
+    for (works, call, errno, id, severity) in [
+        (uring, libc::SYS_io_uring_setup, libc::EPERM, "uring-refused", "error"),
+        (uring, libc::SYS_io_uring_setup, libc::ENOSYS, "uring-missing", "error"),
+        (uring, libc::SYS_io_uring_register, libc::EPERM, "uring-features-missing", "warning"),
+        (libaio, libc::SYS_io_setup, libc::EPERM, "libaio-refused", "error"),
+        (libaio, libc::SYS_io_setup, libc::EAGAIN, "aio-slots-used-up", "error"),
+    ] {
+        if !works {
+            println!("SKIPPED {id}: the backend does not work here anyway");
+            continue;
+        }
+        assert!(finding(&free, id).is_none(), "{id} is found without a filter: {free}");
+        let Some(probed) = refusing(&[call], errno, || probe(&mut bench.command("probe"))) else { return };
+        assert_eq!(finding(&probed, id).unwrap_or_else(|| panic!("{id}: {probed}"))["severity"], severity);
+    }
 }
 
 #[test]

@@ -19,6 +19,9 @@ const URING_FEATURES: [(&str, (u32, u32)); 7] = [
 const REGISTERED_MEMORY: (u32, u32) = (5, 13);
 const CACHESTAT: (u32, u32) = (6, 5);
 
+const LET_REGISTER_THROUGH: &str = "let io_uring_register through, `docker run --security-opt \
+                                    seccomp=/path/to/profile.json ...` in a container";
+
 pub(super) fn findings(report: &Report) -> Vec<Finding> {
     let found = [huge_pages(report), unregistered(report), uring_features(report), cachestat(report)];
     found.into_iter().flatten().collect()
@@ -66,8 +69,7 @@ fn unregistered(report: &Report) -> Option<Finding> {
     let remedy = if version(report).is_some_and(|version| version < REGISTERED_MEMORY) {
         "boot Linux 5.13 or later"
     } else {
-        "let io_uring_register through in the seccomp profile: `docker run --security-opt \
-         seccomp=/path/to/profile.json ...`"
+        LET_REGISTER_THROUGH
     };
     Some(finding(
         Warning,
@@ -86,6 +88,13 @@ fn uring_features(report: &Report) -> Option<Finding> {
     let names: Vec<_> =
         missing.iter().map(|(name, (major, minor))| format!("{name} (Linux {major}.{minor})")).collect();
     let (major, minor) = since;
+    let remedy = if version(report).is_some_and(|version| version >= since) {
+        format!(
+            "this kernel can have it, so that something refuses it, such as a seccomp profile: {LET_REGISTER_THROUGH}"
+        )
+    } else {
+        format!("boot Linux {major}.{minor} or later; 6.6 has all of it")
+    };
     Some(finding(
         Warning,
         "uring-features-missing",
@@ -94,7 +103,7 @@ fn uring_features(report: &Report) -> Option<Finding> {
              of it, and at 1.7 us with all",
             names.join(", ")
         ),
-        [&format!("boot Linux {major}.{minor} or later; 6.6 has all of it")],
+        [&remedy],
     ))
 }
 
@@ -138,13 +147,25 @@ mod tests {
 
     #[test]
     fn what_an_older_ring_lacks_is_named_with_the_kernel_that_has_it() {
-        assert_only(Warning, "uring-features-missing", &["NO_SQARRAY (Linux 6.6)", "boot Linux 6.6"], |report| {
-            report.backends[0].features.retain(|feature| feature != "NO_SQARRAY");
-        });
-        let words = ["SUBMIT_ALL (Linux 5.18), REGISTER_RING_FDS (Linux 5.18)", "boot Linux 5.18"];
-        assert_only(Warning, "uring-features-missing", &words, |report| {
-            report.backends[0].features.retain(|feature| feature != "SUBMIT_ALL" && feature != "REGISTER_RING_FDS");
-        });
+        let without = |features: &'static [&str], release: &str| {
+            let release = release.to_owned();
+            move |report: &mut Report| {
+                report.backends[0].features.retain(|feature| !features.contains(&feature.as_str()));
+                report.kernel = Some(release);
+            }
+        };
+        let newest = ["NO_SQARRAY (Linux 6.6)", "boot Linux 6.6"];
+        assert_only(Warning, "uring-features-missing", &newest, without(&["NO_SQARRAY"], "6.5.1"));
+        let two = without(&["SUBMIT_ALL", "REGISTER_RING_FDS"], "5.15.0");
+        let found = found(two);
+        assert_eq!(
+            found.iter().map(|(_, id, _)| *id).collect::<Vec<_>>(),
+            ["uring-features-missing", "no-cachestat"]
+        );
+        assert!(found[0].2.contains("SUBMIT_ALL (Linux 5.18), REGISTER_RING_FDS (Linux 5.18)"), "{found:?}");
+        assert!(found[0].2.contains("boot Linux 5.18"), "{found:?}");
+        let refused = ["this kernel can have it", "io_uring_register"];
+        assert_only(Warning, "uring-features-missing", &refused, without(&["REGISTER_RING_FDS"], "6.18.0"));
     }
 
     #[test]
