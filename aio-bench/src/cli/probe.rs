@@ -28,8 +28,8 @@ pub(crate) struct ProbeArgs {
 }
 
 const PROBE_EXAMPLES: &str = "\
-Exit codes: 0 nothing as bad as --fail-on; 1 it could not be found out, such as for a DIR that is not there;
-2 the command line or AIO_BACKEND is wrong; 3 there are such findings.
+Exit codes: 0 nothing is as bad as --fail-on says; 1 it could not look, such as at a DIR that is
+not there; 2 the command line or AIO_BACKEND is wrong; 3 something is.
 
 Examples:
   aio-bench probe
@@ -43,6 +43,6 @@ pub(crate) enum FailOn {
     Error,
     /// Also where it works, but slower, or will fail under load.
     Warning,
-    /// Whatever is found.
+    /// Nothing: exit with 0 whatever is found.
     Never,
 }

@@ -127,6 +127,21 @@ fn a_limit_of_locked_memory_is_found_where_it_binds() {
 }
 
 #[test]
+fn root_of_a_user_namespace_is_not_exempt_from_limits() {
+    let bench = Bench::new();
+    let mut command = assert_cmd::Command::new("unshare");
+    command.current_dir(bench.path()).args(["--user", "--map-root-user"]);
+    if !command.arg("true").output().is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED a probe in a user namespace: unshare(1) makes none here");
+        return;
+    }
+    let mut command = assert_cmd::Command::new("unshare");
+    command.current_dir(bench.path()).env_remove("AIO_BACKEND").args(["--user", "--map-root-user"]);
+    let probed = probe(command.arg(cargo_bin!("aio-bench")).arg("probe"));
+    assert_eq!(probed["memlock"]["exempt"], false, "{probed}");
+}
+
+#[test]
 fn what_a_filter_refuses_is_found_by_its_error_number() {
     let bench = Bench::new();
     let free = probe(&mut bench.command("probe"));

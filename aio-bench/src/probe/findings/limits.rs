@@ -36,6 +36,9 @@ fn memlock(report: &Report) -> Option<Finding> {
         defaults.threads,
     );
     let mut remedy = raise(&RAISE_MEMLOCK, limit.hard);
+    if let Some(hard) = limit.hard.filter(|hard| *hard >= defaults.in_flight_bytes) {
+        remedy.insert(0, format!("in this shell, up to its hard limit: `ulimit -l {}`", hard / 1024));
+    }
     remedy.push(
         "or exempt the process: CAP_IPC_LOCK, in a container that is not rootless `docker run --cap-add IPC_LOCK ...`"
             .to_owned(),
@@ -137,12 +140,14 @@ pub(super) fn raise(raise: &Raise, hard: Option<u64>) -> Vec<String> {
         Value::Unlimited => ("unlimited".to_owned(), "infinity".to_owned(), "-1:-1".to_owned()),
         Value::Number(number) => (number.to_string(), number.to_string(), format!("{number}:{number}")),
     };
-    let allowed = match (value, hard) {
-        (_, None) => true,
-        (Value::Unlimited, Some(_)) => false,
-        (Value::Number(number), Some(hard)) => *number <= hard,
+    let here = match (value, hard) {
+        (_, None) => Some(shell.clone()),
+        (Value::Unlimited, Some(_)) => None,
+        (Value::Number(number), Some(hard)) => {
+            Some(number.min(&hard)).filter(|_| hard >= REGISTERED_FILES).map(u64::to_string)
+        }
     };
-    let here = allowed.then(|| format!("in this shell: `ulimit -{option} {shell}`"));
+    let here = here.map(|value| format!("in this shell: `ulimit -{option} {value}`"));
     here.into_iter()
         .chain([
             format!(
@@ -182,6 +187,7 @@ mod tests {
         assert_only(Warning, "memlock-low", &["`ulimit -l unlimited`"], memlock(8 * MIB, None, false));
         let bounded = found(memlock(8 * MIB, Some(64 * MIB), false));
         assert!(!bounded[0].2.contains("`ulimit -l unlimited`"), "the hard limit forbids it: {}", bounded[0].2);
+        assert!(bounded[0].2.contains("`ulimit -l 65536`"), "{}", bounded[0].2);
     }
 
     #[test]
@@ -207,7 +213,8 @@ mod tests {
             &["RLIMIT_NOFILE is 256", "`ulimit -n 65536`", "LimitNOFILE=65536", "nofile=65536:65536"],
             limit(256, 1 << 20),
         );
-        assert!(!found(limit(256, 1024))[0].2.contains("ulimit -n"));
+        assert!(found(limit(256, 1024))[0].2.contains("`ulimit -n 1024`"));
+        assert!(!found(limit(256, 512))[0].2.contains("ulimit -n"));
         assert_eq!(found(limit(1024, 1024)), []);
     }
 
