@@ -1,4 +1,4 @@
-//! What was found: a table and lines for people, an object for programs.
+//! What was found, as programs get it; for people it is written in `text`.
 
 use std::path::PathBuf;
 
