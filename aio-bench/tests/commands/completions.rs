@@ -6,7 +6,9 @@ use crate::bench::Bench;
 fn commands(bench: &Bench) -> Vec<String> {
     let help = bench.text("-h");
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
-    list.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    // A line that is indented further goes on with what the one above says.
+    let names = list.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
 }
 
 #[test]
