@@ -1,13 +1,13 @@
 //! What can be asked for on the command line, and the help that explains it.
 
 mod compare;
+mod completions;
 mod job_file;
 mod op;
 mod plot;
+mod probe;
 mod run;
 mod swap;
-
-use std::path::PathBuf;
 
 use aio::AioConfig;
 use clap::{Args, Parser, Subcommand};
@@ -15,9 +15,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::size;
 
 pub(crate) use compare::CompareArgs;
+pub(crate) use completions::CompletionsArgs;
 pub(crate) use job_file::parse;
 pub(crate) use op::{Op, WeightedOp};
 pub(crate) use plot::{Over, PlotArgs};
+pub(crate) use probe::{FailOn, ProbeArgs};
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 
@@ -39,11 +41,11 @@ const AFTER_HELP: &str = "\
 Sizes: plain bytes (4096), binary units (64K, 1M, 1GiB; K is 1024 as in fio) or decimal units (10MB).
 Results go to stdout; progress, logs (RUST_LOG=debug for more) and errors to stderr.
 Exit codes: 0 done and verified; 1 something failed or did not verify; 2 the command line is wrong;
-130 or 143 interrupted, after cleaning up.
+3 probe found an error (see --fail-on); 129, 130 or 143 interrupted, after cleaning up.
 
 Start here:
   aio-bench                        swap GPT-2 through every backend, in the current folder
-  aio-bench probe /mnt/nvme        what this machine and that file system offer
+  aio-bench probe /mnt/nvme        what this machine and that file system offer, and what to change
   aio-bench run --help             one job at a time, as with fio
   aio-bench compare --help         the same work by every backend, and by others
   aio-bench plot --help            pictures of what runs measured";
@@ -55,6 +57,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     Compare(CompareArgs),
     Plot(PlotArgs),
+    Completions(CompletionsArgs),
 }
 
 /// Settings of the engine that are left at its own defaults when they are not given.
@@ -82,22 +85,6 @@ impl EngineArgs {
         config.intra_op_parallelism = self.threads.unwrap_or(config.intra_op_parallelism);
         config
     }
-}
-
-/// Show which backends work here, or why not, and what limits them.
-///
-/// Each backend is tried with a real operation. With DIR it also finds out, with a small file that is made there and
-/// removed again, whether that file system does direct I/O and how it must be aligned.
-#[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  aio-bench probe\n  aio-bench probe /mnt/nvme --json")]
-pub(crate) struct ProbeArgs {
-    /// A folder on the file system to look at.
-    #[arg(default_value = ".")]
-    pub(crate) dir: PathBuf,
-
-    /// Print one JSON object instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 fn parse_usize(text: &str) -> Result<usize, String> {

@@ -9,6 +9,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// It was tried and did not work, or did not verify: exit code 1.
     Failed(String),
+    /// `probe` found what it was told to fail on, which these words name: exit code 3.
+    Found(String),
     /// A signal asked for an early end: exit code 128 + its number, as shells report it.
     Interrupted(i32),
 }
@@ -19,6 +21,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
+            Self::Found(_) => 3,
             Self::Interrupted(signal) => 128 + signal,
         }
     }
@@ -29,6 +32,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(sentence) => write!(f, "{sentence}\n\nFor more information, try '--help'."),
             Self::Failed(sentence) => f.write_str(sentence),
+            Self::Found(names) => write!(f, "found: {names}"),
             Self::Interrupted(_) => {
                 f.write_str("interrupted: nothing is in flight any more, data files made were removed")
             }

@@ -56,8 +56,10 @@ impl Made {
     /// Makes a folder of its own, under a name that nothing else has, in `dir`.
     pub(crate) fn folder_in(dir: &Path) -> io::Result<Self> {
         let made = Self::by(|| {
-            let folder = tempfile::Builder::new().prefix("aio-bench-").tempdir_in(dir)?;
-            Ok::<_, io::Error>((folder.keep(), ()))
+            // Unlike tempdir_in, this leaves the error as the kernel gave it.
+            let folder = tempfile::Builder::new().prefix("aio-bench-").make_in(dir, |path| fs::create_dir(path))?;
+            let ((), path) = folder.keep()?;
+            Ok::<_, io::Error>((path, ()))
         });
         made.map(|(made, ())| made)
     }

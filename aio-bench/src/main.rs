@@ -1,12 +1,14 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`plot`].
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`plot`],
+//! [`completions`].
 // Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
 #![deny(unsafe_code)]
 
 mod chart;
 mod cli;
 mod compare;
+mod completions;
 mod estimate;
 mod failure;
 mod generate;
@@ -46,6 +48,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Compare(args)) => compare::compare(args),
         Some(Command::Plot(args)) => plot::plot(args),
+        Some(Command::Completions(args)) => completions::completions(args),
     }
 }
 

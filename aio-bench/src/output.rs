@@ -20,11 +20,11 @@ pub(crate) fn json(result: &impl Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot express the result as JSON: {error}")))
 }
 
-/// Prints `text` and ends the line.
+/// Prints `text` and ends the line. Its colours go to terminals only, and with NO_COLOR nowhere.
 ///
 /// A reader that went away (`aio-bench probe | head -1`) has what it wanted: that is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = anstream::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -44,4 +44,9 @@ pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
         table.set_width(WIDTH);
     }
     table
+}
+
+/// Columns that text may have: those of the terminal, if there is one.
+pub(crate) fn width() -> usize {
+    Table::new().width().unwrap_or(WIDTH).into()
 }

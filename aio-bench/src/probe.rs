@@ -1,33 +1,45 @@
 //! What this machine, and one of its file systems, offer to tensor I/O.
 
+mod findings;
 mod report;
+mod text;
 
 use std::path::Path;
 use std::thread;
 
-use aio::{AioHandle, Alignment, Backend, DirectMode, OpenOptions};
+use aio::{AioConfig, AioHandle, Alignment, BACKEND_VARIABLE, Backend, DirectMode, OpenOptions};
 
-use crate::cli::ProbeArgs;
+use crate::cli::{FailOn, ProbeArgs};
 use crate::failure::Failure;
 use crate::host::{disk, limits};
 use crate::interrupt::Made;
 use crate::output;
-use report::{BackendReport, DirReport, DirectIo, HugePages, Report};
+use findings::Severity;
+use report::{BackendReport, Defaults, DirReport, DirectIo, HugePages, Report, SCHEMA};
 
-/// Looks, and prints what was found. Finding that something does not work is no failure.
+/// Looks, prints what was found, and fails if that is as bad as `--fail-on` says.
 pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     disk::require_folder(&args.dir)?;
-    let engine = match AioHandle::builder().build() {
+    let auto = match AioHandle::builder().build() {
         Ok(engine) => Some(engine),
         // Each backend's own probe says why.
         Err(aio::Error::Unavailable(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let report = Report {
+    // Any will do to look at the folder, also when AIO_BACKEND names one that does not work.
+    let other = || Backend::COMPILED.iter().find_map(|&backend| AioHandle::builder().backend(backend).build().ok());
+    let dir = look_at(&args.dir, auto.clone().or_else(other).as_ref());
+    let mut report = Report {
+        schema: SCHEMA,
+        findings: Vec::new(),
         backends: Backend::COMPILED.iter().map(|&backend| BackendReport::of(backend)).collect(),
-        auto: engine.as_ref().map(|engine| engine.backend_name()),
-        dir: look_at(&args.dir, engine.as_ref()),
+        auto: auto.as_ref().map(|engine| engine.backend_name()),
+        aio_backend: std::env::var(BACKEND_VARIABLE).ok().filter(|name| !name.is_empty()),
+        defaults: Defaults::of(&AioConfig::default()),
+        dir,
         memlock: limits::memlock(),
+        open_files: limits::open_files(),
+        file_size: limits::file_size(),
         aio_slots: limits::aio_slots(),
         io_uring_disabled: limits::io_uring_disabled(),
         huge_pages: HugePages { transparent: limits::transparent_huge_pages(), size: limits::huge_page_size() },
@@ -35,26 +47,59 @@ pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
         kernel: limits::kernel_release(),
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
-    output::result(&report, args.json)
+    report.findings = findings::findings(&report);
+    output::result(&report, args.json)?;
+    verdict(&report, args.fail_on)
+}
+
+fn verdict(report: &Report, fail_on: FailOn) -> Result<(), Failure> {
+    let worst = match fail_on {
+        FailOn::Error => Severity::Error,
+        FailOn::Warning => Severity::Warning,
+        FailOn::Never => return Ok(()),
+    };
+    let bad: Vec<_> = report.findings.iter().filter(|found| found.severity <= worst).map(|found| found.id).collect();
+    if bad.is_empty() { Ok(()) } else { Err(Failure::Found(bad.join(", "))) }
 }
 
 fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
-    let found = engine.map_or_else(|| Err("no backend works here".to_owned()), |engine| direct_io(dir, engine));
-    let (direct_io, reason) = match found {
-        Ok(Alignment { offset: 0, .. }) => (None, Some("this file system has no direct I/O".to_owned())),
-        Ok(Alignment { offset, memory, .. }) => {
-            (Some(DirectIo { offset_alignment: offset, memory_alignment: memory }), None)
-        }
-        Err(reason) => (None, Some(reason)),
+    let mut report = DirReport {
+        path: dir.to_owned(),
+        file_system: disk::file_system(dir).ok(),
+        free_bytes: disk::free_bytes(dir),
+        writable: false,
+        direct_io: None,
+        reason: None,
+        errno: None,
     };
-    let file_system = disk::file_system(dir).ok();
-    DirReport { path: dir.to_owned(), file_system, free_bytes: disk::free_bytes(dir), direct_io, reason }
+    let folder = match Made::folder_in(dir) {
+        Ok(folder) => folder,
+        Err(error) => {
+            report.reason = Some(format!("cannot make a file in {}: {error}", dir.display()));
+            report.errno = error.raw_os_error();
+            return report;
+        }
+    };
+    report.writable = true;
+    let Some(engine) = engine else {
+        report.reason = Some("no backend works here".to_owned());
+        return report;
+    };
+    match direct_io(folder.path(), engine) {
+        Ok(Alignment { offset: 0, .. }) => report.reason = Some("this file system has no direct I/O".to_owned()),
+        Ok(Alignment { offset, memory, .. }) => {
+            report.direct_io = Some(DirectIo { offset_alignment: offset, memory_alignment: memory });
+        }
+        Err(error) => {
+            (report.writable, report.errno) = (false, error.raw_os_error());
+            report.reason = Some(error.to_string());
+        }
+    }
+    report
 }
 
-/// Asks a new file, which is gone again afterwards: only an open file can tell.
-fn direct_io(dir: &Path, engine: &AioHandle) -> Result<Alignment, String> {
-    let folder = Made::folder_in(dir).map_err(|error| format!("cannot make a file: {error}"))?;
+/// Asks a new file: only an open file can tell.
+fn direct_io(folder: &Path, engine: &AioHandle) -> Result<Alignment, aio::Error> {
     let options = OpenOptions::new().read(true).write(true).create_new(true).direct(DirectMode::Auto);
-    let file = engine.open_with(folder.path().join("probe"), &options).map_err(|error| error.to_string())?;
-    Ok(file.alignment())
+    Ok(engine.open_with(folder.join("probe"), &options)?.alignment())
 }

@@ -35,22 +35,28 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let groups = groups::plan(&sizes, memory::budget())?;
     disk::require_room(&dir, groups.iter().flat_map(|group| file_sizes(args.layout, &sizes[group.clone()])))?;
 
-    let folder = Made::folder_in(&dir).map_err(|error| Failure::Failed(format!("cannot make a folder: {error}")))?;
+    let folder = Made::folder_in(&dir)
+        .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
     let mut report = Report::new(&dir, args.layout, &config, &set, groups.len());
     let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
     let files = Files { folder: folder.path(), layout: args.layout };
     let pass = Pass { config: &config, set: &set, groups: &groups, files, progress: &progress };
     for (backend, probed) in usable {
         let outcome = match probed {
-            Ok(()) => pass.run(backend)?,
+            Ok(()) => pass.run(backend),
             Err(why) => Outcome::Unavailable(why),
         };
         report.add(backend, outcome);
+        if report.partial {
+            break;
+        }
     }
     progress.finish();
     drop(folder);
+    let printed = output::result(&report, args.json);
+    // A terminal that went away (SIGHUP) takes no report, and the signal is still what ended it.
     interrupt::check()?;
-    output::result(&report, args.json)?;
+    printed?;
     report.verdict()
 }
 

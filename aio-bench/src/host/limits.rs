@@ -19,9 +19,41 @@ pub(crate) struct Memlock {
 
 /// `RLIMIT_MEMLOCK`.
 pub(crate) fn memlock() -> Option<Memlock> {
-    let limit = |bytes| (bytes != RLIM_INFINITY).then_some(bytes);
-    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
-    Some(Memlock { soft: limit(soft), hard: limit(hard), exempt: has_ipc_lock() })
+    let Limit { soft, hard } = limit(Resource::RLIMIT_MEMLOCK)?;
+    Some(Memlock { soft, hard, exempt: has_ipc_lock() && in_first_user_namespace() })
+}
+
+/// A resource limit of the process, `getrlimit(2)`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Limit {
+    /// In force; `null`: no limit.
+    pub(crate) soft: Option<u64>,
+    /// Up to which the process may raise it; `null`: no limit.
+    pub(crate) hard: Option<u64>,
+}
+
+/// `RLIMIT_NOFILE`, in descriptors.
+pub(crate) fn open_files() -> Option<Limit> {
+    limit(Resource::RLIMIT_NOFILE)
+}
+
+/// `RLIMIT_FSIZE`, in bytes.
+pub(crate) fn file_size() -> Option<Limit> {
+    limit(Resource::RLIMIT_FSIZE)
+}
+
+fn limit(resource: Resource) -> Option<Limit> {
+    let bounded = |value| (value != RLIM_INFINITY).then_some(value);
+    let (soft, hard) = getrlimit(resource).ok()?;
+    Some(Limit { soft: bounded(soft), hard: bounded(hard) })
+}
+
+/// The kernel asks for CAP_IPC_LOCK in the first user namespace: a rootless container has it in its own alone, and is
+/// bound by the limit all the same. In the first one every id is mapped to itself, user_namespaces(7).
+fn in_first_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map");
+    // A kernel without user namespaces has no such file.
+    map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// CAP_IPC_LOCK among the effective capabilities.
@@ -89,7 +121,7 @@ mod tests {
     fn what_every_linux_has_is_found() {
         assert!(page_size() >= 4096 && page_size().is_power_of_two());
         assert!(kernel_release().is_some_and(|release| !release.is_empty() && !release.contains('\n')));
-        assert!(memlock().is_some());
+        assert!(memlock().is_some() && open_files().is_some() && file_size().is_some());
     }
 
     #[test]

@@ -1,23 +1,33 @@
-//! What was found: a table and lines for people, an object for programs.
+//! What was found, as programs get it; for people it is written in `text`.
 
-use std::fmt;
 use std::path::PathBuf;
 
-use aio::Backend;
+use aio::{AioConfig, Backend};
 use serde::Serialize;
 
-use crate::host::limits::{AioSlots, Memlock};
-use crate::output;
-use crate::size;
+use super::findings::Finding;
+use crate::host::limits::{AioSlots, Limit, Memlock};
+
+/// The name and version of the object that programs get: `docs/schema/probe.json`.
+pub(crate) const SCHEMA: &str = "aio-bench/probe/1";
 
 /// Everything that was looked at. What could not be found out is `null`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    pub(crate) schema: &'static str,
+    /// What to do about it, the worst first.
+    pub(crate) findings: Vec<Finding>,
     pub(crate) backends: Vec<BackendReport>,
     /// The backend that `auto` means here; `AIO_BACKEND` has its say.
     pub(crate) auto: Option<&'static str>,
+    /// What `AIO_BACKEND` says, if it is set.
+    pub(crate) aio_backend: Option<String>,
+    /// What a handle asks for that nobody configured.
+    pub(crate) defaults: Defaults,
     pub(crate) dir: DirReport,
     pub(crate) memlock: Option<Memlock>,
+    pub(crate) open_files: Option<Limit>,
+    pub(crate) file_size: Option<Limit>,
     pub(crate) aio_slots: Option<AioSlots>,
     pub(crate) io_uring_disabled: Option<u64>,
     pub(crate) huge_pages: HugePages,
@@ -34,9 +44,24 @@ pub(crate) struct BackendReport {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// The error number of the system call that was refused, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) errno: Option<i32>,
     pub(crate) features: Vec<String>,
     pub(crate) registered_memory: bool,
     pub(crate) registered_files: bool,
+}
+
+/// What one handle of the default configuration asks of the machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Defaults {
+    pub(crate) queue_depth: u64,
+    pub(crate) block_size: u64,
+    pub(crate) threads: u64,
+    /// Bytes of the blocks that can be in flight at once.
+    pub(crate) in_flight_bytes: u64,
+    /// What it takes of `fs.aio-max-nr` on the backend libaio.
+    pub(crate) aio_slots: u64,
 }
 
 /// One folder's file system.
@@ -45,10 +70,15 @@ pub(crate) struct DirReport {
     pub(crate) path: PathBuf,
     pub(crate) file_system: Option<String>,
     pub(crate) free_bytes: Option<u64>,
+    /// Whether a file could be made.
+    pub(crate) writable: bool,
     /// `null`: none, for the reason given.
     pub(crate) direct_io: Option<DirectIo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// The error number behind the reason, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) errno: Option<i32>,
 }
 
 /// In which units direct I/O is done, in bytes.
@@ -69,18 +99,34 @@ pub(crate) struct HugePages {
     pub(crate) size: Option<u64>,
 }
 
+impl Defaults {
+    pub(crate) fn of(config: &AioConfig) -> Self {
+        let [queue_depth, block_size, threads] =
+            [config.queue_depth, config.block_size, config.intra_op_parallelism].map(|value| value as u64);
+        Self {
+            queue_depth,
+            block_size,
+            threads,
+            in_flight_bytes: threads * queue_depth * block_size,
+            // Each worker's queue has one more for its waker.
+            aio_slots: threads * (queue_depth + 1),
+        }
+    }
+}
+
 impl BackendReport {
     /// Tries it.
     pub(crate) fn of(backend: Backend) -> Self {
         let probed = backend.probe();
-        let (capabilities, reason) = match probed {
-            Ok(capabilities) => (capabilities, None),
-            Err(why) => (Default::default(), Some(why.reason)),
+        let (capabilities, reason, errno) = match probed {
+            Ok(capabilities) => (capabilities, None, None),
+            Err(why) => (Default::default(), Some(why.reason), why.errno),
         };
         Self {
             backend: backend.to_string(),
             available: reason.is_none(),
             reason,
+            errno,
             features: capabilities.features,
             registered_memory: capabilities.registered_memory,
             registered_files: capabilities.registered_files,
@@ -88,171 +134,106 @@ impl BackendReport {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = output::table(["backend", "available", "features, or why not"]);
-        for backend in &self.backends {
-            let available = if backend.available { "yes" } else { "no" };
-            table.add_row([&backend.backend, available, &backend.explained()]);
-        }
-        writeln!(f, "{table}")?;
-        let lines = [
-            ("auto means", self.auto.unwrap_or("none: nothing works here").to_owned()),
-            ("folder", self.dir.path.display().to_string()),
-            ("  file system", self.dir.to_string()),
-            ("  direct I/O", self.dir.direct()),
-            ("locked memory", self.memlock.as_ref().map_or_else(unknown, Memlock::to_string)),
-            ("Linux AIO slots", self.aio_slots.as_ref().map_or_else(unknown, AioSlots::to_string)),
-            ("io_uring", io_uring_setting(self.io_uring_disabled).to_owned()),
-            ("huge pages", self.huge_pages.to_string()),
-            ("page size", size::show(self.page_size)),
-            ("kernel", self.kernel.clone().unwrap_or_else(unknown)),
-        ];
-        for (name, value) in lines {
-            writeln!(f, "{name:<17} {value}")?;
-        }
-        write!(f, "{:<17} {}", "CPUs", self.cpus)
-    }
-}
-
-fn unknown() -> String {
-    "unknown".to_owned()
-}
-
-/// `kernel.io_uring_disabled`, of sysctl/kernel.rst.
-fn io_uring_setting(disabled: Option<u64>) -> &'static str {
-    match disabled {
-        None => "kernel.io_uring_disabled is not known to this kernel",
-        Some(0) => "kernel.io_uring_disabled = 0: allowed for every process",
-        Some(1) => "kernel.io_uring_disabled = 1: allowed for privileged processes and kernel.io_uring_group only",
-        Some(_) => "kernel.io_uring_disabled = 2: switched off",
-    }
-}
-
-impl BackendReport {
-    fn explained(&self) -> String {
-        match &self.reason {
-            Some(reason) => reason.clone(),
-            None => {
-                let registered =
-                    [(self.registered_memory, "registered memory"), (self.registered_files, "registered files")];
-                let registered = registered.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
-                self.features.iter().map(String::as_str).chain(registered).collect::<Vec<_>>().join(", ")
-            }
-        }
-    }
-}
-
-impl DirReport {
-    fn direct(&self) -> String {
-        match (&self.direct_io, &self.reason) {
-            (Some(DirectIo { offset_alignment, memory_alignment }), _) => {
-                format!("yes, in units of {offset_alignment} bytes, memory aligned to {memory_alignment}")
-            }
-            (None, Some(reason)) => format!("no: {reason}"),
-            (None, None) => unknown(),
-        }
-    }
-}
-
-impl fmt::Display for DirReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.file_system.as_deref().unwrap_or("unknown"))?;
-        match self.free_bytes {
-            Some(free) => write!(f, ", {} free", size::show(free)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Memlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), size::show);
-        write!(f, "RLIMIT_MEMLOCK {} (at most {})", shown(self.soft), shown(self.hard))?;
-        if self.exempt { f.write_str("; does not bind this process, which has CAP_IPC_LOCK") } else { Ok(()) }
-    }
-}
-
-impl fmt::Display for AioSlots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fs.aio-nr {} of fs.aio-max-nr {} in use", self.nr, self.max_nr)
-    }
-}
-
-impl fmt::Display for HugePages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = self.size.map_or_else(unknown, size::show);
-        match self.transparent.as_deref() {
-            Some("always") => write!(f, "always, {size}"),
-            Some("madvise") => write!(f, "where asked for (madvise), as this library does, {size}"),
-            Some(other) => write!(f, "{other}: large transfers will be slower"),
-            None => f.write_str("not built into this kernel: large transfers will be slower"),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
-    fn report() -> Report {
+    /// A machine on which there is nothing to improve.
+    pub(in crate::probe) fn healthy() -> Report {
+        let uring = [
+            "SINGLE_ISSUER",
+            "DEFER_TASKRUN",
+            "TASKRUN_FLAG",
+            "SUBMIT_ALL",
+            "NO_SQARRAY",
+            "REGISTER_RING_FDS",
+            "EXT_ARG",
+        ];
+        let backend = |name: &str, features: &[&str], registered| BackendReport {
+            backend: name.to_owned(),
+            available: true,
+            reason: None,
+            errno: None,
+            features: features.iter().map(|feature| (*feature).to_owned()).collect(),
+            registered_memory: registered,
+            registered_files: registered,
+        };
         Report {
+            schema: SCHEMA,
+            findings: Vec::new(),
             backends: vec![
-                BackendReport {
-                    backend: "uring".to_owned(),
-                    available: false,
-                    reason: Some("a seccomp filter refuses io_uring_setup".to_owned()),
-                    features: Vec::new(),
-                    registered_memory: false,
-                    registered_files: false,
-                },
-                BackendReport {
-                    backend: "pthread".to_owned(),
-                    available: true,
-                    reason: None,
-                    features: vec!["preadv".to_owned()],
-                    registered_memory: false,
-                    registered_files: false,
-                },
+                backend("uring", &uring, true),
+                backend("libaio", &["user-space reap", "IOCB_CMD_POLL"], false),
+                backend("pthread", &[], false),
             ],
-            auto: Some("pthread"),
+            auto: Some("uring"),
+            aio_backend: None,
+            defaults: Defaults::of(&AioConfig::default()),
             dir: DirReport {
                 path: "/data".into(),
                 file_system: Some("ext4".to_owned()),
-                free_bytes: Some(1 << 30),
-                direct_io: None,
-                reason: Some("cannot make a file in /data: Read-only file system".to_owned()),
+                free_bytes: Some(1 << 40),
+                writable: true,
+                direct_io: Some(DirectIo { offset_alignment: 4096, memory_alignment: 512 }),
+                reason: None,
+                errno: None,
             },
-            memlock: Some(Memlock { soft: Some(8 << 20), hard: None, exempt: false }),
-            aio_slots: Some(AioSlots { nr: 1, max_nr: 65536 }),
-            io_uring_disabled: Some(2),
-            huge_pages: HugePages { transparent: Some("never".to_owned()), size: None },
+            memlock: Some(Memlock { soft: None, hard: None, exempt: false }),
+            open_files: Some(Limit { soft: Some(1024), hard: Some(1 << 20) }),
+            file_size: Some(Limit { soft: None, hard: None }),
+            aio_slots: Some(AioSlots { nr: 0, max_nr: 65536 }),
+            io_uring_disabled: Some(0),
+            huge_pages: HugePages { transparent: Some("madvise".to_owned()), size: Some(2 << 20) },
             page_size: 4096,
-            kernel: None,
+            kernel: Some("6.18.44".to_owned()),
             cpus: 2,
         }
     }
 
-    #[test]
-    fn what_does_not_work_is_explained() {
-        let text = report().to_string();
-        for sentence in [
-            "a seccomp filter refuses io_uring_setup",
-            "auto means        pthread",
-            "no: cannot make a file in /data: Read-only file system",
-            "RLIMIT_MEMLOCK 8.0 MiB (at most unlimited)",
-            "io_uring_disabled = 2: switched off",
-            "never: large transfers will be slower",
-        ] {
-            assert!(text.contains(sentence), "{sentence}\n{text}");
-        }
+    /// Makes a backend of a report one that does not work.
+    pub(in crate::probe) fn refuse(report: &mut Report, name: &str, errno: Option<Errno>) {
+        let row = report.backends.iter_mut().find(|row| row.backend == name).unwrap();
+        *row = BackendReport {
+            backend: name.to_owned(),
+            available: false,
+            reason: Some(format!("the kernel refuses {name}")),
+            errno: errno.map(|errno| errno as i32),
+            features: Vec::new(),
+            registered_memory: false,
+            registered_files: false,
+        };
+    }
+
+    /// One on which much does not work.
+    pub(in crate::probe) fn poor() -> Report {
+        let mut report = healthy();
+        refuse(&mut report, "uring", Some(Errno::EPERM));
+        report.auto = Some("libaio");
+        report.dir.direct_io = None;
+        report.dir.reason = Some("cannot make a file in /data: Read-only file system".to_owned());
+        report.memlock = Some(Memlock { soft: Some(8 << 20), hard: None, exempt: false });
+        report.io_uring_disabled = Some(2);
+        report.huge_pages = HugePages { transparent: Some("never".to_owned()), size: None };
+        report.kernel = None;
+        report
     }
 
     #[test]
     fn programs_get_numbers_and_nulls() {
-        let json = serde_json::to_value(report()).unwrap();
+        let json = serde_json::to_value(poor()).unwrap();
         assert_eq!(json["memlock"], serde_json::json!({"soft": 8 << 20, "hard": null, "exempt": false}));
         assert_eq!((&json["dir"]["direct_io"], &json["kernel"]), (&().into(), &().into()));
-        assert_eq!(json["backends"][1]["features"][0], "preadv");
+        assert_eq!(json["backends"][1]["features"][0], "user-space reap");
+        assert_eq!(json["backends"][0]["errno"], Errno::EPERM as i32);
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_a_handle() {
+        let mut config = AioConfig::default();
+        (config.queue_depth, config.block_size, config.intra_op_parallelism) = (8, 1 << 16, 3);
+        let defaults = Defaults::of(&config);
+        assert_eq!((defaults.in_flight_bytes, defaults.aio_slots), (24 << 16, 27));
     }
 }

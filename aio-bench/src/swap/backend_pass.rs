@@ -14,7 +14,7 @@ use super::report::{Done, Outcome};
 use super::tensors::TensorSet;
 use super::transfer::{Direction, Files};
 use crate::failure::Failure;
-use crate::host::cpu::Stopwatch;
+use crate::host::cpu::{Elapsed, Stopwatch};
 use crate::host::limits;
 use crate::host::resident::PeakWatch;
 use crate::interrupt;
@@ -45,7 +45,6 @@ impl Hold {
     /// Gives it back and notes what the engine did.
     fn end(self, done: &mut Done) -> Result<(), Failure> {
         drop(self.memory);
-        done.backend = self.handle.backend_name();
         // Once the threads have ended they have told all that they did.
         self.handle.clone().close()?;
         done.paths += Paths::from(self.handle.stats()).since(&self.warm_up);
@@ -54,45 +53,50 @@ impl Hold {
 }
 
 impl Pass<'_> {
-    /// Does it, and removes the files. Only an interruption is a failure: what the backend failed with is its outcome.
-    pub(crate) fn run(&self, backend: Backend) -> Result<Outcome, Failure> {
+    /// Does it, and removes the files.
+    pub(crate) fn run(&self, backend: Backend) -> Outcome {
         let memory = PeakWatch::start();
-        let outcome = match self.out_and_in(backend) {
-            Ok(done) => Outcome::Done(Done { memory: memory.stop(self.buffer_bytes()), ..done }),
-            Err(interrupted @ Failure::Interrupted(_)) => return Err(interrupted),
+        let mut done = Done::default();
+        let outcome = match self.out_and_in(backend, &mut done) {
+            Ok(()) => Outcome::Done(Done { memory: memory.stop(self.buffer_bytes()), ..done }),
+            Err(Failure::Interrupted(_)) => Outcome::Interrupted(done),
             Err(failure) => Outcome::Failed(failure.to_string()),
         };
         self.files.remove(self.groups);
-        Ok(outcome)
+        outcome
     }
 
-    fn out_and_in(&self, backend: Backend) -> Result<Done, Failure> {
-        let mut done = Done::default();
+    /// What was done until it failed is in `done` as well.
+    fn out_and_in(&self, backend: Backend, done: &mut Done) -> Result<(), Failure> {
         let mut hashes = vec![0; self.set.tensors.len()];
         let mut kept = None;
+        let mut total = Elapsed::default();
         for group in self.groups {
-            let Hold { handle, mut memory, warm_up } = self.hold(backend, group, &mut done)?;
+            let Hold { handle, mut memory, warm_up } = self.hold(backend, group, done)?;
             self.progress.stage(backend, "filling memory");
             self.load(group, &mut memory, &mut hashes[group.clone()])?;
             self.progress.stage(backend, "swapping out");
             let (elapsed, memory) = self.files.transfer(Direction::Out, &handle, group, memory, self.progress)?;
-            done.swap_out += elapsed;
+            total += elapsed;
             let hold = Hold { handle, memory, warm_up };
             // One group stays where it is; several have no room beside each other.
-            if self.groups.len() == 1 { kept = Some(hold) } else { hold.end(&mut done)? }
+            if self.groups.len() == 1 { kept = Some(hold) } else { hold.end(done)? }
         }
+        done.swap_out = Some(total);
+        let mut total = Elapsed::default();
         for group in self.groups {
             let Hold { handle, mut memory, warm_up } =
-                kept.take().map_or_else(|| self.hold(backend, group, &mut done), Ok)?;
+                kept.take().map_or_else(|| self.hold(backend, group, done), Ok)?;
             self.forget(&mut memory)?;
             self.progress.stage(backend, "swapping in");
             let (elapsed, mut memory) = self.files.transfer(Direction::In, &handle, group, memory, self.progress)?;
-            done.swap_in += elapsed;
+            total += elapsed;
             self.progress.stage(backend, "verifying");
-            self.verify(group, &mut memory, &hashes[group.clone()], &mut done)?;
-            Hold { handle, memory, warm_up }.end(&mut done)?;
+            self.verify(group, &mut memory, &hashes[group.clone()], done)?;
+            Hold { handle, memory, warm_up }.end(done)?;
         }
-        Ok(done)
+        done.swap_in = Some(total);
+        Ok(())
     }
 
     /// An engine, and a buffer for each tensor of a group, both ready.
@@ -102,6 +106,7 @@ impl Pass<'_> {
         let mut config = self.config.clone();
         config.arena_limit = Some(groups::memory(&self.sizes(group)));
         let handle = AioHandle::builder().config(config).backend(backend).build()?;
+        done.backend = handle.backend_name();
         let memory = self.allocate(&handle, group)?;
         let memory = self.warm_up(&handle, memory)?;
         done.setup += watch.stop();
@@ -202,7 +207,7 @@ mod tests {
     #[test]
     fn a_set_in_groups_comes_back_whole() {
         for layout in [Layout::Files, Layout::Extents] {
-            with_pass(layout, |pass| match pass.run(Backend::Pthread).unwrap() {
+            with_pass(layout, |pass| match pass.run(Backend::Pthread) {
                 Outcome::Done(done) => {
                     assert_eq!((done.backend, done.verified, done.differing.len()), ("pthread", 5, 0));
                     assert_eq!(done.paths.bytes(), 2 * 5 * 10_001, "{:?}", done.paths);
@@ -245,7 +250,7 @@ mod tests {
         for (layout, name) in [(Layout::Files, "000003.tensor"), (Layout::Extents, "000002.tensors")] {
             with_pass(layout, |pass| {
                 fs::write(pass.files.folder.join(name), b"precious").unwrap();
-                match pass.run(Backend::Pthread).unwrap() {
+                match pass.run(Backend::Pthread) {
                     Outcome::Failed(reason) => assert!(reason.contains(name), "{reason}"),
                     other => panic!("{other:?}"),
                 }

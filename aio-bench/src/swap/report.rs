@@ -1,10 +1,10 @@
-//! What came of it: a table for people, an object for programs.
+//! What came of it: an object for programs, and in `text` a table for people.
 
-use std::fmt;
+mod text;
+
 use std::path::{Path, PathBuf};
 
 use aio::{AioConfig, Backend, Unavailable};
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::tensors::TensorSet;
@@ -12,13 +12,17 @@ use crate::cli::Layout;
 use crate::failure::Failure;
 use crate::host::cpu::Elapsed;
 use crate::host::resident::Memory;
-use crate::output;
 use crate::paths::Paths;
-use crate::size;
+
+/// The name and version of the object that programs get: `docs/schema/swap.json`.
+const SCHEMA: &str = "aio-bench/swap/1";
 
 /// The result of all backends.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    schema: &'static str,
+    /// A signal ended it early: the last backend is not through, and those after it are not there.
+    pub(crate) partial: bool,
     source: String,
     dir: PathBuf,
     layout: &'static str,
@@ -39,6 +43,8 @@ pub(crate) struct Report {
 pub(crate) enum Outcome {
     Done(Done),
     Failed(String),
+    /// A signal ended it early, with this much done.
+    Interrupted(Done),
     Unavailable(Unavailable),
 }
 
@@ -49,8 +55,10 @@ pub(crate) struct Done {
     pub(crate) backend: &'static str,
     /// Starting the engine, allocating memory and registering it with the kernel.
     pub(crate) setup: Elapsed,
-    pub(crate) swap_out: Elapsed,
-    pub(crate) swap_in: Elapsed,
+    /// `None` until all of it went out.
+    pub(crate) swap_out: Option<Elapsed>,
+    /// `None` until all of it came back and was compared.
+    pub(crate) swap_in: Option<Elapsed>,
     /// How many tensors came back as they were.
     pub(crate) verified: usize,
     /// Names of those that did not.
@@ -89,6 +97,8 @@ impl Report {
     /// With no backend in it yet.
     pub(crate) fn new(dir: &Path, layout: Layout, config: &AioConfig, set: &TensorSet, groups: usize) -> Self {
         Self {
+            schema: SCHEMA,
+            partial: false,
             source: set.description.clone(),
             dir: dir.to_owned(),
             layout: layout.name(),
@@ -120,20 +130,34 @@ impl Report {
         let row = match outcome {
             Outcome::Unavailable(why) => Row { available: false, reason: Some(why.reason), ..empty },
             Outcome::Failed(reason) => Row { reason: Some(reason), ..empty },
+            Outcome::Interrupted(done) => {
+                self.partial = true;
+                Row {
+                    // Until the engine stands there is only what was asked for.
+                    backend: if done.backend.is_empty() { empty.backend } else { done.backend.to_owned() },
+                    reason: Some("interrupted".to_owned()),
+                    verified: done.verified,
+                    differing: done.differing,
+                    swap_out: done.swap_out.map(|elapsed| Rate::of(self.bytes, elapsed)),
+                    swap_in: done.swap_in.map(|elapsed| Rate::of(self.bytes, elapsed)),
+                    ..empty
+                }
+            }
             Outcome::Done(done) => Row {
                 backend: done.backend.to_owned(),
                 verified: done.verified,
                 differing: done.differing,
                 setup_seconds: Some(done.setup.wall.as_secs_f64()),
-                swap_out: Some(Rate::of(self.bytes, done.swap_out)),
-                swap_in: Some(Rate::of(self.bytes, done.swap_in)),
+                swap_out: done.swap_out.map(|elapsed| Rate::of(self.bytes, elapsed)),
+                swap_in: done.swap_in.map(|elapsed| Rate::of(self.bytes, elapsed)),
                 paths: Some(done.paths),
                 memory: done.memory,
                 ..empty
             },
         };
         self.backends.push(row);
-        self.verified = self.backends.iter().all(|row| !row.available || row.verified == self.tensors);
+        let all = self.backends.iter().all(|row| !row.available || row.verified == self.tensors);
+        self.verified = all && !self.partial;
     }
 
     /// Fails, with every reason, unless everything verified.
@@ -175,65 +199,6 @@ impl Rate {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
-        let (bytes, dir) = (size::show_decimal(*bytes), self.dir.display());
-        let how = if self.layout == Layout::Extents.name() { "extents of one file" } else { "a file each" };
-        writeln!(f, "{source}: {tensors} tensors, {bytes}, {how} in {dir}")?;
-        writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
-        if self.groups > 1 {
-            writeln!(f, "goes through memory in {} groups, one after the other", self.groups)?;
-        }
-        write!(f, "{}", self.table())?;
-        for row in self.backends.iter().filter(|row| !row.available) {
-            write!(f, "\n{} is not available: {}", row.backend, row.reason.as_deref().unwrap_or("unknown"))?;
-        }
-        let buffered = self.backends.iter().filter(|row| row.paths.as_ref().is_some_and(Paths::mostly_buffered));
-        let buffered: Vec<_> = buffered.map(|row| row.backend.as_str()).collect();
-        if !buffered.is_empty() {
-            write!(
-                f,
-                "\nMost bytes went through the page cache ({}): tensors are smaller than a page, or direct I/O is off \
-                 or not to be had in {}.\nThese are not the rates of a device.",
-                buffered.join(", "),
-                self.dir.display(),
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl Report {
-    fn table(&self) -> Table {
-        let mut table =
-            output::table(["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB out", "CPU s/GB in", "verified"]);
-        for row in &self.backends {
-            let figure = |rate: &Option<Rate>, figure: fn(&Rate) -> f64| match rate {
-                Some(rate) => format!("{:.3}", figure(rate)),
-                None => "-".to_owned(),
-            };
-            let verified = match &row.reason {
-                None => format!("{} of {}", row.verified, self.tensors),
-                Some(_) if row.available => "failed".to_owned(),
-                Some(_) => "not available".to_owned(),
-            };
-            table.add_row([
-                row.backend.clone(),
-                figure(&row.swap_out, |rate| rate.gb_per_s),
-                figure(&row.swap_in, |rate| rate.gb_per_s),
-                figure(&row.swap_out, |rate| rate.cpu_seconds_per_gb),
-                figure(&row.swap_in, |rate| rate.cpu_seconds_per_gb),
-                verified,
-            ]);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -249,8 +214,8 @@ mod tests {
         let elapsed = Elapsed { wall: Duration::from_millis(500), cpu: Duration::from_millis(100) };
         Outcome::Done(Done {
             backend: "pthread",
-            swap_out: elapsed,
-            swap_in: elapsed,
+            swap_out: Some(elapsed),
+            swap_in: Some(elapsed),
             verified,
             differing: differing.iter().map(|name| (*name).to_owned()).collect(),
             ..Done::default()
@@ -275,6 +240,25 @@ mod tests {
         report.add(Backend::Uring, Outcome::Unavailable(Unavailable::new("uring", "seccomp refuses it", None)));
         assert!(report.verified && report.verdict().is_ok());
         assert!(report.to_string().contains("uring is not available: seccomp refuses it"), "{report}");
+    }
+
+    #[test]
+    fn what_was_interrupted_is_partial_and_keeps_what_was_done() {
+        let mut report = report();
+        report.add(Backend::Pthread, done(2, &[]));
+        let Outcome::Done(half) = done(1, &[]) else { unreachable!() };
+        report.add(Backend::Auto, Outcome::Interrupted(Done { swap_in: None, ..half }));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["partial"], &json["verified"]), (&true.into(), &false.into()));
+        let [through, cut] = [&json["backends"][0], &json["backends"][1]];
+        assert_eq!((&through["verified"], &through["swap_in"]["gb_per_s"]), (&2.into(), &2.0.into()));
+        assert_eq!((&cut["backend"], &cut["reason"]), (&"pthread".into(), &"interrupted".into()));
+        assert_eq!((&cut["swap_out"]["gb_per_s"], &cut["swap_in"]), (&2.0.into(), &().into()));
+        let text = report.to_string();
+        assert!(
+            text.contains("PARTIAL") && text.contains("1 of 2, interrupted") && text.contains("2 of 2"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -44,11 +44,22 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
-/// The exit code and stderr; stdout is empty.
-fn end(child: Child) -> (Option<i32>, String) {
+/// The exit code, stdout and stderr.
+fn end(child: Child) -> (Option<i32>, String, String) {
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// What a swap printed says that it is not all, and is described.
+fn assert_partial(stdout: &str) {
+    let partial = serde_json::from_str(stdout).unwrap();
+    assert_valid("swap", &partial);
+    assert_eq!((&partial["partial"], &partial["verified"]), (&true.into(), &false.into()), "{partial}");
+    let rows = partial["backends"].as_array().unwrap();
+    let (last, through) = rows.split_last().unwrap();
+    assert_eq!(last["reason"], "interrupted", "{partial}");
+    assert!(through.iter().all(|row| row["available"] == false || row["verified"] == 128), "{partial}");
 }
 
 /// The exit code and the result of a run, which says that it is partial.
@@ -81,11 +92,23 @@ fn a_swap_is_cleaned_up() {
         let mut child = start(&bench, &format!("{LONG_SWAP} --layout {layout}"));
         wait_until(&mut child, || writes_tensors(bench.path()));
         send(&child, signal);
-        let (ended, stderr) = end(child);
+        let (ended, stdout, stderr) = end(child);
+        assert_partial(&stdout);
         assert_eq!((ended, bench.names()), (Some(code), Vec::new()), "{stderr}");
         assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
         assert!(stderr.starts_with("error: interrupted"), "{stderr}");
     }
+}
+
+#[test]
+fn text_says_that_it_is_partial() {
+    let bench = Bench::new();
+    let mut child = start(&bench, LONG_SWAP.trim_end_matches(" --json"));
+    wait_until(&mut child, || writes_tensors(bench.path()));
+    send(&child, Signal::SIGINT);
+    let (code, stdout, stderr) = end(child);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stdout.contains("PARTIAL") && stdout.contains("of 128, interrupted"), "{stdout}");
 }
 
 #[test]
@@ -95,7 +118,10 @@ fn the_second_signal_is_cleaned_up_after_too() {
     wait_until(&mut child, || writes_tensors(bench.path()));
     send(&child, Signal::SIGINT);
     send(&child, Signal::SIGTERM);
-    let (code, stderr) = end(child);
+    let (code, stdout, stderr) = end(child);
+    if !stdout.is_empty() {
+        assert_partial(&stdout);
+    }
     assert!(matches!(code, Some(130 | 143)), "{code:?} {stderr}");
     assert!(bench.names().is_empty(), "{:?} {stderr}", bench.names());
 }
@@ -164,8 +190,25 @@ fn a_plot_that_waits_for_its_input_ends_at_once() {
     let reads = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "stdin\n");
     wait_until(&mut child, || fs::read_dir(&tasks).is_ok_and(|tasks| tasks.flatten().any(reads)));
     send(&child, Signal::SIGINT);
-    let (code, stderr) = end(child);
+    let (code, _, stderr) = end(child);
     assert!(code == Some(130) && stderr.contains("interrupted"), "{code:?} {stderr}");
     drop(stdin);
     assert!(bench.names().is_empty());
+}
+
+#[test]
+fn a_comparison_tells_what_it_has() {
+    let bench = Bench::new();
+    let mut child =
+        start(&bench, "compare --size 16M --rounds 1000 --only save,read --threads 2 --json --out report");
+    // A folder of its own beside that of the report.
+    wait_until(&mut child, || bench.names().len() == 2);
+    send(&child, Signal::SIGTERM);
+    let (code, stdout, stderr) = end(child);
+    assert!(code == Some(143) && stderr.starts_with("error: interrupted"), "{code:?} {stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_valid("compare", &report);
+    assert_eq!((&report["partial"], bench.names()), (&true.into(), vec!["report".to_owned()]));
+    let written: Value = serde_json::from_slice(&bench.contents("report/report.json")).unwrap();
+    assert_eq!(written, report);
 }

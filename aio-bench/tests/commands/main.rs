@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod compare;
+mod completions;
 mod help;
 mod interrupt;
 mod job_file;
