@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::chart;
 use crate::cli::PlotArgs;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::output;
 use crate::replace::replace;
 
@@ -37,6 +38,7 @@ pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
         Format::Svg => svg.into_bytes(),
         Format::Png => chart::png(&svg, args.width.unwrap_or(PNG_WIDTH))?,
     };
+    interrupt::check()?;
     replace(&args.out, &bytes)?;
     output::result(&Report::new(&args.out, format, &input, &plot), args.json)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::host::disk;
-use crate::interrupt::{self, Made};
+use crate::interrupt::Made;
 
 /// Makes `path` a file with these bytes, in place of one that may be there.
 ///
@@ -22,7 +22,6 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     }
     let (made, mut file) = Made::by(|| beside(&target)).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
-    interrupt::check()?;
     fs::rename(made.path(), &target).map_err(failed)?;
     made.keep();
     Ok(())

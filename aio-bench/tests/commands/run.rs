@@ -3,7 +3,7 @@
 use crate::bench::{Bench, backends, keys};
 use crate::schema::assert_valid;
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "allocate_seconds",
     "backend",
     "block_size",
@@ -11,6 +11,7 @@ const KEYS: [&str; 24] = [
     "cpu_us_per_io",
     "direct",
     "errors",
+    "extents",
     "gb_per_s",
     "iops",
     "ios",
