@@ -2,6 +2,7 @@
 
 mod run;
 mod swap;
+mod tune;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use crate::size;
 
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
+pub(crate) use tune::TuneArgs;
 
 /// Move tensors between memory and files, look at what a machine can do, and measure it.
 ///
@@ -36,13 +38,15 @@ Exit codes: 0 done and verified; 1 something failed or did not verify; 2 the com
 Start here:
   aio-bench                        swap GPT-2 through every backend, in the current folder
   aio-bench probe /mnt/nvme        what this machine and that file system offer
-  aio-bench run --help             one job at a time, as with fio";
+  aio-bench run --help             one job at a time, as with fio
+  aio-bench tune /mnt/nvme         the fastest configuration for that device, within a minute";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Swap(SwapArgs),
     Probe(ProbeArgs),
     Run(RunArgs),
+    Tune(TuneArgs),
 }
 
 /// Settings of the engine that are left at its own defaults when they are not given.

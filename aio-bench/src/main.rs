@@ -1,6 +1,6 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`].
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`tune`].
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -14,6 +14,7 @@ mod probe;
 mod run;
 mod size;
 mod swap;
+mod tune;
 mod warm_up;
 
 use std::io;
@@ -40,6 +41,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Swap(args)) => swap::swap(args),
         Some(Command::Probe(args)) => probe::probe(args),
         Some(Command::Run(args)) => run::run(args),
+        Some(Command::Tune(args)) => tune::tune(args),
     }
 }
 

@@ -9,7 +9,8 @@ use serde_json::Value;
 pub(crate) fn assert_valid(command: &str, result: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{command}.json"));
     let schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    let errors: Vec<_> = validator(&schema).iter_errors(result).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    let errors: Vec<_> =
+        validator(&schema).iter_errors(result).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{}\n{result:#}", errors.join("\n"));
 }
 
