@@ -8,3 +8,4 @@ mod probe;
 mod run;
 mod schema;
 mod swap;
+mod tune;
