@@ -142,6 +142,10 @@ impl Tuning<'_> {
             let words = "the device is too slow for a data file of that size in this budget: it is smaller";
             self.report.notes.push(format!("{}: {words}", place.dir.display()));
         }
+        if place.file_system.as_deref() == Some("tmpfs") {
+            let words = "its files lie in memory, so this says nothing of any device";
+            self.report.notes.push(format!("{} is on tmpfs: {words}", place.dir.display()));
+        }
         let space = Space {
             backends: self.backends.clone(),
             direct: data.direct,
@@ -219,7 +223,9 @@ impl Bench<Candidate> for Live<'_> {
     }
 
     fn measure(&mut self, candidate: &Candidate, effort: Effort) -> Result<Outcome, Failure> {
-        self.data.look(candidate, effort)
+        let outcome = self.data.look(candidate, effort);
+        tracing::debug!(%candidate, bytes = effort.bytes, ?outcome, "measured");
+        outcome
     }
 
     fn stage(&mut self, stage: &str, best: Option<(&Candidate, f64)>) {

@@ -260,6 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn buffered_reads_come_from_the_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data(dir.path());
+        if !data.direct || disk::file_system(dir.path()).is_ok_and(|name| name == "tmpfs") {
+            println!("SKIPPED: {} has no device", dir.path().display());
+            return;
+        }
+        fs::read(&data.path).unwrap();
+        let before = read_bytes();
+        data.look(&Candidate { direct: DirectMode::Off, ..Candidate::defaults() }, effort(1 << 20)).unwrap();
+        assert!(read_bytes() - before >= 1 << 20);
+    }
+
+    /// What this process made devices read (proc_pid_io(5)).
+    fn read_bytes() -> u64 {
+        let io = fs::read_to_string("/proc/self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("read_bytes: ")).unwrap().parse().unwrap()
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let data = data(dir.path());

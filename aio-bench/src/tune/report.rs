@@ -54,7 +54,7 @@ pub(crate) struct FolderReport {
     pub(crate) file_bytes: u64,
     /// Candidates that were measured, the defaults among them.
     pub(crate) measured: usize,
-    /// Candidates that the time was not enough for.
+    /// Candidates that it did not get to.
     pub(crate) left_out: usize,
     pub(crate) refused: Vec<Refused>,
     /// Rounds of the last rung.
@@ -242,7 +242,7 @@ fn reason(verdict: &Verdict, overall: &Candidate) -> String {
     if *rounds < ROUNDS_TO_TELL {
         return format!(
             "({overall}) came out at {median:.2} times the defaults, but it takes {ROUNDS_TO_TELL} rounds to tell that \
-             from noise, and there were {rounds}: give a larger --budget"
+             from noise, and the time was enough for {rounds}: give a larger --budget"
         );
     }
     format!("({overall}) is {times}, which is within their spread: noise is not a win")

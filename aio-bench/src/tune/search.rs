@@ -85,7 +85,7 @@ pub(crate) struct Trial {
 pub(crate) struct Found<C, S> {
     /// In the order in which they were proposed.
     pub(crate) entries: Vec<Entry<C>>,
-    /// Candidates that the time was not enough for.
+    /// Candidates that it did not get to.
     pub(crate) left_out: usize,
     /// The rung of the final rounds, if there were any.
     pub(crate) final_rung: Option<usize>,
@@ -106,13 +106,15 @@ const PATIENCE: u32 = 4;
 pub(crate) fn search<C, B: Bench<C>>(bench: &mut B, plan: &Plan, candidates: Vec<C>) -> Found<C, B::Stop> {
     let entry = |candidate| Entry { candidate, trials: Vec::new(), refused: None, cost: (Duration::ZERO, 1) };
     let entries = candidates.into_iter().map(entry).collect();
-    let mut search = Search { bench, plan, entries, rung: 0, left_out: 0, order: SplitMix64::new(plan.seed) };
+    let mut search = Search { bench, plan, entries, rung: 0, not_admitted: 0, order: SplitMix64::new(plan.seed) };
     let ended = search.run();
     let (final_rung, stopped) = match ended {
         Ok(final_rung) => (final_rung, None),
         Err((final_rung, stop)) => (final_rung, Some(stop)),
     };
-    Found { entries: search.entries, left_out: search.left_out, final_rung, stopped }
+    let reached = |entry: &Entry<C>| entry.refused.is_some() || !entry.trials.is_empty();
+    let left_out = search.not_admitted + search.entries.iter().filter(|entry| !reached(entry)).count();
+    Found { entries: search.entries, left_out, final_rung, stopped }
 }
 
 struct Search<'a, C, B> {
@@ -120,7 +122,7 @@ struct Search<'a, C, B> {
     plan: &'a Plan,
     entries: Vec<Entry<C>>,
     rung: usize,
-    left_out: usize,
+    not_admitted: usize,
     order: SplitMix64,
 }
 
@@ -148,7 +150,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         let all = self.entries.len();
         let admitted = (1..=all).rev().find(fits).unwrap_or(1);
         self.entries.truncate(admitted);
-        self.left_out = all - admitted;
+        self.not_admitted = all - admitted;
     }
 
     /// Halves them until few are left. These, the best first, without the defaults.
@@ -183,10 +185,6 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         let decides = self.rung.saturating_sub(1).max(1);
         alive
             .retain(|&index| self.entries[index].refused.is_none() && self.entries[index].pair_of(decides).is_some());
-        if self.rung == 1 {
-            self.left_out +=
-                self.entries.iter().filter(|entry| entry.trials.is_empty() && entry.refused.is_none()).count();
-        }
         self.best_of(&alive, decides, FINALISTS)
     }
 

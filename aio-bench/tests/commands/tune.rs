@@ -1,7 +1,8 @@
 //! `aio-bench tune`: small files and a few seconds; what it finds is the machine's business, how it says it is not.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use aio::{AioConfig, Backend, DirectMode};
 use serde_json::{Value, json};
@@ -231,4 +232,31 @@ fn interrupted_it_prints_what_it_has_and_leaves_nothing() {
         assert_eq!((&result["partial"], &result["written"]), (&json!(true), &json!(null)));
         assert!(stderr.starts_with("error: interrupted"), "{stderr}");
     }
+}
+
+#[test]
+fn what_was_measured_before_the_signal_is_in_the_result() {
+    let bench = Bench::new();
+    let line = "tune . --size 8M --budget 10m --json";
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("aio-bench"))
+        .args(line.split(' '))
+        .current_dir(bench.path())
+        .env("RUST_LOG", "aio_bench=debug")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(|line| line.unwrap());
+    let measured = log.by_ref().filter(|line| line.contains("measured")).nth(3);
+    assert!(measured.is_some(), "it ended too early");
+    send(&child, Signal::SIGINT);
+    let rest: Vec<String> = log.collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{rest:?}");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_valid("tune", &result);
+    let folder = &result["folders"][0];
+    assert!(folder["measured"].as_u64().unwrap() >= 3 && folder["left_out"].as_u64().unwrap() > 0, "{folder:#}");
+    assert!(!folder["best"]["defaults"].is_null() && result["partial"] == true);
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
 }

@@ -48,7 +48,7 @@ impl FolderReport {
         )?;
         writeln!(
             f,
-            "{} candidates measured, {} refused, {} left out for lack of time; {} in the last rung, {} rounds",
+            "{} candidates measured, {} refused, {} not reached in this time; below the last {}, rounds: {}",
             self.measured,
             self.refused.len(),
             self.left_out,

@@ -224,6 +224,8 @@ fn what_was_found_before_the_end_is_kept() {
         assert_eq!(found.stopped, Some("stopped"));
         let pairs = found.entries.iter().flat_map(|entry| &entry.trials).map(|trial| trial.pairs.len());
         assert_eq!((machine.looks.len(), pairs.sum::<usize>()), (look, look));
+        let measured = found.entries.iter().filter(|entry| !entry.trials.is_empty()).count();
+        assert_eq!(measured + found.left_out, 64);
     }
 }
 
