@@ -8,6 +8,7 @@ mod plot;
 mod probe;
 mod run;
 mod swap;
+mod tune;
 
 use aio::AioConfig;
 use clap::{Args, Parser, Subcommand};
@@ -22,6 +23,7 @@ pub(crate) use plot::{Over, PlotArgs};
 pub(crate) use probe::{FailOn, ProbeArgs};
 pub(crate) use run::RunArgs;
 pub(crate) use swap::{Layout, SwapArgs};
+pub(crate) use tune::TuneArgs;
 
 /// Move tensors between memory and files, look at what a machine can do, and measure it.
 ///
@@ -46,6 +48,7 @@ Exit codes: 0 done and verified; 1 something failed or did not verify; 2 the com
 Start here:
   aio-bench                        swap GPT-2 through every backend, in the current folder
   aio-bench probe /mnt/nvme        what this machine and that file system offer, and what to change
+  aio-bench tune /mnt/nvme         the fastest configuration for that device, within a minute
   aio-bench run --help             one job at a time, as with fio
   aio-bench compare --help         the same work by every backend, and by others
   aio-bench plot --help            pictures of what runs measured";
@@ -56,6 +59,7 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     Run(RunArgs),
     Compare(CompareArgs),
+    Tune(TuneArgs),
     Plot(PlotArgs),
     Completions(CompletionsArgs),
 }

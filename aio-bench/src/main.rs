@@ -1,7 +1,7 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
-//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`plot`],
-//! [`completions`].
+//! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`tune`],
+//! [`plot`], [`completions`].
 // Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
 #![deny(unsafe_code)]
 
@@ -22,6 +22,7 @@ mod replace;
 mod run;
 mod size;
 mod swap;
+mod tune;
 mod warm_up;
 
 use std::io;
@@ -47,6 +48,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Probe(args)) => probe::probe(args),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Compare(args)) => compare::compare(args),
+        Some(Command::Tune(args)) => tune::tune(args),
         Some(Command::Plot(args)) => plot::plot(args),
         Some(Command::Completions(args)) => completions::completions(args),
     }

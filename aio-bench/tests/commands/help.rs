@@ -5,7 +5,7 @@ use crate::bench::Bench;
 #[test]
 fn every_command_explains_itself_with_examples() {
     let bench = Bench::new();
-    for command in ["swap", "probe", "run", "compare", "plot", "completions"] {
+    for command in ["swap", "probe", "run", "compare", "tune", "plot", "completions"] {
         let help = bench.text(&format!("{command} --help"));
         assert!(help.contains("Usage: aio-bench") && help.contains(&format!("  aio-bench {command}")), "{help}");
         assert!(bench.text(&format!("{command} -h")).len() < help.len());
@@ -15,7 +15,7 @@ fn every_command_explains_itself_with_examples() {
 #[test]
 fn the_overview_names_the_commands_and_the_exit_codes() {
     let help = Bench::new().text("--help");
-    for words in ["swap", "probe", "run", "compare", "plot", "completions", "Exit codes", "--tensor-size"] {
+    for words in ["swap", "probe", "run", "compare", "tune", "plot", "completions", "Exit codes", "--tensor-size"] {
         assert!(help.contains(words), "{words}\n{help}");
     }
     assert!(Bench::new().text("--version").starts_with("aio-bench "));

@@ -19,7 +19,7 @@ const LONG_SWAP: &str = "swap --tensors 128 --tensor-size 1M --json";
 /// A run that takes minutes.
 const LONG_RUN: &str = "run --op write --file new --size 1M --block-size 4K --runtime 600 --json";
 
-fn start(bench: &Bench, line: &str) -> Child {
+pub(crate) fn start(bench: &Bench, line: &str) -> Child {
     Command::new(cargo_bin!("aio-bench"))
         .args(line.split(' '))
         .current_dir(bench.path())
@@ -31,7 +31,7 @@ fn start(bench: &Bench, line: &str) -> Child {
 }
 
 /// Looks again and again until `reached`; a child that ends instead has failed the test.
-fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
+pub(crate) fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !reached() {
         assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
@@ -40,12 +40,12 @@ fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(crate) fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
 /// The exit code, stdout and stderr.
-fn end(child: Child) -> (Option<i32>, String, String) {
+pub(crate) fn end(child: Child) -> (Option<i32>, String, String) {
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))

@@ -13,4 +13,5 @@ mod probe;
 mod run;
 mod schema;
 mod swap;
+mod tune;
 mod verify;

@@ -1,0 +1,50 @@
+//! A bar on stderr, where that is a terminal: what is being done, the time left, and the best so far.
+
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+/// The bar is the budget; it moves with the time.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    clock: Instant,
+    /// What every message begins with.
+    place: Mutex<String>,
+}
+
+impl Progress {
+    /// Draws nothing unless stderr is a terminal.
+    pub(crate) fn new(clock: Instant, budget: Duration) -> Self {
+        let bar = ProgressBar::new(budget.as_millis() as u64);
+        let left = move |_: &ProgressState, out: &mut dyn Write| {
+            // A bar that cannot be drawn is no reason to fail.
+            let _ = write!(out, "{:>4.0} s left", budget.saturating_sub(clock.elapsed()).as_secs_f64());
+        };
+        let style = ProgressStyle::with_template("[{bar:24}] {left}  {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("left", left));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self { bar, clock, place: Mutex::default() }
+    }
+
+    /// Which folder it is about from now on.
+    pub(crate) fn place(&self, place: &str) {
+        place.clone_into(&mut self.place.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What is being done.
+    pub(crate) fn stage(&self, stage: &str) {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bar.set_position(self.clock.elapsed().as_millis() as u64);
+        self.bar.set_message(format!("{}: {stage}", *place));
+    }
+}
+
+impl Drop for Progress {
+    /// Takes the bar away, so that the result stands alone.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
