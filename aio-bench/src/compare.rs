@@ -12,7 +12,7 @@ mod work;
 use std::fs;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::cli::CompareArgs;
 use crate::failure::Failure;
@@ -131,8 +131,7 @@ struct Bar(ProgressBar);
 impl Bar {
     fn new(workloads: usize, contenders: usize, rounds: u16) -> Self {
         let bar = ProgressBar::new((workloads * contenders * (usize::from(rounds) + 1)) as u64);
-        let style = ProgressStyle::with_template("{msg:40} [{bar:30}] {percent}%, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(output::progress_style("{msg:40} [{bar:30}] {percent}%, {eta} left"));
         Self(bar)
     }
 

@@ -5,4 +5,5 @@ pub(crate) mod disk;
 pub(crate) mod limits;
 pub(crate) mod machine;
 pub(crate) mod memory;
+pub(crate) mod proc;
 pub(crate) mod resident;

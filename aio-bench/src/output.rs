@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::ProgressStyle;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -30,6 +31,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::Failed(format!("cannot write the result to stdout: {error}"))),
     }
+}
+
+/// How a bar or a line of progress looks. The templates are constants that indicatif takes.
+pub(crate) fn progress_style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Columns of a table that goes into a file or a pipe.

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::failure::Failure;
 use crate::host::disk;
 use crate::interrupt::Made;
@@ -20,19 +22,23 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if fs::metadata(&target).is_ok_and(|existing| !existing.is_file()) {
         return Err(Failure::Failed(format!("cannot write {}: it exists and is not a regular file", path.display())));
     }
-    let (made, mut file) = Made::by(|| beside(&target)).map_err(failed)?;
+    let (made, mut file) = Made::by(|| kept_beside(&target)).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     fs::rename(made.path(), &target).map_err(failed)?;
     made.keep();
     Ok(())
 }
 
-/// A new file in the folder of `target`, with the mode that any new file has.
-fn beside(target: &Path) -> io::Result<(PathBuf, File)> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".aio-bench-").permissions(Permissions::from_mode(0o666));
-    let (file, path) = builder.tempfile_in(disk::folder_of(target))?.keep()?;
+/// One that [`Made`] removes, also when the process is told to end at once.
+fn kept_beside(target: &Path) -> io::Result<(PathBuf, File)> {
+    let (file, path) = temporary_beside(target)?.keep()?;
     Ok((path, file))
+}
+
+/// A new file in the folder of `target`, with the mode that any new file has.
+pub(crate) fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
+    let permissions = Permissions::from_mode(0o666);
+    tempfile::Builder::new().prefix(".aio-bench-").permissions(permissions).tempfile_in(disk::folder_of(target))
 }
 
 #[cfg(test)]

@@ -3,10 +3,25 @@
 //! Threads start and memory is registered with the kernel when ops first need them: pinning 1 GiB takes tens of
 //! milliseconds, once. A training job does not notice; a measurement of 100 ms would show little else.
 
-use aio::{AioFile, AlignedBuf, OpError, Ticket};
+use aio::{AioFile, AioHandle, AlignedBuf, OpError, Ticket};
 
 use crate::failure::Failure;
 use crate::host::limits;
+use crate::interrupt;
+
+/// So many buffers of `bytes` each, ready for use with `file`.
+pub(crate) fn buffers(
+    handle: &AioHandle,
+    file: &AioFile,
+    count: usize,
+    bytes: usize,
+) -> Result<Vec<AlignedBuf>, Failure> {
+    let allocate = |_| {
+        interrupt::check()?;
+        Ok(handle.arena().try_alloc(bytes)?)
+    };
+    warm_up(file, (0..count).map(allocate).collect::<Result<_, Failure>>()?)
+}
 
 /// Reads the first page of `file` (or as much as a buffer holds) into each of `buffers`, and gives them back.
 pub(crate) fn warm_up(file: &AioFile, buffers: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {

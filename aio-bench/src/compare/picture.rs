@@ -26,5 +26,5 @@ pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
         ),
         panels: panels.collect(),
     };
-    chart::bars(&chart).map_err(|error| Failure::Failed(format!("cannot draw the report: {error}")))
+    chart::bars(&chart)
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::report::{Report, ResultReport, WorkloadReport};
-use crate::estimate::Estimate;
 use crate::output;
 use crate::size;
 
@@ -57,7 +56,7 @@ impl ResultReport {
     /// Name, rate, share, CPU time.
     pub(crate) fn cells(&self) -> [String; 4] {
         let rate = match self.rate() {
-            Ok(Estimate { median, low, high }) => format!("{median:.2} [{low:.2}..{high:.2}]"),
+            Ok(rate) => rate.to_string(),
             Err(reason) => reason,
         };
         let share = self.of_best_fio.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0));

@@ -1,8 +1,10 @@
-//! Whether files will fit, asked before the first byte is written.
+//! Room on disk: whether files will fit, asked before the first byte is written, and getting it.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use aio::AioFile;
 use nix::sys::statfs::{self, FsType, statfs};
 use nix::sys::statvfs::{Statvfs, statvfs};
 
@@ -46,6 +48,15 @@ pub(crate) fn require_folder(dir: &Path) -> Result<PathBuf, Failure> {
         Ok((metadata, absolute)) if metadata.is_dir() => Ok(absolute),
         Ok(_) => Err(Failure::Failed(format!("{} is not a folder", dir.display()))),
         Err(error) => Err(Failure::Failed(format!("cannot use the folder {}: {error}", dir.display()))),
+    }
+}
+
+/// Gives the first `bytes` of a file their disk space.
+pub(crate) fn allocate(file: &AioFile, bytes: u64) -> Result<(), Failure> {
+    match file.allocate(0, bytes).wait() {
+        // Some file systems have no fallocate(2): there the writes do it.
+        Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => Ok(()),
+        allocated => Ok(allocated?),
     }
 }
 

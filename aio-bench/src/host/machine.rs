@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::host::{disk, limits};
+use crate::host::{disk, limits, proc};
 use crate::size;
 
 /// The machine, the file system and the time. What could not be found out is `null`.
@@ -28,26 +28,17 @@ impl Machine {
     pub(crate) fn of(dir: &Path) -> Self {
         Self {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            cpu: field("/proc/cpuinfo", "model name"),
+            cpu: proc::value(&read("/proc/cpuinfo"), "model name").map(str::to_owned),
             cpus: thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: field("/proc/meminfo", "MemTotal").and_then(|text| kilobytes(&text)),
+            memory_bytes: proc::bytes(&read("/proc/meminfo"), "MemTotal"),
             kernel: limits::kernel_release(),
             file_system: disk::file_system(dir).ok(),
         }
     }
 }
 
-/// The first value of `key` in a file of lines `key : value`.
-fn field(path: &str, key: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let value = |line: &str| {
-        line.split_once(':').filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
-    };
-    text.lines().find_map(value)
-}
-
-fn kilobytes(text: &str) -> Option<u64> {
-    text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 impl fmt::Display for Machine {
@@ -76,6 +67,5 @@ mod tests {
         assert!(machine.memory_bytes.is_some_and(|bytes| bytes > 1 << 20), "{machine:?}");
         let text = machine.to_string();
         assert!(text.starts_with("20") && text.contains("Z: ") && text.contains(" of memory, Linux "), "{text}");
-        assert_eq!((kilobytes("24 kB"), kilobytes("24 MB")), (Some(24 << 10), None));
     }
 }

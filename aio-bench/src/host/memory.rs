@@ -4,6 +4,8 @@ use std::fs;
 
 use aio::Arena;
 
+use crate::host::proc;
+
 /// What is left to everyone else, and to what the engine needs besides buffers.
 const SPARE: u64 = 256 << 20;
 
@@ -14,11 +16,9 @@ pub(crate) fn budget() -> u64 {
     machine.map_or(u64::MAX, |bytes| bytes.saturating_sub(SPARE)).min(Arena::default_limit())
 }
 
-/// `MemAvailable`: free memory and page cache that can be dropped.
+/// Free memory and page cache that can be dropped.
 fn mem_available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    proc::bytes(meminfo, "MemAvailable")
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::fs;
 
 use serde::Serialize;
 
+use crate::host::proc;
+
 /// What a stretch of work took, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
@@ -63,11 +65,7 @@ impl Resident {
     }
 
     fn parse(status: &str) -> Option<Self> {
-        let bytes = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-        };
-        Some(Self { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+        Some(Self { now: proc::bytes(status, "VmRSS")?, peak: proc::bytes(status, "VmHWM")? })
     }
 }
 

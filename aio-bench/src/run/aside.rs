@@ -12,6 +12,7 @@ use super::watch::Observer;
 use crate::cli::{Op, RunArgs, WeightedOp};
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::warm_up::buffers;
 
 /// What was written first.
 pub(crate) struct LaidOut {
@@ -39,7 +40,7 @@ pub(crate) fn lay_out(args: &RunArgs, config: &AioConfig, target: &Target<'_>) -
     let mut verifier = args.verify.then(|| Verifier::new(target.path(), blocks, block_size, true)).transpose()?;
     let writes = [WeightedOp { op: Op::Write, weight: 1 }];
     let mix = Mix::new(&file, &writes, blocks, block_size, verifier.as_mut());
-    let mut memory = blocks::aligned(&handle, &file, in_flight(config, blocks), args.block_size)?;
+    let mut memory = buffers(&handle, &file, in_flight(config, blocks), args.block_size)?;
     blocks::fill(&mut memory);
     let drive = shown("writing all of it first: ", args, blocks, memory, mix);
     interrupt::check()?;
@@ -82,7 +83,7 @@ fn try_read_back(
     }
     let handle = engine(args.backend, config)?;
     let file = target.reopen(&handle)?;
-    let memory = blocks::aligned(&handle, &file, in_flight(config, count), args.block_size)?;
+    let memory = buffers(&handle, &file, in_flight(config, count), args.block_size)?;
     let mix = Mix::reads_of(&file, written, verifier);
     let drive = shown("reading back: ", args, count, memory, mix);
     file.close()?;

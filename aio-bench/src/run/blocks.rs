@@ -1,4 +1,4 @@
-//! Memory for the blocks of a job: where the library's own buffers begin, or at an offset from there.
+//! Memory for the blocks of a job, at an offset from where the library's own buffers begin.
 
 use std::ops::{Deref, DerefMut};
 
@@ -6,29 +6,14 @@ use aio::{AioFile, AioHandle, AlignedBuf, IoBufMut};
 
 use crate::failure::Failure;
 use crate::generate;
-use crate::interrupt;
-use crate::warm_up::{arrived, warm_up};
+use crate::warm_up::{arrived, buffers};
 
 /// Memory that an op can own and that this program can fill.
 pub(crate) trait Block: IoBufMut + DerefMut<Target = [u8]> + 'static {}
 
 impl<T: IoBufMut + DerefMut<Target = [u8]> + 'static> Block for T {}
 
-/// A buffer for each of `count` blocks, at a page boundary, ready for use.
-pub(crate) fn aligned(
-    handle: &AioHandle,
-    file: &AioFile,
-    count: usize,
-    bytes: usize,
-) -> Result<Vec<AlignedBuf>, Failure> {
-    let allocate = |_| {
-        interrupt::check()?;
-        Ok(handle.arena().try_alloc(bytes)?)
-    };
-    warm_up(file, (0..count).map(allocate).collect::<Result<_, Failure>>()?)
-}
-
-/// Likewise, `offset` bytes past a page boundary.
+/// A buffer for each of `count` blocks, `offset` bytes past a page boundary, ready for use.
 ///
 /// Such a block is a borrow of a buffer that is never given back: an op can own that borrow without a type of this
 /// program's having to vouch for it. The process ends with the job. What is lost is the name of the region that the
@@ -40,7 +25,7 @@ pub(crate) fn past_page(
     bytes: usize,
     offset: usize,
 ) -> Result<Vec<&'static mut [u8]>, Failure> {
-    let whole = aligned(handle, file, count, offset + bytes)?;
+    let whole = buffers(handle, file, count, offset + bytes)?;
     let blocks = whole.into_iter().map(|block| {
         let block: &'static mut AlignedBuf = Box::leak(Box::new(block));
         &mut block[offset..]
@@ -81,7 +66,7 @@ mod tests {
                 assert!(block.chunks(8).all(|bytes| bytes != [0; 8] && bytes != [7; 8]), "they are filled");
             }
         }
-        let blocks = aligned(&handle, &file, 3, 8192).unwrap();
+        let blocks = buffers(&handle, &file, 3, 8192).unwrap();
         assert!(blocks.iter().all(|block| block.as_ptr().addr().is_multiple_of(4096)));
     }
 }

@@ -13,7 +13,7 @@ use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::paths::Paths;
-use crate::warm_up::attempted;
+use crate::warm_up::{attempted, buffers};
 
 /// All that there is before memory.
 pub(crate) struct Job<'a> {
@@ -63,7 +63,7 @@ impl Job<'_> {
         let Self { args, handle, file, .. } = self;
         let (count, offset) = (depth(args, handle.config().intra_op_parallelism), usize::from(args.memory_offset));
         match offset {
-            0 => self.with(blocks::aligned(handle, file, count, args.block_size)?, watch),
+            0 => self.with(buffers(handle, file, count, args.block_size)?, watch),
             _ => self.with(blocks::past_page(handle, file, count, args.block_size, offset)?, watch),
         }
     }

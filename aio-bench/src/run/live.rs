@@ -7,9 +7,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::drive::{Limit, Plan};
+use crate::output;
 use crate::size;
 
 /// How often the line changes.
@@ -49,7 +50,7 @@ impl Live {
         let (going_on, ended) = mpsc::channel();
         let draw = move || {
             let bar = ProgressBar::new_spinner();
-            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_style(output::progress_style("{msg}"));
             let mut last = Seen { blocks: 0, at: line.started };
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let now = line.look();

@@ -104,7 +104,7 @@ impl<'a> Target<'a> {
             Some(len) => {
                 let file = self.reopen(handle)?;
                 if self.writes && len < self.bytes() {
-                    self.allocate(&file)?;
+                    disk::allocate(&file, self.bytes())?;
                 }
                 Ok((file, None))
             }
@@ -114,18 +114,10 @@ impl<'a> Target<'a> {
                 let make = || handle.open_with(self.path, &options).map(|file| (self.path.to_owned(), file));
                 let (made, file) = Made::by(make)?;
                 let create = started.elapsed();
-                self.allocate(&file)?;
+                disk::allocate(&file, self.bytes())?;
                 let allocate = started.elapsed().saturating_sub(create);
                 Ok((file, Some(New { made, create, allocate })))
             }
-        }
-    }
-
-    fn allocate(&self, file: &AioFile) -> Result<(), Failure> {
-        match file.allocate(0, self.bytes()).wait() {
-            // Some file systems have no fallocate(2): there the writes do it.
-            Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => Ok(()),
-            allocated => Ok(allocated?),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A bar on stderr, where that is a terminal.
 
 use aio::Backend;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+
+use crate::output;
 
 /// Bytes moved so far, of all backends together.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ impl Progress {
     pub(crate) fn new(bytes: u64, backends: usize) -> Self {
         let bar = ProgressBar::new(bytes.saturating_mul(2).saturating_mul(backends as u64));
         let template = "{msg:26} [{bar:30}] {decimal_bytes:>9} of {decimal_total_bytes}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(output::progress_style(template));
         Self { bar }
     }
 

@@ -69,10 +69,7 @@ impl DataFile {
         let path = folder.path().join("data");
         let handle = AioHandle::builder().config(Candidate::defaults().config()).build()?;
         let file = handle.open_with(&path, &OpenOptions::new().read(true).write(true).create_new(true))?;
-        match file.allocate(0, bytes).wait() {
-            Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => {}
-            allocated => allocated?,
-        }
+        disk::allocate(&file, bytes)?;
         let buffers = shape.buffers(&handle, &file, &pattern)?;
         let filled = pass(&file, Direction::Write, buffers, bytes, at_most)
             .map_err(|failure| explain(failure, "the data file could not be written"))?;

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState};
+
+use crate::output;
 
 /// The bar is the budget; it moves with the time.
 #[derive(Debug)]
@@ -23,8 +25,7 @@ impl Progress {
             // A bar that cannot be drawn is no reason to fail.
             let _ = write!(out, "{:>4.0} s left", budget.saturating_sub(clock.elapsed()).as_secs_f64());
         };
-        let style = ProgressStyle::with_template("[{bar:24}] {left}  {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("left", left));
+        bar.set_style(output::progress_style("[{bar:24}] {left}  {wide_msg}").with_key("left", left));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, clock, place: Mutex::default() }
     }

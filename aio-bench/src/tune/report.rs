@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::candidate::Candidate;
 use super::folder::{DataFile, Place};
-use super::sample::{Pair, Sample, Spread};
+use super::sample::{Pair, Sample};
 use super::search::{Entry, Found};
 use super::together::{Rates, Together};
 use super::verdict::{Choice, ROUNDS_TO_TELL, Verdict, verdict};
 use super::workload::{Direction, Shape};
+use crate::estimate::Estimate;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -90,7 +91,7 @@ pub(crate) struct Contender {
     pub(crate) read: Figures,
     pub(crate) write: Figures,
     /// To the defaults of the same round, by what it is best in.
-    pub(crate) ratio: Spread,
+    pub(crate) ratio: Estimate,
     pub(crate) beats_defaults: bool,
 }
 
@@ -115,7 +116,7 @@ pub(crate) struct Figures {
 pub(crate) struct Values {
     pub(crate) values: Vec<f64>,
     #[serde(flatten)]
-    pub(crate) spread: Spread,
+    pub(crate) spread: Estimate,
 }
 
 /// One direction of a candidate in a rung.
@@ -231,7 +232,7 @@ fn last_rung<S>(found: &Found<Candidate, S>) -> usize {
 
 fn reason(verdict: &Verdict, overall: &Candidate) -> String {
     let Verdict { recommended, overall: best, rounds, .. } = verdict;
-    let Spread { median, low, high } = if recommended.index == 0 { best.ratio } else { recommended.ratio };
+    let Estimate { median, low, high } = if recommended.index == 0 { best.ratio } else { recommended.ratio };
     let times = format!("{median:.2} times the defaults [{low:.2}..{high:.2}] in {rounds} rounds");
     if recommended.index != 0 {
         return format!("it is {times}, further than the defaults vary by themselves");
@@ -287,7 +288,7 @@ impl Figures {
             Direction::Read => pair.read,
             Direction::Write => pair.write,
         });
-        let cpu = Spread::of(samples.clone().map(|sample| sample.cpu_seconds_per_gb));
+        let cpu = Estimate::of_most(samples.clone().map(|sample| sample.cpu_seconds_per_gb));
         Self {
             gb_per_s: Values::new(samples.map(|sample: Sample| sample.gb_per_s).collect()),
             cpu_seconds_per_gb: cpu.map_or(0.0, |cpu| cpu.median),
@@ -298,8 +299,8 @@ impl Figures {
 impl Values {
     /// Of at least one value; of none all is 0.
     fn new(values: Vec<f64>) -> Self {
-        let none = Spread { median: 0.0, low: 0.0, high: 0.0 };
-        Self { spread: Spread::of(values.iter().copied()).unwrap_or(none), values }
+        let none = Estimate { median: 0.0, low: 0.0, high: 0.0 };
+        Self { spread: Estimate::of_most(values.iter().copied()).unwrap_or(none), values }
     }
 }
 

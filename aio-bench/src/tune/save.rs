@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use aio::AioConfig;
 
 use crate::failure::Failure;
+use crate::replace::temporary_beside;
 
 /// Where a configuration will go, looked at before the minutes of work.
 #[derive(Debug)]
@@ -29,10 +30,9 @@ impl Destination {
             }
             Ok(_) | Err(_) => {}
         }
-        let destination = Self { path: path.to_owned(), overwrite };
         // It is gone again at once.
-        destination.temporary().map(drop).map_err(|error| cannot(error.to_string()))?;
-        Ok(destination)
+        temporary_beside(path).map(drop).map_err(|error| cannot(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), overwrite })
     }
 
     /// Writes it in one step: who reads it finds nothing, the old one, or all of the new one.
@@ -41,7 +41,7 @@ impl Destination {
     }
 
     fn put(&self, config: &AioConfig) -> std::io::Result<()> {
-        let mut file = self.temporary()?;
+        let mut file = temporary_beside(&self.path)?;
         writeln!(file, "{}", config.to_json())?;
         file.as_file().sync_all()?;
         let kept = match self.overwrite {
@@ -49,17 +49,6 @@ impl Destination {
             false => file.persist_noclobber(&self.path),
         };
         kept.map(drop).map_err(|failed| failed.error)
-    }
-
-    fn temporary(&self) -> std::io::Result<tempfile::NamedTempFile> {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        // As any other file that a user makes; the umask has its say.
-        let permissions = fs::Permissions::from_mode(0o666);
-        tempfile::Builder::new().prefix(".aio-bench-").permissions(permissions).tempfile_in(folder)
     }
 }
 

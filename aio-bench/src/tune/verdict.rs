@@ -1,6 +1,7 @@
 //! What the measurements allow to be said. Noise is not a win.
 
-use super::sample::{Goal, Pair, Spread};
+use super::sample::{Goal, Pair};
+use crate::estimate::Estimate;
 
 /// Rounds without which no candidate is said to beat the defaults: among equals, one of four that has five rounds is
 /// ahead in all of them, and its median beyond all of the defaults', about once in a hundred searches.
@@ -12,7 +13,7 @@ pub(crate) struct Choice {
     /// Its place among the contenders; 0 are the defaults.
     pub(crate) index: usize,
     /// Its ratio to the defaults, round by round.
-    pub(crate) ratio: Spread,
+    pub(crate) ratio: Estimate,
     /// Whether that is more than noise.
     pub(crate) beats_defaults: bool,
 }
@@ -58,11 +59,11 @@ fn by_ratio(a: &Choice, b: &Choice) -> std::cmp::Ordering {
 
 impl Choice {
     fn of(goal: Goal, index: usize, rounds: &[Pair], defaults: &[Pair]) -> Option<Self> {
-        let ratio = Spread::of(rounds.iter().zip(defaults).map(|(ours, theirs)| goal.ratio(ours, theirs)))?;
+        let ratio = Estimate::of_most(rounds.iter().zip(defaults).map(|(ours, theirs)| goal.ratio(ours, theirs)))?;
         // Against one yardstick, what the rounds of the defaults differ by among themselves shows.
         let middle = median_pair(defaults)?;
-        let ours = Spread::of(rounds.iter().map(|pair| goal.ratio(pair, &middle)))?;
-        let theirs = Spread::of(defaults.iter().map(|pair| goal.ratio(pair, &middle)))?;
+        let ours = Estimate::of_most(rounds.iter().map(|pair| goal.ratio(pair, &middle)))?;
+        let theirs = Estimate::of_most(defaults.iter().map(|pair| goal.ratio(pair, &middle)))?;
         let enough = rounds.len().min(defaults.len()) >= ROUNDS_TO_TELL;
         let beats_defaults = index > 0 && enough && ratio.low > 1.0 && ours.median > theirs.high;
         Some(Self { index, ratio, beats_defaults })
@@ -72,8 +73,8 @@ impl Choice {
 /// The medians of both directions.
 fn median_pair(pairs: &[Pair]) -> Option<Pair> {
     let mut middle = *pairs.first()?;
-    middle.read.gb_per_s = Spread::of(pairs.iter().map(|pair| pair.read.gb_per_s))?.median;
-    middle.write.gb_per_s = Spread::of(pairs.iter().map(|pair| pair.write.gb_per_s))?.median;
+    middle.read.gb_per_s = Estimate::of_most(pairs.iter().map(|pair| pair.read.gb_per_s))?.median;
+    middle.write.gb_per_s = Estimate::of_most(pairs.iter().map(|pair| pair.write.gb_per_s))?.median;
     Some(middle)
 }
 

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::generate;
 use crate::host::{cpu::Stopwatch, limits, memory};
 use crate::interrupt;
-use crate::warm_up::warm_up;
+use crate::warm_up;
 
 /// How ops look.
 #[derive(Debug, Clone, Copy)]
@@ -63,11 +63,7 @@ impl Shape {
         file: &AioFile,
         pattern: &[u8],
     ) -> Result<Vec<AlignedBuf>, Failure> {
-        let allocate = |_| {
-            interrupt::check()?;
-            Ok(handle.arena().try_alloc(self.op_bytes)?)
-        };
-        let mut buffers = warm_up(file, (0..self.ops_in_flight).map(allocate).collect::<Result<_, Failure>>()?)?;
+        let mut buffers = warm_up::buffers(handle, file, self.ops_in_flight, self.op_bytes)?;
         for piece in buffers.iter_mut().flat_map(|buffer| buffer.chunks_mut(pattern.len())) {
             piece.copy_from_slice(&pattern[..piece.len()]);
         }

@@ -10,6 +10,7 @@ use crate::compare::work::Work;
 use crate::failure::Failure;
 use crate::generate;
 use crate::host::cpu::Elapsed;
+use crate::host::disk;
 
 /// As in tables.
 pub(crate) fn name(backend: Backend) -> String {
@@ -74,10 +75,7 @@ impl Engine {
         let options = OpenOptions::new().read(true).write(work.spec.writes).create_new(work.spec.start == Start::New);
         let file = self.handle.open_with(&work.files()[0], &options)?;
         if work.spec.start == Start::New {
-            match file.allocate(0, work.file_len()).wait() {
-                Err(failed) if failed.error().kind() == std::io::ErrorKind::Unsupported => {}
-                allocated => allocated?,
-            }
+            disk::allocate(&file, work.file_len())?;
         }
         Ok(file)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use comfy_table::CellAlignment;
 
-use super::{Best, Contender, FolderReport, Report, TogetherRates, Values};
+use super::{Best, Contender, FolderReport, Report, TogetherRates};
 use crate::output;
 use crate::size;
 
@@ -61,10 +61,10 @@ impl FolderReport {
         for contender in ranked {
             table.add_row([
                 contender.config.to_string(),
-                spread(&contender.read.gb_per_s),
-                spread(&contender.write.gb_per_s),
+                contender.read.gb_per_s.spread.to_string(),
+                contender.write.gb_per_s.spread.to_string(),
                 format!("{:.2} / {:.2}", contender.read.cpu_seconds_per_gb, contender.write.cpu_seconds_per_gb),
-                ratio(contender),
+                contender.ratio.to_string(),
             ]);
         }
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
@@ -77,7 +77,7 @@ impl FolderReport {
                     (false, false) => "no more than noise",
                 };
                 let line = format!("best for {what}:");
-                writeln!(f, "{line:17} {} at {} ({note})", best.config, ratio(best))?;
+                writeln!(f, "{line:17} {} at {} ({note})", best.config, best.ratio)?;
             }
         }
         match &self.recommendation {
@@ -91,22 +91,12 @@ impl FolderReport {
     }
 }
 
-fn spread(values: &Values) -> String {
-    let bounds = &values.spread;
-    format!("{:.2} [{:.2}..{:.2}]", bounds.median, bounds.low, bounds.high)
-}
-
-fn ratio(contender: &Contender) -> String {
-    let bounds = &contender.ratio;
-    format!("{:.2} [{:.2}..{:.2}]", bounds.median, bounds.low, bounds.high)
-}
-
 struct Rates<'a>(&'a TogetherRates);
 
 impl fmt::Display for Rates<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TogetherRates { alone, sum_of_alone, together, .. } = self.0;
         let alone: Vec<_> = alone.iter().map(|rate| format!("{rate:.2}")).collect();
-        write!(f, "alone {}, in sum {sum_of_alone:.2}; together {} GB/s", alone.join(" + "), spread(together))
+        write!(f, "alone {}, in sum {sum_of_alone:.2}; together {} GB/s", alone.join(" + "), together.spread)
     }
 }
