@@ -173,8 +173,7 @@ impl AioThread {
         self.retry_delayed();
         loop {
             if let Issued::Copied = self.issue() {
-                self.submit()?;
-                self.reap(0, Some(Duration::ZERO))?;
+                self.hand_over()?;
                 continue;
             }
             if !self.may_claim() {
@@ -186,8 +185,7 @@ impl AioThread {
                     // The device works while the next file is opened, and what has ended closes its file first.
                     self.preparing = Some(op);
                     if self.flight.has_unsubmitted() {
-                        self.submit()?;
-                        self.reap(0, Some(Duration::ZERO))?;
+                        self.hand_over()?;
                     }
                     self.flush();
                     self.prepare();
@@ -301,6 +299,12 @@ impl AioThread {
                 self.ended.push(op);
             }
         }
+    }
+
+    /// Gives the device what was issued, before something else that takes time.
+    fn hand_over(&mut self) -> Result<(), String> {
+        self.submit()?;
+        self.reap(0, Some(Duration::ZERO))
     }
 
     fn submit(&mut self) -> Result<(), String> {
