@@ -51,7 +51,7 @@ const COMPARE: usize = 64 << 10;
 impl AioThread {
     /// Issues blocks of a run while there is room.
     pub(super) fn issue_run(&mut self, id: RunId) -> Issued {
-        let Self { flight, staging, registered, shared, background, .. } = self;
+        let Self { flight, staging, gathered, registered, shared, background, .. } = self;
         let Some(mut issuing) = flight.issuing(id) else { return Issued::All };
         let (op, file) = (issuing.op, issuing.file);
         let Some(plan) = op.state.plan() else { return Issued::All };
@@ -70,9 +70,8 @@ impl AioThread {
         let edges = file.buffered_if_open().map_or(primary, |fd| fd.as_raw_fd());
         // Only the descriptor that has been open from the start is registered.
         let slot_of_file = registered.file(issuing.queue, &shared.files, file);
-        let mut copied = 0;
         while issuing.progress.next < issuing.progress.end {
-            if copied >= STAGED_AT_ONCE {
+            if *gathered >= STAGED_AT_ONCE {
                 return Issued::Copied;
             }
             if op.state.is_cancelled() {
@@ -111,7 +110,7 @@ impl AioThread {
             let block = IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset };
             issuing.progress.next += 1;
             if staging.is_some() && direction == Direction::Write {
-                copied += range.len;
+                *gathered += range.len;
             }
             issuing.push(Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
         }

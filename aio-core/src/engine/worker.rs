@@ -50,6 +50,8 @@ pub(crate) struct AioThread {
     pub(super) staging: Staging,
     /// Bytes that passed through it.
     staged: u64,
+    /// Bytes that were copied there and are not submitted.
+    pub(super) gathered: usize,
     pub(super) registered: Registrations,
     pub(super) counted: Stats,
     scratch: Vec<Run>,
@@ -113,6 +115,7 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
         registered: Registrations::new(config.register_memory, config.register_files),
         flight,
         staged: 0,
+        gathered: 0,
         runs: VecDeque::new(),
         ended: Vec::new(),
         preparing: None,
@@ -308,6 +311,7 @@ impl AioThread {
     }
 
     fn submit(&mut self) -> Result<(), String> {
+        self.gathered = 0;
         let refused = |error| format!("the I/O queue refused its blocks: {error}");
         if self.flight.submit().map_err(refused)? || self.flight.in_queue() > 0 {
             self.refused = 0;
