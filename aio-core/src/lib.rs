@@ -31,6 +31,8 @@ mod registry;
 mod scope;
 mod stats;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ticket;
 
 pub use aio_file::AioFile;

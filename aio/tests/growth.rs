@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aio::{AioFile, AioHandle, Backend, DirectMode, OpenOptions};
+use aio_core::testing::{Gate, Plain};
 use disk::{LoopDevice, SmallDisk};
-use support::gate::{Gate, Plain};
 use support::{Folder, backends, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;

@@ -19,9 +19,9 @@ use aio::{
     AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoOpDesc, Outcome, RawOp,
     Target, Ticket,
 };
+use aio_core::testing::{Fate, Gate, Plain, Rules};
 use aio_core::{Completion, IoBlock};
 use scripted::{Script, Scripted};
-use support::gate::{Fate, Gate, Plain, Rules};
 use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;

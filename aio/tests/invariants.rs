@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use aio::{AioFile, AioHandle, Direction, Error, Extent, IoBuf, IoBufMut, IoOpDesc, Outcome, Target};
+use aio_core::testing::{Fate, Plain, Rules};
 use aio_core::{Completion, FileId, IoBlock};
-use support::gate::{Fate, Plain, Rules};
 use support::{Folder, Memory, each_backend, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
@@ -328,7 +328,7 @@ impl Storm {
 const LATER: [i32; 3] = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
 
 impl Rules for Storm {
-    fn submit(&self, _queue: usize, offered: usize) -> io::Result<usize> {
+    fn submit(&self, _queue: usize, offered: usize, _in_flight: usize) -> io::Result<usize> {
         match self.random() % 4 {
             0 => Err(io::Error::from_raw_os_error(LATER[self.random() % 3])),
             1 => Ok(0),

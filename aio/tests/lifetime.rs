@@ -18,7 +18,7 @@ use aio::{
     AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoBuf, IoBufMut, IoOpDesc,
     Outcome, Target,
 };
-use support::gate::{Plain, Rules};
+use aio_core::testing::{Plain, Rules};
 use support::{Folder, backends, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use aio::{AioHandle, DirectMode, Direction, Extent, IoOpDesc, PathMode, Target};
+use aio_core::testing::{Fate, Rules};
 use aio_core::{Completion, IoBlock};
 use scripted::{Script, Scripted};
-use support::gate::{Fate, Rules};
 use support::{Folder, backends, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;

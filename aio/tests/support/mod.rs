@@ -1,17 +1,14 @@
 //! What the end-to-end tests share: the backends that work here, handles on them, and files to work on.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
-pub mod gate;
-
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Builder, DirectMode, IoBuf, IoBufMut, RegionId};
+use aio_core::testing::{FaultBackend, Gate, Rules};
 use tempfile::TempDir;
-
-use self::gate::{Gate, GateBackend, Rules};
 
 /// The backends that work here. One that `AIO_EXPECT` names and that does not work fails the test.
 pub fn backends() -> Vec<Backend> {
@@ -47,7 +44,7 @@ pub fn small(threads: usize, depth: usize, direct: DirectMode) -> AioConfig {
 /// A handle on `backend` behind a gate.
 pub fn gated<R: Rules + 'static>(backend: Backend, rules: &Arc<R>, config: AioConfig) -> (AioHandle, Arc<Gate>) {
     let implementation = backend.implementation().expect("compiled in");
-    let wrapped = GateBackend::new(implementation, rules.clone());
+    let wrapped = FaultBackend::new(implementation, rules.clone());
     let gate = wrapped.gate();
     (AioHandle::with_backend(Arc::new(wrapped), config).expect("the probe succeeded"), gate)
 }

@@ -1,0 +1,112 @@
+//! The backend that misbehaves on purpose: what it does not break keeps the contract, and a plan does what it says.
+
+mod support;
+
+use std::sync::Arc;
+
+use aio::{DirectMode, Direction, Error};
+use aio_core::testing::{FaultBackend, Faults, Plan};
+use support::{Folder, backends, pattern, small};
+
+/// Late, out of order and slow is all within the contract.
+#[test]
+fn delays_keep_the_contract_of_a_queue() {
+    for backend in backends() {
+        let faults = Faults { delays: 400, slow_reaps: 20, ..Faults::default() };
+        let plan = Arc::new(Plan::new(1, faults));
+        let real = backend.implementation().expect("compiled in");
+        aio_core::conformance::queue(&FaultBackend::new(real, plan.clone()));
+        let injected = plan.injected();
+        assert!(injected.delayed > 100 && injected.slow_reaps > 10, "{injected:?}");
+        assert_eq!(injected.total(), injected.delayed + injected.slow_reaps);
+    }
+}
+
+#[test]
+fn every_survivable_fault_is_injected_and_survived() {
+    for backend in backends() {
+        let plan = Arc::new(Plan::new(7, Faults::survivable()));
+        let (aio, gate) = support::gated(backend, &plan, small(2, 8, DirectMode::Auto));
+        let folder = Folder::new();
+        let content = pattern(3, 4 << 20);
+        aio.write_new(folder.path("t"), content.clone()).wait().unwrap();
+        support::evict(&folder.path("t"));
+        assert!(aio.read_path(folder.path("t"), vec![0; content.len()]).wait().unwrap() == content);
+        let file = aio.open(folder.path("t")).unwrap();
+        let mut block = vec![0; 10_000];
+        for at in (0..content.len() - block.len()).step_by(100_001) {
+            file.read_at(&mut block, at as u64).unwrap();
+            assert!(block == content[at..at + block.len()]);
+        }
+        let injected = plan.injected();
+        let kinds = [
+            injected.short,
+            injected.again,
+            injected.delayed,
+            injected.refused_submits,
+            injected.partial_submits,
+            injected.slow_reaps,
+        ];
+        assert!(kinds.iter().all(|count| *count > 0), "{injected:?}");
+        assert_eq!((injected.bad_pages, injected.deaths), (0, 0));
+        assert_eq!(gate.offences(), Vec::<String>::new());
+    }
+}
+
+/// A page is bad for everyone, or for nobody: the plan foretells how each op ends.
+#[test]
+fn bad_pages_are_where_the_plan_says() {
+    const PAGE: usize = 4096;
+    for backend in backends() {
+        let plan = Arc::new(Plan::new(5, Faults { bad_pages: 200, ..Faults::default() }));
+        let (aio, _) = support::gated(backend, &plan, small(1, 8, DirectMode::Auto));
+        let folder = Folder::new();
+        let content = pattern(3, 100 * PAGE);
+        let file = aio.open(folder.file("t", &content)).unwrap();
+        let mut failed = [0; 2];
+        for page in 0..100 {
+            let offset = (page * PAGE) as u64;
+            for direction in [Direction::Read, Direction::Write] {
+                let ended = by_ticket(&file, direction, &content[page * PAGE..][..PAGE], offset);
+                let blocking = blocking(&file, direction, &content[page * PAGE..][..PAGE], offset);
+                let foretold = plan.errors(direction, offset, PAGE as u64).first().copied();
+                assert_eq!((ended, blocking), (foretold, foretold), "page {page}");
+                failed[usize::from(direction == Direction::Write)] += usize::from(foretold.is_some());
+            }
+        }
+        assert!(failed.iter().all(|count| (5..60).contains(count)), "{failed:?}");
+        assert!(std::fs::read(file.path()).unwrap() == content);
+    }
+}
+
+fn by_ticket(file: &aio::AioFile, direction: Direction, bytes: &[u8], offset: u64) -> Option<i32> {
+    let ended = match direction {
+        Direction::Read => file.read(vec![0; bytes.len()], offset).wait(),
+        Direction::Write => file.write(bytes.to_vec(), offset).wait(),
+    };
+    ended.err().map(|failed| failed.error().raw_os_error().expect("an error of the system"))
+}
+
+fn blocking(file: &aio::AioFile, direction: Direction, bytes: &[u8], offset: u64) -> Option<i32> {
+    let ended = match direction {
+        Direction::Read => file.read_at(&mut vec![0; bytes.len()], offset),
+        Direction::Write => file.write_at(bytes, offset),
+    };
+    ended.err().map(|error| error.raw_os_error().expect("an error of the system"))
+}
+
+#[test]
+fn a_queue_dies_when_the_plan_says() {
+    for backend in backends() {
+        let plan = Arc::new(Plan::new(5, Faults { deaths: vec![(0, 10)], ..Faults::default() }));
+        let (aio, _) = support::gated(backend, &plan, small(1, 4, DirectMode::Auto));
+        let folder = Folder::new();
+        let file = aio.open(folder.file("t", &pattern(3, 1 << 20))).unwrap();
+        let error = file.read(vec![0; 1 << 20], 0).wait().unwrap_err();
+        assert!(matches!(error.error(), Error::WorkerDied { .. }), "{error}");
+        assert!(error.to_string().contains("a queue that the plan broke"), "{error}");
+        assert_eq!(plan.injected().deaths, 1);
+        // Whoever comes later hears the same, and nothing hangs.
+        assert!(matches!(file.read(vec![0; 100_000], 0).wait().unwrap_err().error(), Error::WorkerDied { .. }));
+    }
+}
