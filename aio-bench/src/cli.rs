@@ -7,6 +7,7 @@ mod op;
 mod plot;
 mod probe;
 mod run;
+mod soak;
 mod swap;
 mod tune;
 
@@ -22,6 +23,7 @@ pub(crate) use op::{Op, WeightedOp};
 pub(crate) use plot::{Over, PlotArgs};
 pub(crate) use probe::{FailOn, ProbeArgs};
 pub(crate) use run::RunArgs;
+pub(crate) use soak::SoakArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 pub(crate) use tune::TuneArgs;
 
@@ -51,6 +53,7 @@ Start here:
   aio-bench tune /mnt/nvme         the fastest configuration for that device, within a minute
   aio-bench run --help             one job at a time, as with fio
   aio-bench compare --help         the same work by every backend, and by others
+  aio-bench soak --hours 8         everything at random, every byte verified, until the time is up
   aio-bench plot --help            pictures of what runs measured";
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +63,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     Compare(CompareArgs),
     Tune(TuneArgs),
+    Soak(SoakArgs),
     Plot(PlotArgs),
     Completions(CompletionsArgs),
 }

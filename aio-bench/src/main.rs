@@ -1,7 +1,7 @@
 //! `aio-bench`: move tensors between memory and files, see what a machine offers, and measure it.
 //!
 //! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`tune`],
-//! [`plot`], [`completions`].
+//! [`soak`], [`plot`], [`completions`].
 // Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
 #![deny(unsafe_code)]
 
@@ -16,11 +16,13 @@ mod host;
 mod interrupt;
 mod output;
 mod paths;
+mod pattern;
 mod plot;
 mod probe;
 mod replace;
 mod run;
 mod size;
+mod soak;
 mod swap;
 mod tune;
 mod warm_up;
@@ -33,8 +35,11 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() {
-    log_to_stderr();
-    if let Err(failure) = cli::parse().and_then(|cli| start(&cli)) {
+    let started = cli::parse().and_then(|cli| {
+        log_to_stderr(&cli);
+        start(&cli)
+    });
+    if let Err(failure) = started {
         eprintln!("error: {failure}");
         std::process::exit(failure.exit_code());
     }
@@ -49,12 +54,15 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Compare(args)) => compare::compare(args),
         Some(Command::Tune(args)) => tune::tune(args),
+        Some(Command::Soak(args)) => soak::soak(args),
         Some(Command::Plot(args)) => plot::plot(args),
         Some(Command::Completions(args)) => completions::completions(args),
     }
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+fn log_to_stderr(cli: &Cli) {
+    // A soak provokes what the library warns of.
+    let usual = if matches!(cli.command, Some(Command::Soak(_))) { "error" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
 }

@@ -12,6 +12,7 @@ mod plot;
 mod probe;
 mod run;
 mod schema;
+mod soak;
 mod swap;
 mod tune;
 mod verify;

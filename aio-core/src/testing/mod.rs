@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod gate;
+mod left;
 mod plan;
 mod queue;
 mod rules;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::gate::Gate;
+pub use self::left::Left;
 pub use self::plan::{Faults, Injected, Plan};
 pub use self::rules::{Delay, Fate, Plain, Rules};
 

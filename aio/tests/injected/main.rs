@@ -9,7 +9,6 @@
 mod support;
 
 mod bytes;
-mod left;
 mod machine;
 mod memory;
 mod op;
@@ -19,10 +18,10 @@ mod system;
 use std::cell::OnceCell;
 
 use aio::{Backend, DirectMode};
+use aio_core::testing::Left;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use crate::left::Left;
 use crate::machine::Machine;
 use crate::system::{Place, System};
 
@@ -53,7 +52,7 @@ fn run(backend: Backend, direct: DirectMode, cases: u32) {
             };
             finishes(case).map_err(TestCaseError::fail)?;
             // The first sequence makes what a process keeps: threads' memory, the log's descriptors.
-            before.get_or_init(Left::now).matches().map_err(TestCaseError::fail)
+            before.get_or_init(Left::now).check().map_err(TestCaseError::fail)
         },
     );
     if let Err(failed) = result {
