@@ -82,6 +82,15 @@ impl AioFile {
         Self { options: OpOptions { validate, ..self.options }, ..self.clone() }
     }
 
+    /// The same file; a write through this clone that ended well is on the device, with what is needed to read it back,
+    /// or is not.
+    ///
+    /// Each block is written with `RWF_DSYNC` (pwritev2(2), Linux 4.13). For ops of many blocks, or many ops,
+    /// [`sync_data`](Self::sync_data) after them costs less. Reads are as they were.
+    pub fn durable(&self, durable: bool) -> Self {
+        Self { options: OpOptions { durable, ..self.options }, ..self.clone() }
+    }
+
     /// For op descriptors.
     pub fn target(&self) -> Target {
         Target::File((*self.file).clone())
@@ -163,6 +172,11 @@ impl AioFile {
     /// Likewise with all metadata, `fsync(2)`.
     pub fn sync_all(&self) -> Ticket<()> {
         self.start_file_op(FileCommand::SyncAll)
+    }
+
+    /// Whether a write through any open file of this inode failed, since the first of them was opened.
+    pub(crate) fn has_write_failed(&self) -> bool {
+        self.file.inode().is_some_and(|inode| inode.has_write_failed())
     }
 
     /// Cuts or extends the file to `len` bytes, `ftruncate(2)`. Has no order with transfers in flight.

@@ -179,6 +179,7 @@ impl fmt::Display for IoError {
             OpKind::Sync => write!(f, "cannot sync {path}")?,
             OpKind::Close => write!(f, "cannot close {path}")?,
             OpKind::Stat => write!(f, "cannot tell the length of {path}")?,
+            OpKind::Replace => write!(f, "cannot replace {path}, which is as it was")?,
         }
         write!(f, ": {source}")?;
         match advice(source) {
@@ -221,6 +222,8 @@ pub enum OpKind {
     Close,
     /// Asking for the length.
     Stat,
+    /// Giving a new file the name of the one it replaces.
+    Replace,
 }
 
 impl fmt::Display for OpKind {
@@ -235,6 +238,7 @@ impl fmt::Display for OpKind {
             Self::PunchHole => "punch_hole",
             Self::Close => "close",
             Self::Stat => "stat",
+            Self::Replace => "replace",
         })
     }
 }

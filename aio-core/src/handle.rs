@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::aio_file::AioFile;
 use crate::arena::{AlignedBuf, Arena};
+use crate::atomic_file::AtomicFile;
 use crate::backend::IoBackend;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::config::AioConfig;
@@ -47,7 +48,7 @@ impl AioHandle {
     /// [`Error::Config`] for values out of range, [`Error::Unavailable`] if the backend refuses a queue.
     pub fn with_backend(backend: Arc<dyn IoBackend>, config: AioConfig) -> Result<Self> {
         config.validate_ranges()?;
-        let options = OpOptions { priority: Priority::Normal, validate: config.validate };
+        let options = OpOptions { validate: config.validate, ..OpOptions::default() };
         let workers = config.intra_op_parallelism;
         // Made first, so that its drop stops the workers that did start.
         let inner = Inner { shared: Shared::new(backend, config), threads: Mutex::default() };
@@ -93,6 +94,13 @@ impl AioHandle {
     /// The same engine; ops through this clone read every block back and compare, or do not.
     pub fn validated(&self, validate: bool) -> Self {
         Self { inner: self.inner.clone(), options: OpOptions { validate, ..self.options } }
+    }
+
+    /// The same engine; writes by path through this clone, and through files that it opens, are
+    /// [durable](AioFile::durable) when they have ended well, or are not. The name of a new file is not: for that,
+    /// there is [`create_atomic`](Self::create_atomic).
+    pub fn durable(&self, durable: bool) -> Self {
+        Self { inner: self.inner.clone(), options: OpOptions { durable, ..self.options } }
     }
 
     /// The memory that buffers come from.
@@ -160,6 +168,16 @@ impl AioHandle {
             file.set_registered(registered);
         }
         Ok(AioFile::new(file, self.clone()))
+    }
+
+    /// Begins to replace the file at `path`, or to make it: what is written to the [`AtomicFile`] is there as a whole
+    /// after its [`commit`](AtomicFile::commit), and before that nothing is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a file cannot be made beside `path`, or `path` is something else than a regular file.
+    pub fn create_atomic(&self, path: impl AsRef<Path>) -> Result<AtomicFile> {
+        AtomicFile::create(self, path.as_ref())
     }
 
     /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
@@ -286,6 +304,7 @@ impl AioHandle {
 
 /// An op that was not accepted ends here and now.
 fn refused<D: IoOpDesc>(op: &Op<D>, error: Error) {
+    op.note_failed_write(&error);
     let outcome = Err(error);
     let finished = op.call("fini", |desc| desc.fini(&outcome));
     let _nobody_waits = op.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);

@@ -10,6 +10,7 @@ compile_error!("tensor-aio runs on Linux only: its backends are io_uring, Linux 
 
 mod aio_file;
 mod arena;
+mod atomic_file;
 mod backend;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -37,6 +38,9 @@ mod ticket;
 
 pub use aio_file::AioFile;
 pub use arena::{AlignedBuf, Arena};
+pub use atomic_file::AtomicFile;
+#[doc(hidden)]
+pub use atomic_file::CommitStep;
 pub use backend::{
     Capabilities, Completion, Direction, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId,
     RegionMemory, Unavailable, Wake, parts,

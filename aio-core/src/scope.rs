@@ -108,6 +108,7 @@ impl<'scope> Scope<'scope, '_> {
             unsafe { std::mem::transmute::<Arc<Op<dyn IoOpDesc + 'scope>>, Arc<Op<dyn IoOpDesc + 'static>>>(op) };
         self.ops.started();
         if let Err(error) = self.shared.submit_transfer(op.clone(), Full::Wait) {
+            op.note_failed_write(&error);
             let outcome = Err(error);
             let finished = op.call("fini", |desc| desc.fini(&outcome));
             let _nobody_to_wake =

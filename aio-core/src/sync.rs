@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Locks, poisoned or not: no user code runs under the engine's locks, and every critical section leaves the state

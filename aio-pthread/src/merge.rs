@@ -44,6 +44,7 @@ fn neighbours(left: &IoBlock, right: &IoBlock) -> bool {
     left.len.max(right.len) <= MAX_BLOCK
         && left.fd == right.fd
         && left.direction == right.direction
+        && left.durable == right.durable
         && left.offset.checked_add(left.len as u64) == Some(right.offset)
 }
 
@@ -85,7 +86,7 @@ fn distribute(
     }
 }
 
-/// `preadv(2)` or `pwritev(2)` of at most [`MAX_RUN`] neighbours.
+/// `preadv(2)`, `pwritev(2)` or `pwritev2(2)` of at most [`MAX_RUN`] neighbours.
 ///
 /// # Safety
 ///
@@ -104,6 +105,7 @@ unsafe fn transfer_many(run: &[IoBlock]) -> io::Result<usize> {
     let moved = unsafe {
         match first.direction {
             Direction::Read => libc::preadv(first.fd, vectors, count, offset),
+            Direction::Write if first.durable => libc::pwritev2(first.fd, vectors, count, offset, libc::RWF_DSYNC),
             Direction::Write => libc::pwritev(first.fd, vectors, count, offset),
         }
     };

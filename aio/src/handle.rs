@@ -39,6 +39,11 @@ impl AioHandle {
         Self(self.0.validated(validate))
     }
 
+    /// See [`aio_core::AioHandle::durable`].
+    pub fn durable(&self, durable: bool) -> Self {
+        Self(self.0.durable(durable))
+    }
+
     /// See [`aio_core::AioHandle::close`].
     ///
     /// # Errors

@@ -47,7 +47,7 @@ mod builder;
 mod handle;
 
 pub use aio_core::{
-    AioConfig, AioFile, AlignedBuf, Alignment, Arena, Capabilities, DirectMode, Direction, Error, Extent,
+    AioConfig, AioFile, AlignedBuf, Alignment, Arena, AtomicFile, Capabilities, DirectMode, Direction, Error, Extent,
     ExtentMemory, Failures, IoBackend, IoBuf, IoBufMut, IoError, IoOpDesc, OpError, OpKind, OpenFile, OpenOptions,
     Outcome, PathMode, Priority, RawOp, Region, RegionId, Result, Scope, Stats, Target, Ticket, Unavailable,
 };

@@ -90,7 +90,8 @@ pub(crate) fn write(
     }
     let _accepted = file.inode().map(|inode| Accepted(inode, inode.write_accepted()));
     // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
-    unsafe { transfer(shared, file, options, Direction::Write, ptr, len, offset) }
+    let written = unsafe { transfer(shared, file, options, Direction::Write, ptr, len, offset) };
+    written.inspect_err(|error| file.note_failed_write(options.durable, error))
 }
 
 /// # Safety
@@ -115,7 +116,7 @@ unsafe fn transfer(
     check_extents(&[extent])?;
     let read = direction == Direction::Read;
     let alignment = if read && file.is_resident() { Alignment::NONE } else { file.alignment() };
-    let call = Call { shared, file, direction, ptr, len, offset };
+    let call = Call { shared, file, direction, ptr, len, offset, durable: options.durable };
     let mut counted = Stats::default();
     let Some(direct) = one_way(&extent, alignment) else {
         if read {
@@ -177,6 +178,7 @@ struct Call<'a> {
     ptr: *mut u8,
     len: usize,
     offset: u64,
+    durable: bool,
 }
 
 impl Call<'_> {
@@ -226,6 +228,7 @@ impl Call<'_> {
             ptr: memory,
             len: range.len(),
             offset: self.offset + range.start as u64,
+            durable: self.durable && self.direction == Direction::Write,
         };
         // SAFETY: the caller vouches for the memory, and `file` keeps `fd` open.
         unsafe { self.shared.backend.transfer(&block) }
@@ -323,7 +326,6 @@ mod tests {
     use super::*;
     use crate::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable};
     use crate::config::{AioConfig, DirectMode};
-    use crate::engine::op::Priority;
     use crate::file::OpenOptions;
 
     /// Blocking calls need none of its queues.
@@ -351,7 +353,7 @@ mod tests {
         let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
         let options = OpenOptions::new().read(true).write(true);
         let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
-        let how = OpOptions { priority: Priority::Normal, validate: false };
+        let how = OpOptions::default();
         let held = lock(&file.inode().unwrap().writes);
         // SAFETY: the child makes one call, which is to return at once, and ends; it runs nothing of other threads.
         let child = unsafe { libc::fork() };

@@ -64,6 +64,9 @@ impl Shared {
 /// Gives back what the op held and calls `fini`.
 fn finish(op: &Transfer) -> Outcome {
     let mut outcome = op.outcome();
+    if let Err(error) = &outcome {
+        op.note_failed_write(error);
+    }
     match op.desc.target() {
         Target::File(file) => finish_growing(op, file, outcome.is_ok()),
         Target::Path(path, mode) => {
@@ -97,7 +100,9 @@ fn finish_lost(op: &Transfer) -> Outcome {
         Ok(_) => "its queue broke".to_owned(),
     };
     // By this error the owner of raw memory knows that it must stay valid.
-    Err(Error::WorkerDied { reason })
+    let error = Error::WorkerDied { reason };
+    op.note_failed_write(&error);
+    Err(error)
 }
 
 /// The op opened the file, so it closes it, and what closing says counts.
@@ -107,7 +112,10 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
     let end = end_of(op);
     match mode {
         PathMode::Write if outcome.is_ok() && file.len_at_open() > end => {
-            let cut = file.inode().map_or(Ok(()), |inode| inode.set_len(file.fd(), end));
+            let cut = file.inode().map_or(Ok(()), |inode| {
+                inode.set_len(file.fd(), end)?;
+                if op.state.durable { inode.sync(|| nix::unistd::fdatasync(file.fd())) } else { Ok(()) }
+            });
             outcome = outcome.and_then(|bytes| cut.map(|()| bytes).map_err(|error| failed(OpKind::SetLen, error)));
         }
         PathMode::WriteNew if outcome.is_err() && file.is_at(path) => {

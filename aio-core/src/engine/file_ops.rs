@@ -117,13 +117,19 @@ impl FileOp {
         })
     }
 
+    fn sync(&self, sync: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
+        match self.file.written_inode() {
+            Some(inode) => inode.sync(sync),
+            None => Ok(sync()?),
+        }
+    }
+
     fn execute(&self) -> io::Result<()> {
         let fd = self.file.fd();
         let writable = || self.file.inode().ok_or_else(|| io::Error::other("the file is not open for writing"));
         match self.command {
-            // Not retried on an error: the kernel reports a lost write once, and a second sync would succeed.
-            FileCommand::SyncData => Ok(nix::unistd::fdatasync(fd)?),
-            FileCommand::SyncAll => Ok(nix::unistd::fsync(fd)?),
+            FileCommand::SyncData => self.sync(|| nix::unistd::fdatasync(fd)),
+            FileCommand::SyncAll => self.sync(|| nix::unistd::fsync(fd)),
             FileCommand::SetLen(len) => writable()?.set_len(fd, len),
             FileCommand::Allocate { len: 0, .. } | FileCommand::PunchHole { len: 0, .. } => Ok(()),
             FileCommand::Allocate { offset, len } => writable()?.allocate(fd, offset, len),

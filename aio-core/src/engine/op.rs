@@ -44,6 +44,8 @@ pub enum Priority {
 pub(crate) struct OpOptions {
     pub(crate) priority: Priority,
     pub(crate) validate: bool,
+    /// Of writes: Ok means that the bytes are on the device.
+    pub(crate) durable: bool,
 }
 
 /// What the engine keeps per transfer.
@@ -52,6 +54,7 @@ pub(crate) struct OpState {
     pub(crate) promise: Promise,
     pub(crate) priority: Priority,
     pub(crate) validate: bool,
+    pub(crate) durable: bool,
     /// The epoch of the handle that it was accepted in.
     pub(crate) epoch: AtomicU64,
     /// Of a write to an open file: its place among the writes that a sync waits for.
@@ -77,11 +80,12 @@ pub(crate) struct OpState {
 
 impl OpState {
     pub(crate) fn new(promise: Promise, options: OpOptions, plan: Option<Plan>) -> Self {
-        let OpOptions { priority, validate } = options;
+        let OpOptions { priority, validate, durable } = options;
         Self {
             promise,
             priority,
             validate,
+            durable,
             epoch: AtomicU64::new(0),
             write_epoch: OnceLock::new(),
             pending: AtomicUsize::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
@@ -214,6 +218,16 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         source: std::io::Error,
     ) -> Error {
         Box::new(IoError { op: kind, path: self.path().to_owned(), offset, length, backend, source }).into()
+    }
+
+    /// If it is a write, it failed: whoever vouches for the file has to know.
+    #[cold]
+    pub(crate) fn note_failed_write(&self, error: &Error) {
+        if self.desc.direction() == Direction::Write
+            && let Some(file) = self.file()
+        {
+            file.note_failed_write(self.state.durable, error);
+        }
     }
 
     /// The end of the file came `read` bytes into the op.

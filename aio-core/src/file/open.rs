@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
-use crate::error::{IoError, OpKind, Result};
+use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
 use crate::file::statx::{FileFacts, facts};
@@ -249,6 +249,17 @@ impl OpenFile {
     /// There if it is open for writing.
     pub(crate) fn inode(&self) -> Option<&Arc<Inode>> {
         self.0.inode.as_ref()
+    }
+
+    /// A write to it failed.
+    #[cold]
+    pub(crate) fn note_failed_write(&self, durable: bool, error: &Error) {
+        let Some(inode) = &self.0.inode else { return };
+        inode.set_write_failed();
+        // It may be the sync in it that failed, and the kernel tells that once.
+        if let Some(errno) = error.raw_os_error().filter(|_| durable) {
+            inode.set_sync_failed(errno);
+        }
     }
 
     /// The inode whose writes a sync of this file waits for: a file that is open for reading may be written elsewhere.

@@ -10,7 +10,17 @@ fn neighbouring(lengths: &[usize]) -> Vec<IoBlock> {
     let mut blocks = Vec::new();
     for (token, &len) in (0..).zip(lengths) {
         let direction = Direction::Read;
-        blocks.push(IoBlock { token, direction, fd: 3, file: None, region: None, ptr: ptr::null_mut(), len, offset });
+        blocks.push(IoBlock {
+            token,
+            direction,
+            fd: 3,
+            file: None,
+            region: None,
+            ptr: ptr::null_mut(),
+            len,
+            offset,
+            durable: false,
+        });
         offset += len as u64;
     }
     blocks
@@ -25,9 +35,10 @@ fn small_neighbours_are_one_run() {
 
 #[test]
 fn whatever_separates_blocks_ends_a_run() {
-    let spoil: [fn(&mut IoBlock); 5] = [
+    let spoil: [fn(&mut IoBlock); 6] = [
         |block| block.fd = 4,
         |block| block.direction = Direction::Write,
+        |block| block.durable = true,
         |block| block.offset += 1,
         |block| block.offset -= 1,
         |block| block.offset = 0,

@@ -52,6 +52,25 @@ impl SmallDisk {
         numbers.next().expect("blocks") * numbers.next().expect("block size")
     }
 
+    /// What would be mounted if the power failed now: what has reached the device, and nothing else.
+    pub fn after_power_failure(&self) -> Option<Self> {
+        let survivor = Self::unmounted();
+        let image = survivor.folder.path().join("image");
+        let copied = run(Command::new("cp").arg("--sparse=always").arg(self.folder.path().join("image")).arg(&image));
+        let mounted =
+            copied.and_then(|()| run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(survivor.path())));
+        or_skip("no small disk", mounted.map(|()| survivor))
+    }
+
+    /// The device ends after so many bytes from now on; what is past them gives EIO.
+    pub fn lose_what_is_past(&self, bytes: u64) {
+        let image = self.folder.path().join("image");
+        std::fs::File::options().write(true).open(&image).and_then(|file| file.set_len(bytes)).expect("an image");
+        let device = output(Command::new("losetup").args(["--noheadings", "--output", "NAME", "-j"]).arg(&image));
+        let device = device.expect("the mount is on a loop device");
+        run(Command::new("losetup").arg("--set-capacity").arg(device.trim())).expect("it may become smaller");
+    }
+
     /// Mounts it again with other options.
     pub fn remount(&self, options: &str) {
         run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.path())).expect("a remount");

@@ -1,0 +1,184 @@
+//! Replacing a file so that it is the old one or the new one, whole, whatever happens.
+//!
+//! What is written goes to a temporary file beside the target. `commit` syncs it, gives it the target's name with
+//! `rename(2)`, which is atomic, and syncs the folder, without which a power failure could bring the old name back.
+//! Until the rename the old file is there, afterwards the new one; both are whole. What a crash leaves behind is at most
+//! the temporary, whose name says what it is: `.NAME.XXXXXX.tmp`.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::ops::Deref;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use crate::aio_file::AioFile;
+use crate::error::{Error, IoError, OpKind, Result};
+use crate::file::OpenOptions;
+use crate::handle::AioHandle;
+
+/// Bytes of a target's name that its temporary's has: with the rest it stays below the 255 of most file systems.
+const NAME: usize = 200;
+
+/// A file that is to take the place of another, or of none. Writes go through the [`AioFile`] that it derefs to.
+///
+/// ```no_run
+/// # fn main() -> aio_core::Result<()> {
+/// # let aio: aio_core::AioHandle = unimplemented!();
+/// let checkpoint = aio.create_atomic("checkpoint.bin")?;
+/// let header = checkpoint.write(vec![1; 4096], 0);
+/// let tensor = checkpoint.write(vec![2; 1 << 20], 4096);
+/// header.wait()?;
+/// tensor.wait()?;
+/// checkpoint.commit()?; // from here on it is checkpoint.bin, also after a power failure
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The new file gets the mode of the one it replaces, and its owner if the process may give that; a target that is a
+/// symbolic link keeps pointing to where the new file is put. Hard links of the old file keep the old contents. Dropped
+/// without [`commit`](Self::commit), it is removed, and the target stays as it was.
+#[derive(Debug)]
+pub struct AtomicFile {
+    // Dropped, and so removed, after the file is closed.
+    file: AioFile,
+    temporary: TempPath,
+    target: PathBuf,
+}
+
+/// How far [`AtomicFile::commit`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitStep {
+    /// The new contents are on the device, under the temporary's name.
+    Synced,
+    /// The new file is closed.
+    Closed,
+    /// The target's name is the new file's.
+    Renamed,
+    /// So it is on the device.
+    FolderSynced,
+}
+
+impl AtomicFile {
+    pub(crate) fn create(handle: &AioHandle, path: &Path) -> Result<Self> {
+        let opening = |path: &Path| {
+            let path = path.to_owned();
+            move |source| {
+                Error::from(Box::new(IoError { op: OpKind::Open, path, offset: 0, length: 0, backend: "", source }))
+            }
+        };
+        let (target, replaced) = resolve(path).map_err(opening(path))?;
+        let temporary = temporary_beside(&target, replaced.as_ref()).map_err(opening(path))?;
+        let file = handle.open_with(&temporary, &OpenOptions::new().read(true).write(true))?;
+        Ok(Self { file, temporary, target })
+    }
+
+    /// The path that the file will have, with symbolic links resolved.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Waits for the writes that were accepted, makes them durable, and puts the file in its place, durably.
+    ///
+    /// Clones of the file that are left go on with it under its new name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] if any write to it failed or was cancelled, whoever was told of that. [`Error::Io`] if it
+    /// cannot be synced, closed or renamed. In all of these cases the target is as it was, and the temporary is gone. If
+    /// at last the folder cannot be synced ([`OpKind::Sync`] with the folder's path), the new file is in place, and may
+    /// not be after a power failure. [`Error::WaitOnWorker`], [`Error::Forked`].
+    pub fn commit(self) -> Result<()> {
+        self.commit_in_steps(|_| {})
+    }
+
+    /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step.
+    #[doc(hidden)]
+    pub fn commit_in_steps(self, mut after: impl FnMut(CommitStep)) -> Result<()> {
+        let Self { file, temporary, target } = self;
+        // Also waits for the writes, so that after it all failures are known.
+        let synced = file.sync_all().wait();
+        if file.has_write_failed() {
+            return Err(Error::InvalidInput(format!(
+                "{} is not replaced: a write to its new contents failed",
+                target.display()
+            )));
+        }
+        synced?;
+        after(CommitStep::Synced);
+        file.close()?;
+        after(CommitStep::Closed);
+        let failed = |op, path: &Path, source| IoError {
+            op,
+            path: path.to_owned(),
+            offset: 0,
+            length: 0,
+            backend: "",
+            source,
+        };
+        temporary.persist(&target).map_err(|failure| Box::new(failed(OpKind::Replace, &target, failure.error)))?;
+        after(CommitStep::Renamed);
+        let folder = folder_of(&target);
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| Box::new(failed(OpKind::Sync, folder, source)))?;
+        after(CommitStep::FolderSynced);
+        Ok(())
+    }
+}
+
+impl Deref for AtomicFile {
+    type Target = AioFile;
+
+    fn deref(&self) -> &AioFile {
+        &self.file
+    }
+}
+
+/// Where `path` leads, and what is there.
+fn resolve(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
+    let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok((path.canonicalize()?, Some(found))),
+        Ok(found) if found.is_dir() => Err(invalid("it is a directory, not a file")),
+        Ok(_) => Err(invalid("only a regular file can be replaced")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            let name = path.file_name().ok_or_else(|| invalid("it has no file name"))?;
+            Ok((folder_of(path).canonicalize()?.join(name), None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A new file in the target's folder, which a rename can reach; readable for whom the target is.
+fn temporary_beside(target: &Path, replaced: Option<&Metadata>) -> io::Result<TempPath> {
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    let mut prefix = b".".to_vec();
+    prefix.extend(&name[..name.len().min(NAME)]);
+    prefix.push(b'.');
+    let prefix = OsString::from_vec(prefix);
+    let made = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .make_in(folder_of(target), |path| File::options().write(true).create_new(true).open(path))?;
+    let (file, temporary) = made.into_parts();
+    if let Some(replaced) = replaced {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (replaced.uid(), replaced.gid()) {
+            // Only root may give files away; everybody else gets a file of their own, as with `cp`.
+            let _ = fchown(&file, Some(replaced.uid()), Some(replaced.gid()));
+        }
+        file.set_permissions(replaced.permissions())?;
+    }
+    Ok(temporary)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
