@@ -7,8 +7,6 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
@@ -21,7 +19,8 @@ use crate::engine::work::Claim;
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
 use crate::stats::Stats;
-use crate::sync::Ordering;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Ordering, mpsc};
 
 /// After this many retries at once, a block that keeps getting EAGAIN is tried again at intervals.
 const QUICK_RETRIES: u32 = 16;
@@ -71,7 +70,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: usize) -> Result<JoinHandle<()>, U
     let no_thread = |error: std::io::Error| {
         Unavailable::new(backend, format!("cannot start a worker thread: {error}"), Some(&error))
     };
-    let thread = std::thread::Builder::new()
+    let thread = thread::Builder::new()
         .name(format!("aio-{backend}-{id}"))
         .spawn(move || start(shared, id, &report))
         .map_err(no_thread)?;
