@@ -31,7 +31,7 @@ fn two_workers(bench: &Bench, rooms: [usize; 2]) -> Vec<usize> {
 #[test]
 fn each_block_is_claimed_once_and_the_op_ends_once() {
     for rooms in [[1, 1], [1, 2]] {
-        explore(&format!("claims: three blocks, rooms {rooms:?}"), 3, move || {
+        explore(&format!("claims: three blocks, rooms {rooms:?}"), 5, move || {
             let bench = Bench::new(config(2, 2));
             let ticket = bench.submit(3);
             assert_eq!(two_workers(&bench, rooms), [0, 1, 2]);
@@ -45,7 +45,7 @@ fn each_block_is_claimed_once_and_the_op_ends_once() {
 
 #[test]
 fn what_nobody_claims_of_a_failed_op_is_accounted_for() {
-    explore("claims: a failure", 3, || {
+    explore("claims: a failure", 5, || {
         let bench = Bench::new(config(2, 1));
         let ticket = bench.submit(3);
         let other = {
@@ -63,7 +63,7 @@ fn what_nobody_claims_of_a_failed_op_is_accounted_for() {
 
 #[test]
 fn a_cancel_ends_an_op_that_nobody_began_and_no_other() {
-    explore("claims: a cancel and two workers", 2, || {
+    explore("claims: a cancel and two workers", 3, || {
         let bench = Bench::new(config(2, 1));
         let ticket = Arc::new(bench.submit(2));
         let cancelling = {

@@ -4,6 +4,7 @@
 //! The public types on a queue that moves nothing; one or two workers and one or two threads that use them; at most one or
 //! two preemptions.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use loom::thread;
@@ -12,6 +13,7 @@ use tempfile::NamedTempFile;
 use super::still::Still;
 use super::{BLOCK, config, explore};
 use crate::config::AioConfig;
+use crate::desc::Target;
 use crate::file::OpenOptions;
 use crate::handle::AioHandle;
 
@@ -29,7 +31,7 @@ fn handle(config: AioConfig) -> AioHandle {
 #[test]
 fn a_blocks_way_through_the_engine() {
     let file = two_blocks();
-    explore("engine: one worker, one read, close()", 2, move || {
+    explore("engine: one worker, one read, close()", 4, move || {
         let handle = handle(config(1, 1));
         let open = handle.open_with(file.path(), &OpenOptions::new().read(true)).unwrap();
         open.read(vec![0; BLOCK], 0).wait().unwrap();
@@ -41,7 +43,7 @@ fn a_blocks_way_through_the_engine() {
 #[test]
 fn a_handle_that_is_dropped_waits_for_what_is_in_flight() {
     let file = two_blocks();
-    explore("engine: two workers, one read, dropped in flight", 1, move || {
+    explore("engine: two workers, one read, dropped in flight", 2, move || {
         let handle = handle(config(2, 1));
         let open = handle.open_with(file.path(), &OpenOptions::new().read(true)).unwrap();
         let ticket = open.read(vec![0; 2 * BLOCK], 0);
@@ -54,7 +56,7 @@ fn a_handle_that_is_dropped_waits_for_what_is_in_flight() {
 #[test]
 fn two_threads_use_one_handle() {
     let file = two_blocks();
-    explore("engine: one worker, two threads that read", 1, move || {
+    explore("engine: one worker, two threads that read", 2, move || {
         let handle = handle(config(1, 1));
         let open = handle.open_with(file.path(), &OpenOptions::new().read(true)).unwrap();
         let other = {
@@ -78,6 +80,24 @@ fn operations_on_whole_files_get_threads_and_these_end() {
         first.wait().unwrap();
         second.wait().unwrap();
         drop(open);
+        handle.close().unwrap();
+    });
+}
+
+#[test]
+fn a_file_that_is_closed_is_let_go_of_by_every_worker() {
+    let file = two_blocks();
+    explore("engine: two workers, one read, closing the file", 2, move || {
+        let handle = handle(config(2, 1));
+        let open = handle.open_with(file.path(), &OpenOptions::new().read(true)).unwrap();
+        let Target::File(opened) = open.target() else { unreachable!() };
+        let fd = opened.fd().as_raw_fd();
+        drop(opened);
+        open.read(vec![0; 2 * BLOCK], 0).wait().unwrap();
+        open.close().unwrap();
+        // Other tests may have got the number meanwhile.
+        let still = std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|named| named == file.path());
+        assert!(!still, "a worker still has the file");
         handle.close().unwrap();
     });
 }

@@ -33,7 +33,7 @@ fn all_who_wait_hear_of_a_change() {
 
 #[test]
 fn each_change_reaches_one_who_waits() {
-    explore("meeting: two changes, one for each waiter", 3, || {
+    explore("meeting: two changes, one for each waiter", None, || {
         let meeting = Arc::new(ThreadSync::new(0));
         let take = |meeting: &ThreadSync<usize>| {
             *meeting.wait_until(meeting.lock(), None, |items| *items > 0).0 -= 1;

@@ -44,7 +44,7 @@ fn close(bench: &Bench, worker: thread::JoinHandle<()>, ops: usize) {
 
 #[test]
 fn work_for_a_worker_that_goes_to_sleep_wakes_it() {
-    explore("parking: one worker, two ops of one thread", 3, || {
+    explore("parking: one worker, two ops of one thread", 4, || {
         let bench = Bench::new(config(1, 1));
         let worker = worker(&bench, 0);
         for _ in 0..2 {
@@ -56,7 +56,7 @@ fn work_for_a_worker_that_goes_to_sleep_wakes_it() {
 
 #[test]
 fn threads_that_submit_at_once_all_get_through() {
-    explore("parking: one worker, two threads that submit", 2, || {
+    explore("parking: one worker, two threads that submit", 3, || {
         let bench = Bench::new(config(1, 1));
         let worker = worker(&bench, 0);
         let other = {
@@ -71,7 +71,7 @@ fn threads_that_submit_at_once_all_get_through() {
 
 #[test]
 fn who_waits_for_room_in_a_full_queue_gets_it() {
-    explore("parking: a queue of one op, two threads that submit", 2, || {
+    explore("parking: a queue of one op, two threads that submit", 3, || {
         let bench = Bench::new(AioConfig { max_pending_ops: 1, ..config(1, 1) });
         let worker = worker(&bench, 0);
         let other = {
@@ -87,7 +87,7 @@ fn who_waits_for_room_in_a_full_queue_gets_it() {
 
 #[test]
 fn a_wait_covers_what_was_accepted_before_it() {
-    explore("parking: wait() and an op that is accepted meanwhile", 2, || {
+    explore("parking: wait() and an op that is accepted meanwhile", 3, || {
         let bench = Bench::new(config(1, 1));
         let worker = worker(&bench, 0);
         let mine = bench.submit(1);
@@ -104,7 +104,7 @@ fn a_wait_covers_what_was_accepted_before_it() {
 
 #[test]
 fn an_op_is_refused_by_a_closed_engine_or_ends() {
-    explore("parking: close() and an op that comes at the same time", 2, || {
+    explore("parking: close() and an op that comes at the same time", 3, || {
         let bench = Bench::new(config(1, 1));
         let worker = worker(&bench, 0);
         let late = {
@@ -128,7 +128,7 @@ fn an_op_is_refused_by_a_closed_engine_or_ends() {
 
 #[test]
 fn nothing_waits_for_workers_that_are_gone() {
-    explore("parking: the last of two workers dies", 2, || {
+    explore("parking: the last of two workers dies", 3, || {
         let bench = Bench::new(config(2, 1));
         let mine = bench.submit(2);
         let dying: Vec<_> = (0..2)

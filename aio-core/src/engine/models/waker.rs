@@ -41,5 +41,5 @@ fn one_wake_up_is_not_lost() {
 
 #[test]
 fn of_two_wake_ups_none_is_lost() {
-    explore("waker: two wakers", 3, wakers(2));
+    explore("waker: two wakers", 4, wakers(2));
 }
