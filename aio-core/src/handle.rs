@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 
 use crate::aio_file::AioFile;
 use crate::arena::{AlignedBuf, Arena};
@@ -21,7 +20,8 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::owned::{Custom, Owned, RawOp, Vouched};
 use crate::scope::{Scope, path_target, scope};
 use crate::stats::Stats;
-use crate::sync::{Mutex, lock};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::ticket::{Owner, Ticket};
 
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
@@ -311,7 +311,7 @@ fn refused<D: IoOpDesc>(op: &Op<D>, error: Error) {
 }
 
 impl Inner {
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         lock(&self.threads)
     }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, Ordering, process};
 
 /// What a handle has done since it was made.
 ///
@@ -69,7 +69,7 @@ impl Calls {
 /// Counts the threads that call.
 #[inline]
 fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    static NEXT: process::AtomicUsize = process::AtomicUsize::new(0);
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
     }

@@ -1,13 +1,31 @@
 //! The one door through which the engine gets its locks, atomics and threads.
 //!
-//! Op queue, tickets and parking import from here and never from `std` directly, so that a model checker's versions
-//! can stand in for these without touching the code under test.
+//! Op queue, tickets and parking import from here and never from `std` directly, so that the versions of a model checker
+//! can stand in for these without touching the code under test: built with `--cfg loom`, they come from loom, and the
+//! models in `engine/models/` run. [`Arc`](std::sync::Arc) and [`OnceLock`](std::sync::OnceLock) stay `std`'s: loom has
+//! no `Arc<dyn Trait>`, and nothing here rests on the order in which references are dropped.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(not(loom))]
+mod primitives {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, mpsc};
+    pub(crate) use std::{thread, thread_local};
+}
+
+#[cfg(loom)]
+#[path = "sync/modeled.rs"]
+mod primitives;
+
+pub(crate) use primitives::*;
+
+/// For `static` items, which live longer than one execution of a model.
+pub(crate) mod process {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
+}
 
 /// Locks, poisoned or not: no user code runs under the engine's locks, and every critical section leaves the state
 /// whole.

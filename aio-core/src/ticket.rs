@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::desc::IoOpDesc;
@@ -13,6 +12,7 @@ use crate::engine::op::{Op, Transfer};
 use crate::engine::promise::Promise;
 use crate::engine::{FileOp, Shared};
 use crate::error::{Error, OpError, Result};
+use crate::sync::thread::{self, Thread};
 
 /// One op in flight, which owns its buffer until it has ended.
 ///
@@ -129,12 +129,12 @@ impl<T> Ticket<T> {
         }
         while !promise.is_done() {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => std::thread::park(),
+                None => thread::park(),
                 Some(Duration::ZERO) => {
                     promise.remove_thread(&waker);
                     return Ok(promise.is_done());
                 }
-                Some(left) => std::thread::park_timeout(left),
+                Some(left) => thread::park_timeout(left),
             }
         }
         Ok(true)
@@ -201,9 +201,9 @@ fn unpark_current_thread() -> Waker {
         }
     }
 
-    thread_local! {
-        static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    crate::sync::thread_local! {
+        static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
     }
     // Not while the thread's locals are being destroyed.
-    WAKER.try_with(Waker::clone).unwrap_or_else(|_| Waker::from(Arc::new(Unpark(std::thread::current()))))
+    WAKER.try_with(Waker::clone).unwrap_or_else(|_| Waker::from(Arc::new(Unpark(thread::current()))))
 }

@@ -4,6 +4,8 @@
 //! Every test asserts that blocks are in flight. Buffers lie in mappings that the test keeps: a buffer that is dropped
 //! is filled with a pattern, and a byte of it that changes later was written by somebody who had no right to it.
 
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
@@ -19,6 +21,7 @@ use aio::{
     Outcome, Target,
 };
 use aio_core::testing::{Plain, Rules};
+use process::{entries, mapped};
 use support::{Folder, backends, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
@@ -735,33 +738,6 @@ fn alone(name: &str, test: impl FnOnce()) {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
-fn entries(folder: &str) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .flatten()
-        .map(|entry| {
-            let target = std::fs::read_link(entry.path()).unwrap_or_default();
-            format!("{} {}", entry.file_name().display(), target.display())
-        })
-        .collect();
-    // The one that lists the folder.
-    names.retain(|name| !name.contains("/proc/"));
-    names.sort();
-    names
-}
-
-/// Mappings of kernel queues, of which each has at least one, and bytes of writable memory.
-fn mapped() -> (usize, usize) {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let queues = maps.lines().filter(|line| line.contains("[aio]") || line.contains("io_uring")).count();
-    let size = |line: &str| {
-        let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
-        usize::from_str_radix(to, 16).unwrap() - usize::from_str_radix(from, 16).unwrap()
-    };
-    // Address space that the allocator only reserves has no access.
-    (queues, maps.lines().filter(|line| line.contains(" rw")).map(size).sum())
 }
 
 #[test]

@@ -22,11 +22,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::eventfd::{self, EfdFlags};
 
 use super::Wake;
+use crate::sync::{AtomicU8, Ordering};
 
 /// Nobody waits, nobody woke.
 const QUIET: u8 = 0;
@@ -45,29 +45,24 @@ const WOKEN: u8 = 2;
 /// waits. On its way out it calls [`retract`](Self::retract), whether it had waited or not.
 #[derive(Debug)]
 pub struct EventWaker {
-    word: AtomicU8,
+    word: Word,
     bell: EventFd,
 }
 
 impl EventWaker {
     /// One that nobody has used. Fails as `eventfd(2)` does.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { word: AtomicU8::new(QUIET), bell: EventFd::new()? })
+        Ok(Self { word: Word::new(), bell: EventFd::new()? })
     }
 
     /// The queue is about to wait: wakers ring from now on. False: it was woken already and must not wait.
     pub fn announce(&self) -> bool {
-        let before = self.word.compare_exchange(QUIET, WAITING, Ordering::AcqRel, Ordering::Acquire);
-        before != Err(WOKEN)
+        self.word.announce()
     }
 
     /// The queue returns to its caller: nobody rings any more, and the wake-up, if there was one, is used up.
     pub fn retract(&self) {
-        // The load spares the usual case a read-modify-write. A wake-up that it misses is one that happens right now;
-        // it is left to the next `reap`.
-        if self.word.load(Ordering::Relaxed) != QUIET {
-            self.word.swap(QUIET, Ordering::AcqRel);
-        }
+        self.word.retract();
     }
 
     /// What the kernel has to watch for readability while the queue waits.
@@ -78,15 +73,43 @@ impl EventWaker {
     /// Whether a wait is announced that nobody interrupted yet.
     #[cfg(any(test, feature = "conformance"))]
     pub fn is_waiting(&self) -> bool {
-        self.word.load(Ordering::Acquire) == WAITING
+        self.word.0.load(Ordering::Acquire) == WAITING
     }
 }
 
 impl Wake for EventWaker {
     fn wake(&self) {
-        if self.word.swap(WOKEN, Ordering::AcqRel) == WAITING {
+        if self.word.wake() {
             self.bell.ring();
         }
+    }
+}
+
+/// The truth about who waits and who woke, without the bell.
+#[derive(Debug)]
+pub(crate) struct Word(AtomicU8);
+
+impl Word {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(QUIET))
+    }
+
+    /// False: woken already.
+    pub(crate) fn announce(&self) -> bool {
+        self.0.compare_exchange(QUIET, WAITING, Ordering::AcqRel, Ordering::Acquire) != Err(WOKEN)
+    }
+
+    pub(crate) fn retract(&self) {
+        // The load spares the usual case a read-modify-write. A wake-up that it misses is one that happens right now;
+        // it is left to the next `reap`.
+        if self.0.load(Ordering::Relaxed) != QUIET {
+            self.0.swap(QUIET, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether somebody waits, for whom the bell has to ring.
+    pub(crate) fn wake(&self) -> bool {
+        self.0.swap(WOKEN, Ordering::AcqRel) == WAITING
     }
 }
 

@@ -10,6 +10,9 @@
 mod event_waker;
 mod probe;
 
+#[cfg(all(test, loom))]
+pub(crate) use event_waker::Word;
+
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};

@@ -16,7 +16,7 @@ use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::work::{Ended, Full};
 use crate::error::{IoError, OpKind, Result};
 use crate::file::OpenFile;
-use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock};
+use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock, thread};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
 const MAX_THREADS: usize = 4;
@@ -60,7 +60,7 @@ pub(crate) struct FileOps {
 struct State {
     queue: VecDeque<Arc<FileOp>>,
     idle: usize,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl FileOps {
@@ -70,7 +70,7 @@ impl FileOps {
     }
 
     /// The threads, to be joined.
-    pub(crate) fn take_threads(&self) -> Vec<std::thread::JoinHandle<()>> {
+    pub(crate) fn take_threads(&self) -> Vec<thread::JoinHandle<()>> {
         std::mem::take(&mut self.state.lock().threads)
     }
 }
@@ -170,7 +170,7 @@ impl Shared {
             return;
         }
         let shared = self.clone();
-        let spawned = std::thread::Builder::new().name("aio-file".into()).spawn(move || shared.file_op_thread());
+        let spawned = thread::Builder::new().name("aio-file".into()).spawn(move || shared.file_op_thread());
         match spawned {
             Ok(thread) => state.threads.push(thread),
             Err(_) if !state.threads.is_empty() => {}

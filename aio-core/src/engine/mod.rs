@@ -8,6 +8,8 @@ pub(crate) mod blocking;
 mod end;
 mod file_ops;
 mod inflight;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod op;
 mod prepare;
 pub(crate) mod promise;
@@ -30,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::fork::Generation;
 use crate::registry::{FileTable, Port};
 use crate::stats::Counters;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, thread, thread_local};
 
 use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
@@ -133,7 +135,7 @@ impl Shared {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     return false;
                 }
-                std::thread::yield_now();
+                thread::yield_now();
             }
             return ready();
         }
@@ -152,12 +154,12 @@ impl Shared {
 
     /// Marks the current thread as one that completes ops of this engine.
     pub(crate) fn enter_worker(&self) {
-        WORKER_OF.set(std::ptr::from_ref(self).addr());
+        WORKER_OF.with(|engine| engine.set(std::ptr::from_ref(self).addr()));
     }
 
     /// Whether the current thread completes ops of this engine, and so must not wait for one.
     pub(crate) fn on_worker(&self) -> bool {
-        WORKER_OF.get() == std::ptr::from_ref(self).addr()
+        WORKER_OF.with(Cell::get) == std::ptr::from_ref(self).addr()
     }
 
     /// An error where waiting would wait for itself.
@@ -189,7 +191,7 @@ impl Shared {
     }
 
     /// Puts an op that a worker has in hand back to the front of its queue, where all workers can get at it.
-    fn requeue(&self, op: &Arc<Transfer>) {
+    fn requeue(&self, op: Arc<Transfer>) {
         self.wake(self.work.push_front(op));
     }
 
@@ -209,9 +211,9 @@ impl Shared {
         op.state.cancel();
         if self.work.remove(op) {
             // Its callbacks run here, and must no more wait for the engine than on a worker.
-            let before = WORKER_OF.replace(std::ptr::from_ref::<Self>(self).addr());
+            let before = WORKER_OF.with(|engine| engine.replace(std::ptr::from_ref::<Self>(self).addr()));
             self.end([op.clone()]);
-            WORKER_OF.set(before);
+            WORKER_OF.with(|engine| engine.set(before));
         }
     }
 }

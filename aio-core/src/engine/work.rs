@@ -78,7 +78,7 @@ impl State {
 
 impl Waiting {
     fn blocks(&self) -> usize {
-        self.op.state.plan().map_or(1, |plan| plan.blocks - self.next)
+        blocks_of(&self.op) - self.next
     }
 }
 
@@ -102,6 +102,11 @@ pub(crate) enum Claim {
     Prepare(Arc<Transfer>),
     /// There is nothing; the worker counts as sleeping if it asked for that.
     Nothing,
+}
+
+/// Blocks that an op waits with: one until it is planned.
+fn blocks_of(op: &Transfer) -> usize {
+    op.state.plan().map_or(1, |plan| plan.blocks)
 }
 
 /// How ops ended, for the accounts.
@@ -201,18 +206,20 @@ impl Work {
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
         state.queues[op.state.priority as usize].push_back(Waiting { op: op.clone(), next: 0 });
-        Ok(self.added(state, op))
+        Ok(self.added(state, blocks_of(op)))
     }
 
-    /// Puts an op that was accepted before at the front. Returns a worker to wake.
-    pub(crate) fn push_front(&self, op: &Arc<Transfer>) -> Option<usize> {
+    /// Puts an op that was accepted before at the front. Returns a worker to wake. The caller keeps nothing of the op:
+    /// whoever ends it closes its file, and has to be the last to hold it.
+    pub(crate) fn push_front(&self, op: Arc<Transfer>) -> Option<usize> {
+        let blocks = blocks_of(&op);
         let mut state = self.state.lock();
-        state.queues[op.state.priority as usize].push_front(Waiting { op: op.clone(), next: 0 });
-        self.added(state, op)
+        state.queues[op.state.priority as usize].push_front(Waiting { op, next: 0 });
+        self.added(state, blocks)
     }
 
-    fn added(&self, mut state: MutexGuard<'_, State>, op: &Transfer) -> Option<usize> {
-        state.blocks += op.state.plan().map_or(1, |plan| plan.blocks);
+    fn added(&self, mut state: MutexGuard<'_, State>, blocks: usize) -> Option<usize> {
+        state.blocks += blocks;
         self.waiting.store(state.blocks, Ordering::Release);
         state.wake_one(self.depth)
     }

@@ -7,8 +7,6 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
@@ -21,7 +19,8 @@ use crate::engine::work::Claim;
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
 use crate::stats::Stats;
-use crate::sync::Ordering;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Ordering, mpsc};
 
 /// After this many retries at once, a block that keeps getting EAGAIN is tried again at intervals.
 const QUICK_RETRIES: u32 = 16;
@@ -71,7 +70,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: usize) -> Result<JoinHandle<()>, U
     let no_thread = |error: std::io::Error| {
         Unavailable::new(backend, format!("cannot start a worker thread: {error}"), Some(&error))
     };
-    let thread = std::thread::Builder::new()
+    let thread = thread::Builder::new()
         .name(format!("aio-{backend}-{id}"))
         .spawn(move || start(shared, id, &report))
         .map_err(no_thread)?;
@@ -241,7 +240,7 @@ impl AioThread {
             // Ops in flight hold the files, and give them back as they end.
             Err(error) if is_out_of_files(&error) && self.others_in_flight() => {
                 self.out_of_files = true;
-                self.shared.requeue(&op);
+                self.shared.requeue(op);
             }
             Err(error) => {
                 op.state.fail(0, error);
@@ -249,7 +248,7 @@ impl AioThread {
             }
             // Nothing to transfer; opening the file was all.
             Ok(()) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
-            Ok(()) => self.shared.requeue(&op),
+            Ok(()) => self.shared.requeue(op),
         }
     }
 
@@ -296,7 +295,7 @@ impl AioThread {
             return;
         }
         match prepare::prepare_verify(&op) {
-            Ok(()) => self.shared.requeue(&op),
+            Ok(()) => self.shared.requeue(op),
             Err(error) => {
                 state.fail(0, error);
                 self.ended.push(op);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -18,17 +18,17 @@ use nix::unistd::ftruncate;
 
 use crate::epochs::Epochs;
 use crate::fork::Generation;
-use crate::sync::{AtomicBool, AtomicI32, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicI32, AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
 
 /// The inodes that are open for writing or watched, one map per process in a line of forks: a child must not wait for a lock that
 /// one of its parent's threads held, nor for the parent's writes.
-static OPEN: [Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
+static OPEN: [process::Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { process::Mutex::new(BTreeMap::new()) }; 16];
 
 /// Process, device and inode number.
 type Key = (Generation, u64, u64);
 
-fn open_inodes(generation: Generation) -> MutexGuard<'static, BTreeMap<Key, Weak<Inode>>> {
-    lock(&OPEN[generation.index() % OPEN.len()])
+fn open_inodes(generation: Generation) -> process::MutexGuard<'static, BTreeMap<Key, Weak<Inode>>> {
+    OPEN[generation.index() % OPEN.len()].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The shared state of a file or block device that is open for writing, or that somebody watches for writes.

@@ -46,7 +46,7 @@ use std::sync::{Arc, OnceLock};
 use crate::arena::page_size;
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, process};
 
 /// Reads between samples; one of `WEIGHT` bytes more counts as one more.
 const INTERVAL: u64 = 1024;
@@ -61,7 +61,7 @@ const MAY_MISS: u64 = 16;
 const SYS_CACHESTAT: libc::c_long = 451;
 
 /// The kernel has no `cachestat(2)`.
-static MISSING: AtomicBool = AtomicBool::new(false);
+static MISSING: process::AtomicBool = process::AtomicBool::new(false);
 
 /// What is known of an open file.
 #[derive(Debug, Default)]

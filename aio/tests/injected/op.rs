@@ -71,7 +71,7 @@ impl Spec {
     pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
         let ranges = self.pieces.iter().map(Piece::range);
         match self.way {
-            Way::New => vec![0..ranges.map(|range| range.len()).sum()],
+            Way::New => std::iter::once(0..ranges.map(|range| range.len()).sum()).collect(),
             _ => ranges.collect(),
         }
     }

@@ -68,6 +68,9 @@ enum Held {
     Staged(Ticket<()>, Arc<Seen>),
 }
 
+/// A way to wait for a ticket.
+type Waits<T> = fn(Ticket<T>) -> Result<T, OpError<T>>;
+
 /// How an op ended, and the memory it had, if that is at hand.
 struct Ended {
     error: Option<Error>,
@@ -265,13 +268,7 @@ impl System {
         self.live.insert(op.spec.id, Live { op, ticket });
     }
 
-    fn wait(
-        &mut self,
-        op: usize,
-        buffers: fn(Ticket<Vec<(u64, Guarded)>>) -> Result<Vec<(u64, Guarded)>, OpError<Vec<(u64, Guarded)>>>,
-        buffer: fn(Ticket<Guarded>) -> Result<Guarded, OpError<Guarded>>,
-        staged: fn(Ticket<()>) -> Result<(), OpError<()>>,
-    ) {
+    fn wait(&mut self, op: usize, buffers: Waits<Vec<(u64, Guarded)>>, buffer: Waits<Guarded>, staged: Waits<()>) {
         let Live { op, ticket } = self.live.remove(&op).expect("a live ticket");
         let ended = match ticket {
             Held::Buffers(ticket) => owned(buffers(ticket), |memory| memory.into_iter().map(|(_, it)| it).collect()),
