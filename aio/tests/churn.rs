@@ -2,8 +2,6 @@
 //!
 //! The one test of its binary, because it counts what the whole process has.
 
-#[path = "support/process.rs"]
-mod process;
 mod support;
 
 use std::future::Future;
@@ -13,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 
 use aio::{AioHandle, AlignedBuf, Backend, DirectMode, Ticket};
-use process::{entries, mapped};
+use support::leftovers::{entries, mapped};
 use support::{Folder, backends, finishes, pattern, small};
 
 const MIB: usize = 1 << 20;

@@ -345,7 +345,7 @@ fn a_failed_blocking_write_is_not_committed() {
 #[test]
 fn a_failed_sync_stays_failed() {
     for backend in backends() {
-        let Some(disk) = SmallDisk::new(64) else { return };
+        let Some(disk) = SmallDisk::on_device(64) else { return };
         let aio = AioHandle::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
         let path = disk.path().join("t");
         let file = aio.create(&path).unwrap();
@@ -353,7 +353,7 @@ fn a_failed_sync_stays_failed() {
         file.sync_all().wait().unwrap();
         let other = aio.open(&path).unwrap();
         file.write(pattern(2, 1 << 20), 0).wait().unwrap();
-        disk.lose_what_is_past(4 << 20);
+        disk.device().shrink(4);
         let first = file.sync_data().wait().unwrap_err();
         assert_eq!(first.error().raw_os_error(), Some(libc::EIO), "{first}");
         for file in [&file, &other] {

@@ -4,14 +4,10 @@
 //! Every test asserts that blocks are in flight. Buffers lie in mappings that the test keeps: a buffer that is dropped
 //! is filled with a pattern, and a byte of it that changes later was written by somebody who had no right to it.
 
-#[path = "support/process.rs"]
-mod process;
 mod support;
 
-use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
@@ -21,7 +17,8 @@ use aio::{
     Outcome, Target,
 };
 use aio_core::testing::{Plain, Rules};
-use process::{entries, mapped};
+use support::child::{alone, forked};
+use support::leftovers::{entries, mapped};
 use support::{Folder, backends, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
@@ -544,26 +541,6 @@ impl Rules for Wakes {
     }
 }
 
-/// Runs `child` in a forked child, which must not print, panic or touch locks of others; it returns what it found
-/// wrong, and is ended if it hangs.
-fn forked(child: impl FnOnce() -> Option<i32>) -> i32 {
-    // SAFETY: the child does what this module's tests let it do, and leaves by `_exit`.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        // SAFETY: sets a timer and a limit of this process, and ends it.
-        unsafe {
-            libc::alarm(30);
-            let wrong = catch_unwind(AssertUnwindSafe(child)).unwrap_or(Some(99));
-            libc::_exit(wrong.unwrap_or(0));
-        }
-    }
-    let mut status = 0;
-    // SAFETY: waits for the child made above.
-    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-    let status = std::process::ExitStatus::from_raw(status);
-    status.code().unwrap_or_else(|| -status.signal().unwrap_or(1000))
-}
-
 #[test]
 fn a_forked_child_is_told_and_disturbs_nobody() {
     each_backend("fork", |backend, direct| {
@@ -724,21 +701,6 @@ fn a_scope_that_forks_returns_in_both() {
 }
 
 // ---- nothing is left ----
-
-/// Runs a test in a process of its own, where no other test opens files or starts threads.
-fn alone(name: &str, test: impl FnOnce()) {
-    const VARIABLE: &str = "AIO_TEST_ALONE";
-    if std::env::var_os(VARIABLE).is_some() {
-        return test();
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(VARIABLE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
 
 #[test]
 fn nothing_outlives_its_handle() {

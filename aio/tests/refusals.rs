@@ -1,15 +1,13 @@
 //! What bad input and bad luck get: one sentence with the path and the reason, and nothing else disturbed.
 
-#[path = "support/disk.rs"]
-mod disk;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use aio::{AioHandle, Backend, DirectMode, Error, OpenOptions};
-use disk::SmallDisk;
-use support::{Folder, backends, each, pattern};
+use aio::{AioHandle, Backend, Error, OpenOptions};
+use support::child::{again_under, assert_passes, is_child};
+use support::{Folder, each, pattern};
 
 #[test]
 fn files_that_are_none() {
@@ -75,79 +73,14 @@ fn directions_that_a_file_is_not_open_for() {
     });
 }
 
-#[test]
-fn a_full_disk() {
-    for backend in backends() {
-        for direct in [DirectMode::Auto, DirectMode::Off] {
-            let Some(disk) = SmallDisk::new(64) else { return };
-            let aio = AioHandle::builder().backend(backend).direct(direct).build().unwrap();
-            let free = disk.free();
-            let path = disk.path().join("big");
-            let failed = aio.write_new(&path, vec![1; 100 << 20]).wait().unwrap_err();
-            assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
-            assert!(failed.to_string().contains("No space left on device"), "{failed}");
-            assert_eq!(failed.into_buffer().unwrap().len(), 100 << 20);
-            assert!(!path.exists(), "a new file that could not be written is not left behind");
-            assert_eq!(disk.free(), free, "the disk is as empty as before ({backend}, {direct:?})");
-
-            // An existing file keeps its bytes and its length.
-            let file = aio.create(disk.path().join("old")).unwrap();
-            file.write(pattern(1, 10_000), 0).wait().unwrap();
-            let failed = file.write(vec![2; 100 << 20], 5_000_000).wait().unwrap_err();
-            assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
-            assert_eq!(file.len().unwrap(), 10_000);
-            assert_eq!(file.read(vec![0; 10_000], 0).wait().unwrap(), pattern(1, 10_000));
-            assert!(file.allocate(0, 100 << 20).wait().is_err());
-            assert_eq!(file.len().unwrap(), 10_000);
-            // And there is room for what fits.
-            aio.write_new(disk.path().join("fits"), pattern(2, 10 << 20)).wait().unwrap();
-        }
-    }
-}
-
-#[test]
-fn a_full_disk_without_preallocation() {
-    for backend in backends() {
-        let Some(disk) = SmallDisk::new(64) else { return };
-        let mut config = aio::AioConfig::default();
-        config.preallocate = false;
-        let aio = AioHandle::builder().config(config).backend(backend).build().unwrap();
-        let path = disk.path().join("big");
-        let failed = aio.write_new(&path, vec![1; 100 << 20]).wait().unwrap_err();
-        assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
-        assert!(!path.exists());
-    }
-}
-
-#[test]
-fn a_read_only_file_system() {
-    for backend in backends() {
-        let Some(disk) = SmallDisk::new(16) else { return };
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
-        let path = disk.path().join("old");
-        aio.write_new(&path, pattern(1, 10_000)).wait().unwrap();
-        disk.remount("ro");
-        let file = aio.open(&path).unwrap();
-        assert_eq!(file.read(vec![0; 10_000], 0).wait().unwrap(), pattern(1, 10_000));
-        assert!(file.write(vec![0; 10], 0).wait().unwrap_err().to_string().contains("open for reading only"));
-        let failed = aio.write_new(disk.path().join("new"), vec![0; 10]).wait().unwrap_err();
-        assert_eq!(failed.error().raw_os_error(), Some(libc::EROFS), "{failed}");
-    }
-}
-
 /// Runs a test of this file again, in a child process under a limit of the shell's: limits are the process's. True in
 /// the child.
 fn limited(test: &str, ulimit: &str) -> bool {
-    const VARIABLE: &str = "AIO_TEST_LIMITED";
-    if std::env::var_os(VARIABLE).is_some_and(|limited| limited == test) {
+    if is_child(test) {
         return true;
     }
-    let command = format!("ulimit {ulimit} && exec \"$0\" {test} --exact --nocapture");
-    let executable = std::env::current_exe().unwrap();
-    // Its output goes through a pipe: to a file, it would be under the limit too.
-    let output = Command::new("sh").args(["-c", &command]).arg(executable).env(VARIABLE, test).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "killed by a signal, or failed: {}\n{text}", output.status);
+    let command = format!("ulimit {ulimit} && exec \"$0\" \"$@\"");
+    assert_passes(&mut again_under(&["sh", "-c", &command], test));
     false
 }
 

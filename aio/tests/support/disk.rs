@@ -6,9 +6,13 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support::leftovers::image_prefix;
+
 /// Mounted until it is dropped.
 pub struct SmallDisk {
     folder: TempDir,
+    /// What it lies on, if it is not on an image in its folder.
+    device: Option<LoopDevice>,
 }
 
 impl SmallDisk {
@@ -26,6 +30,34 @@ impl SmallDisk {
         or_skip("no small disk", made.map(|()| disk))
     }
 
+    /// The smallest that a file system of this kind may be, or where it has no disk of its own ("overlay", "tmpfs").
+    pub fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "tmpfs" | "ramfs" => Self::in_memory(kind),
+            "overlay" => Self::overlay(),
+            "xfs" => Self::formatted(kind, 300),
+            "btrfs" => Self::formatted(kind, 256),
+            _ => Self::formatted(kind, 128),
+        }
+    }
+
+    /// An ext4 without a journal, which an error of the device does not end, on a device that a test may take sectors
+    /// from.
+    pub fn on_device(mebibytes: u64) -> Option<Self> {
+        let (mut disk, device) = (Self::unmounted(), LoopDevice::new(mebibytes)?);
+        let made =
+            run(Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(device.path())).and_then(|()| {
+                run(Command::new("mount").args(["-o", "errors=continue"]).arg(device.path()).arg(disk.path()))
+            });
+        disk.device = Some(device);
+        or_skip("no disk on a loop device", made.map(|()| disk))
+    }
+
+    /// The device of [`on_device`](Self::on_device).
+    pub fn device(&self) -> &LoopDevice {
+        self.device.as_ref().expect("a disk made on a device")
+    }
+
     /// A file system that lives in memory: "ramfs", which grows with what it holds, or "tmpfs".
     pub fn in_memory(kind: &str) -> Option<Self> {
         let disk = Self::unmounted();
@@ -33,8 +65,19 @@ impl SmallDisk {
         or_skip("no file system in memory", made.map(|()| disk))
     }
 
+    /// An overlay, as containers have it, over the file system of the temporary folder.
+    fn overlay() -> Option<Self> {
+        let disk = Self::unmounted();
+        let layers = ["lower", "upper", "work"].map(|name| disk.folder.path().join(name));
+        layers.iter().for_each(|layer| std::fs::create_dir(layer).expect("a layer"));
+        let [lower, upper, work] = layers.each_ref().map(|layer| layer.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        let made = run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(disk.path()));
+        or_skip("no overlay", made.map(|()| disk))
+    }
+
     fn unmounted() -> Self {
-        let disk = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        let disk = Self { folder: folder(), device: None };
         std::fs::create_dir(disk.path()).expect("a mount point");
         disk
     }
@@ -62,13 +105,16 @@ impl SmallDisk {
         or_skip("no small disk", mounted.map(|()| survivor))
     }
 
-    /// The device ends after so many bytes from now on; what is past them gives EIO.
-    pub fn lose_what_is_past(&self, bytes: u64) {
-        let image = self.folder.path().join("image");
-        std::fs::File::options().write(true).open(&image).and_then(|file| file.set_len(bytes)).expect("an image");
-        let device = output(Command::new("losetup").args(["--noheadings", "--output", "NAME", "-j"]).arg(&image));
-        let device = device.expect("the mount is on a loop device");
-        run(Command::new("losetup").arg("--set-capacity").arg(device.trim())).expect("it may become smaller");
+    /// Takes all the room that is there but for `mebibytes`.
+    pub fn leave(&self, mebibytes: u64) {
+        let len = self.free().checked_sub(mebibytes << 20).expect("the disk is larger than that");
+        let ballast = self.path().join("ballast");
+        run(Command::new("fallocate").args(["-l", &len.to_string()]).arg(ballast)).expect("fallocate");
+    }
+
+    /// Waits until everything is written and every block that was freed is free.
+    pub fn sync(&self) {
+        run(Command::new("sync").arg("-f").arg(self.path())).expect("a sync of the disk");
     }
 
     /// Mounts it again with other options.
@@ -96,10 +142,17 @@ pub struct LoopDevice {
 impl LoopDevice {
     /// A device of `mebibytes`; `None`, with a line on standard error, where this process may not have one.
     pub fn new(mebibytes: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = folder();
         let image = image(folder.path(), mebibytes);
         let attached = output(Command::new("losetup").args(["--find", "--show"]).arg(image));
         or_skip("no loop device", attached.map(|node| Self { folder, node: node.trim().into() }))
+    }
+
+    /// Takes all sectors from the device but for the first `mebibytes`: I/O of the others fails.
+    pub fn shrink(&self, mebibytes: u64) {
+        let image = std::fs::OpenOptions::new().write(true).open(self.folder.path().join("image"));
+        image.and_then(|image| image.set_len(mebibytes << 20)).expect("a shorter image");
+        run(Command::new("losetup").arg("--set-capacity").arg(&self.node)).expect("a smaller device");
     }
 
     /// The device node.
@@ -124,6 +177,11 @@ impl Drop for LoopDevice {
             eprintln!("{} stays attached: {reason}", self.node.display());
         }
     }
+}
+
+/// Named so that [`Leftovers`](crate::support::leftovers::Leftovers) knows the images in it.
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix(&image_prefix()).tempdir().expect("a temporary folder")
 }
 
 fn image(folder: &Path, mebibytes: u64) -> PathBuf {

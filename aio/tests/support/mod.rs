@@ -1,6 +1,10 @@
 //! What the end-to-end tests share: the backends that work here, handles on them, and files to work on.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
+pub mod child;
+pub mod leftovers;
+pub mod random;
+
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -9,6 +13,8 @@ use std::time::Duration;
 use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Builder, DirectMode, IoBuf, IoBufMut, RegionId};
 use aio_core::testing::{FaultBackend, Gate, Rules};
 use tempfile::TempDir;
+
+use self::random::Random;
 
 /// The backends that work here. One that `AIO_EXPECT` names and that does not work fails the test.
 pub fn backends() -> Vec<Backend> {
@@ -180,14 +186,8 @@ pub fn evict(path: &Path) {
 
 /// Bytes that differ from place to place and from seed to seed.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    let mut random = Random::new(seed);
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
     bytes.truncate(len);
     bytes
 }
