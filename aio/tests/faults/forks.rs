@@ -16,7 +16,7 @@ fn in_the_middle_of_io() {
             let folder = Folder::new();
             let file = aio.create(folder.path("t")).unwrap();
             let mut in_flight = 0;
-            for round in 0..10 {
+            for round in 0..4 {
                 let contents: Vec<_> = (0..20).map(|at| pattern(round * 100 + at, LEN)).collect();
                 let writes = (0..).zip(contents).map(|(at, content)| file.write(content, at * LEN as u64));
                 let writes: Vec<_> = writes.collect();
