@@ -13,7 +13,9 @@ const TOO_MUCH: usize = 100 << 20;
 /// A handle on a disk with 40 MiB of room. XFS keeps what it allocated for inodes, so its free space need not be the
 /// same to the byte.
 fn each(what: &'static str, preallocate: bool, test: fn(&AioHandle, &SmallDisk, &dyn Fn(&str))) {
-    for (kind, may_miss) in [("ext4", 0), ("xfs", 1 << 20)] {
+    // What differs between file systems is what preallocation leaves.
+    let kinds: &[_] = if preallocate { &[("ext4", 0), ("xfs", 1 << 20)] } else { &[("ext4", 0)] };
+    for &(kind, may_miss) in kinds {
         crate::each(what, move |backend, direct| {
             let Some(disk) = SmallDisk::of(kind) else { return };
             disk.leave(40);
@@ -75,11 +77,11 @@ fn an_old_file(aio: &AioHandle, disk: &SmallDisk, op: OpKind, is_as_free: &dyn F
     assert_io(failed.error(), OpKind::Allocate, libc::ENOSPC, &path, 0..TOO_MUCH as u64);
     assert_eq!(file.len().unwrap(), at);
     // There is room for what fits, through the same handle.
-    other.write(pattern(2, 20 << 20), 1).wait().unwrap();
+    other.write(vec![7; 20 << 20], 1).wait().unwrap();
     other.sync_all().wait().unwrap();
     drop((file, other));
     assert!(std::fs::read(&path).unwrap() == expected);
-    assert!(std::fs::read(disk.path().join("other")).unwrap()[1..] == pattern(2, 20 << 20));
+    assert!(std::fs::read(disk.path().join("other")).unwrap()[1..] == vec![7; 20 << 20]);
     std::fs::remove_file(path).unwrap();
     std::fs::remove_file(disk.path().join("other")).unwrap();
     is_as_free("files that are gone");

@@ -9,8 +9,8 @@ use crate::support::child::{again, is_child};
 use crate::support::leftovers::{aio_slots, settles};
 use crate::support::{Folder, backends, pattern};
 
-const OP: usize = 100_000;
-const OPS: u64 = 400;
+const OP: usize = 50_000;
+const OPS: u64 = 250;
 
 /// What the child works on: backend and path.
 const WORK: &str = "AIO_TEST_KILLED";

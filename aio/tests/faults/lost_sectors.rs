@@ -140,7 +140,9 @@ fn a_lost_write_is_told_by_the_write_or_by_the_sync() {
             }
             assert!(untold == 0 || direct == DirectMode::Off, "{untold} direct writes were lost and are Ok");
             assert!(untold > 0 || direct != DirectMode::Off || from != 0, "the page cache takes whole pages");
-            match file.sync_all().wait() {
+            let synced = file.sync_all().wait();
+            let is_synced = synced.is_ok();
+            match synced {
                 Ok(()) => assert_eq!(untold, 0, "writes into the page cache that were lost, and the sync is Ok"),
                 Err(failed) if from == 0 => assert_io(failed.error(), OpKind::Sync, libc::EIO, &path, 0..1),
                 // Either it is the first that fails, or it remembers.
@@ -149,9 +151,9 @@ fn a_lost_write_is_told_by_the_write_or_by_the_sync() {
                     assert!(failed.error().raw_os_error() == Some(libc::EIO) || sentence.contains("earlier sync"));
                 }
             }
-            // What was not lost is on the device.
+            // What was not lost is on the device; of what was on its way with something that was, nobody knows.
             evict_quietly(&path);
-            for (at, _) in written.into_iter().filter(|(_, near)| !near) {
+            for (at, _) in written.into_iter().filter(|(_, near)| is_synced && !near) {
                 let back = file.read(vec![0; len], at + from).wait().unwrap();
                 assert!(back.iter().all(|byte| *byte == fill(at)), "at {at}");
             }
