@@ -10,9 +10,12 @@ use crate::support::pattern;
 /// More than there is room for.
 const TOO_MUCH: usize = 100 << 20;
 
+/// Gets a handle, its disk, and a check that all room is there again.
+type Test = fn(&AioHandle, &SmallDisk, &dyn Fn(&str));
+
 /// A handle on a disk with 40 MiB of room. XFS keeps what it allocated for inodes, so its free space need not be the
 /// same to the byte.
-fn each(what: &'static str, preallocate: bool, test: fn(&AioHandle, &SmallDisk, &dyn Fn(&str))) {
+fn each(what: &'static str, preallocate: bool, test: Test) {
     // What differs between file systems is what preallocation leaves.
     let kinds: &[_] = if preallocate { &[("ext4", 0), ("xfs", 1 << 20)] } else { &[("ext4", 0)] };
     for &(kind, may_miss) in kinds {

@@ -1,6 +1,6 @@
 //! A process that is killed while it writes, and what the next one finds.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use aio::DirectMode;
@@ -81,7 +81,7 @@ fn write_for_ever() {
         if tickets.len() > 16 {
             let (number, ticket) = tickets.pop_front().unwrap();
             ticket.wait().unwrap();
-            writeln!(std::io::stdout(), "written {number}").unwrap();
+            println!("written {number}");
         }
     }
     // The others are in flight until it is killed.

@@ -11,6 +11,9 @@ use crate::support::{Memory, evict, pattern};
 /// Length of the file at first; it grows by as much again.
 const LEN: usize = 512 << 10;
 
+/// Whether this op may fail with this error.
+type Excuse<'a> = Box<dyn Fn(&Op, &Error) -> bool + 'a>;
+
 /// A file, and what it must hold.
 pub(crate) struct Workload<'a> {
     aio: &'a AioHandle,
@@ -19,8 +22,8 @@ pub(crate) struct Workload<'a> {
     random: Random,
     /// What the file holds in truth.
     pub(crate) truth: Box<dyn Fn() -> Vec<u8> + 'a>,
-    /// Whether this op may fail with this error. By default none may.
-    pub(crate) excuse: Box<dyn Fn(&Op, &Error) -> bool + 'a>,
+    /// By default none is excused.
+    pub(crate) excuse: Excuse<'a>,
     /// Ops that failed.
     pub(crate) failed: usize,
 }
@@ -96,7 +99,7 @@ impl<'a> Workload<'a> {
                 2 => 4000 + random.below(200),
                 _ => 1 + random.below(90_000),
             };
-            at = if random.one_in(2) { (at + 4095) / 4096 * 4096 } else { at + random.below(600) };
+            at = if random.one_in(2) { at.next_multiple_of(4096) } else { at + random.below(600) };
             let range = at..at + len;
             at = range.end;
             // Reads end where the file ends.
