@@ -34,7 +34,6 @@ fn backends_conform() {
             }
         }
     });
-    assert!(!disks.is_empty());
 }
 
 #[test]
