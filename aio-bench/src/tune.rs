@@ -2,6 +2,8 @@
 
 mod candidate;
 mod folder;
+#[cfg(test)]
+mod page_cache;
 mod progress;
 mod report;
 mod sample;
