@@ -27,7 +27,7 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
     )?;
     writeln!(page, "![Rates by workload](report.svg)\n")?;
     for workload in &report.workloads {
-        writeln!(page, "## {}\n\n{}.\n", workload.name, workload.headline())?;
+        writeln!(page, "## {}\n\n{}.\n", workload.name, sentence(&workload.description()))?;
         writeln!(page, "| | GB/s | of the best fio | CPU s per GB |\n|---|---|---|---|")?;
         for result in &workload.results {
             let [name, rate, share, cpu] = result.cells().map(|cell| escaped(&cell));
@@ -43,6 +43,12 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// With a capital at its beginning.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
 /// Inside a cell.

@@ -28,7 +28,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.headline())?;
+        writeln!(f, "{}: {}", self.name, self.description())?;
         let mut table = output::table(["", "GB/s", "of the best fio", "CPU s per GB"]);
         for result in &self.results {
             table.add_row(result.cells());
@@ -44,11 +44,11 @@ impl WorkloadReport {
         format!("{}, {} x {block}", self.name, self.bytes / self.block_size as u64)
     }
 
-    /// What it is, in a line.
-    pub(crate) fn headline(&self) -> String {
+    /// What is done, and with how much.
+    pub(crate) fn description(&self) -> String {
         let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
         let (bytes, block) = (size::show(self.bytes), size::show(self.block_size as u64));
-        format!("{}: {}; {bytes}{files}, blocks of {block}", self.name, self.what)
+        format!("{}; {bytes}{files}, blocks of {block}", self.what)
     }
 }
 
