@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::Report;
+use super::report::{ContenderReport, Report};
 
 /// With a picture `report.svg` beside it.
 pub(crate) fn markdown(report: &Report) -> String {
@@ -37,12 +37,8 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
         writeln!(page)?;
     }
     writeln!(page, "## Notes\n")?;
-    for contender in &report.contenders {
-        if let Some(words) = contender.reason.as_deref().or(contender.note) {
-            writeln!(page, "- {}: {}", contender.name, escaped(words))?;
-        }
-    }
-    Ok(())
+    let mut notes = report.contenders.iter().filter_map(ContenderReport::footnote);
+    notes.try_for_each(|note| writeln!(page, "- {}", escaped(&note)))
 }
 
 /// With a capital at its beginning.

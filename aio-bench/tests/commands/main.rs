@@ -13,5 +13,6 @@ mod probe;
 mod run;
 mod schema;
 mod swap;
+mod terminal;
 mod tune;
 mod verify;
