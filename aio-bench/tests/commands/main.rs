@@ -12,6 +12,8 @@ mod plot;
 mod probe;
 mod run;
 mod schema;
+mod small_disks;
+mod support;
 mod swap;
 mod terminal;
 mod tune;
