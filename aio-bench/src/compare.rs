@@ -131,7 +131,7 @@ struct Bar(ProgressBar);
 impl Bar {
     fn new(workloads: usize, contenders: usize, rounds: u16) -> Self {
         let bar = ProgressBar::new((workloads * contenders * (usize::from(rounds) + 1)) as u64);
-        bar.set_style(output::progress_style("{msg:40} [{bar:30}] {percent}%, {eta} left"));
+        bar.set_style(output::progress_style("[{bar:20}] {percent:>3}%, {eta} left  {wide_msg}"));
         Self(bar)
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::ProgressStyle;
 use serde::Serialize;
 
@@ -41,15 +41,47 @@ pub(crate) fn progress_style(template: &str) -> ProgressStyle {
 /// Columns of a table that goes into a file or a pipe.
 const WIDTH: u16 = 110;
 
-/// A table with this header, as wide as the terminal if there is one.
-pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
+/// A table, as wide as the terminal if there is one.
+pub(crate) fn table<const COLUMNS: usize>(
+    header: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
     if !table.is_tty() {
         table.set_width(WIDTH);
     }
+    let mut longest = header.map(longest_word);
+    table.set_header(header);
+    for row in rows {
+        for (longest, cell) in longest.iter_mut().zip(&row) {
+            *longest = longest_word(cell).max(*longest);
+        }
+        table.add_row(row);
+    }
+    keep_words(&mut table, &longest);
     table
+}
+
+/// On a narrow terminal, has cells broken between words and not within them, without the space around cells if need be:
+/// digits that go on in the next line read as another number. Where not even the words fit in, they are broken.
+fn keep_words(table: &mut Table, longest: &[usize]) {
+    let (width, borders) = (table.width().map_or(usize::MAX, usize::from), longest.len() + 1);
+    let words: usize = longest.iter().sum();
+    let Some(padding) = [1, 0].into_iter().find(|padding| words + 2 * padding * longest.len() + borders <= width)
+    else {
+        return;
+    };
+    for (column, longest) in table.column_iter_mut().zip(longest) {
+        let least = u16::try_from(longest + 2 * padding).unwrap_or(u16::MAX);
+        column.set_padding((padding as u16, padding as u16));
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+    }
+}
+
+/// Columns that it takes.
+fn longest_word(text: &str) -> usize {
+    text.split_whitespace().map(textwrap::core::display_width).max().unwrap_or(0)
 }
 
 /// Columns that text may have: those of the terminal, if there is one.

@@ -1,8 +1,7 @@
 //! Files that are there as a whole or not at all.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -37,13 +36,13 @@ fn kept_beside(target: &Path) -> io::Result<(PathBuf, File)> {
 
 /// A new file in the folder of `target`, with the mode that any new file has.
 pub(crate) fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
-    let permissions = Permissions::from_mode(0o666);
-    tempfile::Builder::new().prefix(".aio-bench-").permissions(permissions).tempfile_in(disk::folder_of(target))
+    // Unlike tempfile_in, this leaves the error as the kernel gave it.
+    tempfile::Builder::new().prefix(".aio-bench-").make_in(disk::folder_of(target), |path| File::create_new(path))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -85,6 +84,7 @@ mod tests {
         {
             let failure = replace(&path, b"x").unwrap_err().to_string();
             assert!(failure.contains(reason) && failure.contains(path.to_str().unwrap()), "{failure}");
+            assert!(!failure.contains(".aio-bench-"), "the file beside it is nobody's business: {failure}");
         }
         assert!(names(dir.path()).is_empty());
     }

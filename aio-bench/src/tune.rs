@@ -2,6 +2,8 @@
 
 mod candidate;
 mod folder;
+#[cfg(test)]
+mod page_cache;
 mod progress;
 mod report;
 mod sample;
@@ -142,9 +144,9 @@ impl Tuning<'_> {
             let words = "the device is too slow for a data file of that size in this budget: it is smaller";
             self.report.notes.push(format!("{}: {words}", place.dir.display()));
         }
-        if place.file_system.as_deref() == Some("tmpfs") {
+        if let Some(fs) = place.file_system.as_deref().filter(|fs| disk::lies_in_memory(fs)) {
             let words = "its files lie in memory, so this says nothing of any device";
-            self.report.notes.push(format!("{} is on tmpfs: {words}", place.dir.display()));
+            self.report.notes.push(format!("{} is on {fs}: {words}", place.dir.display()));
         }
         let space = Space {
             backends: self.backends.clone(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::parse_usize;
 use crate::size;
@@ -22,7 +22,7 @@ use crate::size;
 #[command(after_long_help = COMPARE_EXAMPLES)]
 pub(crate) struct CompareArgs {
     /// A folder on the file system to measure.
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 
     /// Bytes of large files.
@@ -58,7 +58,7 @@ pub(crate) struct CompareArgs {
     pub(crate) only: Vec<String>,
 
     /// Also write report.json, report.md and report.svg into this folder, which is made if it does not exist.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) out: Option<PathBuf>,
 
     /// Print one JSON object instead of tables.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 /// Show which backends work here, or why not, what limits them, and what to do about it.
 ///
@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 #[command(after_long_help = PROBE_EXAMPLES)]
 pub(crate) struct ProbeArgs {
     /// A folder on the file system to look at.
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 
     /// Exit with code 3 if there is a finding of this severity or a worse one. The report is printed in any case.

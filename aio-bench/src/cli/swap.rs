@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aio::{Backend, DirectMode};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::EngineArgs;
 use crate::size;
@@ -34,7 +34,7 @@ pub(crate) struct SwapArgs {
     pub(crate) tensor_size: Option<u64>,
 
     /// Folder on the device to use; it must exist.
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 
     /// How tensors lie in files.

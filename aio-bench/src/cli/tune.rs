@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::size;
 
@@ -23,7 +23,7 @@ use crate::size;
 #[command(after_long_help = TUNE_EXAMPLES)]
 pub(crate) struct TuneArgs {
     /// Folders, one per device; they must exist.
-    #[arg(required = true, value_name = "DIR")]
+    #[arg(required = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dirs: Vec<PathBuf>,
 
     /// Wall-clock time for everything: seconds (60, 60s) or minutes (2m).

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::Report;
+use super::report::{ContenderReport, Report};
 
 /// With a picture `report.svg` beside it.
 pub(crate) fn markdown(report: &Report) -> String {
@@ -27,7 +27,7 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
     )?;
     writeln!(page, "![Rates by workload](report.svg)\n")?;
     for workload in &report.workloads {
-        writeln!(page, "## {}\n\n{}.\n", workload.name, workload.headline())?;
+        writeln!(page, "## {}\n\n{}.\n", workload.name, sentence(&workload.description()))?;
         writeln!(page, "| | GB/s | of the best fio | CPU s per GB |\n|---|---|---|---|")?;
         for result in &workload.results {
             let [name, rate, share, cpu] = result.cells().map(|cell| escaped(&cell));
@@ -37,12 +37,14 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
         writeln!(page)?;
     }
     writeln!(page, "## Notes\n")?;
-    for contender in &report.contenders {
-        if let Some(words) = contender.reason.as_deref().or(contender.note) {
-            writeln!(page, "- {}: {}", contender.name, escaped(words))?;
-        }
-    }
-    Ok(())
+    let mut notes = report.contenders.iter().filter_map(ContenderReport::footnote);
+    notes.try_for_each(|note| writeln!(page, "- {}", escaped(&note)))
+}
+
+/// With a capital at its beginning.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
 /// Inside a cell.

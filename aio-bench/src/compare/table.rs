@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::report::{Report, ResultReport, WorkloadReport};
+use super::report::{ContenderReport, Report, ResultReport, WorkloadReport};
 use crate::output;
 use crate::size;
 
@@ -14,26 +14,19 @@ impl fmt::Display for Report {
         for workload in &self.workloads {
             write!(f, "\n{workload}")?;
         }
-        for contender in &self.contenders {
-            if let Some(words) = contender.reason.as_deref().or(contender.note) {
-                writeln!(f, "{}: {words}", contender.name)?;
-            }
+        if self.partial {
+            writeln!(f, "Interrupted: this is what there was until then.")?;
         }
-        match self.partial {
-            true => write!(f, "Interrupted: this is what there was until then."),
-            false => Ok(()),
-        }
+        let notes = self.contenders.iter().filter_map(ContenderReport::footnote);
+        write!(f, "{}", notes.collect::<Vec<_>>().join("\n"))
     }
 }
 
 impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.headline())?;
-        let mut table = output::table(["", "GB/s", "of the best fio", "CPU s per GB"]);
-        for result in &self.results {
-            table.add_row(result.cells());
-        }
-        writeln!(f, "{table}")
+        writeln!(f, "{}: {}", self.name, self.description())?;
+        let header = ["", "GB/s", "of the best fio", "CPU s per GB"];
+        writeln!(f, "{}", output::table(header, self.results.iter().map(ResultReport::cells)))
     }
 }
 
@@ -44,11 +37,19 @@ impl WorkloadReport {
         format!("{}, {} x {block}", self.name, self.bytes / self.block_size as u64)
     }
 
-    /// What it is, in a line.
-    pub(crate) fn headline(&self) -> String {
+    /// What is done, and with how much.
+    pub(crate) fn description(&self) -> String {
         let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
         let (bytes, block) = (size::show(self.bytes), size::show(self.block_size as u64));
-        format!("{}: {}; {bytes}{files}, blocks of {block}", self.name, self.what)
+        format!("{}; {bytes}{files}, blocks of {block}", self.what)
+    }
+}
+
+impl ContenderReport {
+    /// Why it did not take part, or what a reader should know.
+    pub(crate) fn footnote(&self) -> Option<String> {
+        let words = self.reason.as_deref().or(self.note)?;
+        Some(format!("{}: {words}", self.name))
     }
 }
 

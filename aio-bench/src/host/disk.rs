@@ -13,12 +13,13 @@ use crate::size;
 
 /// The name of the file system that `path` is on, or its number where it is not one of the usual.
 pub(crate) fn file_system(path: &Path) -> nix::Result<String> {
-    const NAMES: [(FsType, &str); 9] = [
+    const NAMES: [(FsType, &str); 10] = [
         (statfs::EXT4_SUPER_MAGIC, "ext4"),
         (statfs::XFS_SUPER_MAGIC, "xfs"),
         (statfs::BTRFS_SUPER_MAGIC, "btrfs"),
         (statfs::F2FS_SUPER_MAGIC, "f2fs"),
         (statfs::TMPFS_MAGIC, "tmpfs"),
+        (RAMFS_MAGIC, "ramfs"),
         (statfs::OVERLAYFS_SUPER_MAGIC, "overlayfs"),
         (statfs::NFS_SUPER_MAGIC, "nfs"),
         (statfs::FUSE_SUPER_MAGIC, "fuse"),
@@ -28,6 +29,14 @@ pub(crate) fn file_system(path: &Path) -> nix::Result<String> {
     let name = NAMES.iter().find(|(magic, _)| *magic == found);
     Ok(name.map_or_else(|| format!("{:#x}", found.0), |(_, name)| (*name).to_owned()))
 }
+
+/// Whether a file system of this name keeps its files in memory, and has no device.
+pub(crate) fn lies_in_memory(file_system: &str) -> bool {
+    matches!(file_system, "tmpfs" | "ramfs")
+}
+
+/// `linux/magic.h`, but not nix.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// Not in the kernel's headers: ZFS is built outside of it.
 const ZFS_SUPER_MAGIC: FsType = FsType(0x2fc1_2fc1);

@@ -112,7 +112,7 @@ impl Input {
             for value in values {
                 number += 1;
                 let result =
-                    RunResult::from(value).map_err(|what| failed(format!("has a result {number} {what}")))?;
+                    RunResult::from(value).map_err(|what| failed(format!("has a result (number {number}) {what}")))?;
                 match result.why_not() {
                     None => self.results.push(result),
                     Some(reason) => self.left_out.push(LeftOut { file: file.to_owned(), number, reason }),
@@ -248,11 +248,11 @@ pub(crate) mod tests {
             ("[]".to_owned(), "holds no result"),
             ("rates".to_owned(), "is not JSON: expected value at line 1 column 1"),
             (good.to_string()[..50].to_owned(), "is not JSON: EOF"),
-            ("3".to_owned(), "a result 1 without a schema"),
-            (without("schema").to_string(), "a result 1 without a schema"),
+            ("3".to_owned(), "a result (number 1) without a schema"),
+            (without("schema").to_string(), "a result (number 1) without a schema"),
             (
                 format!("{good} {}", with("schema", json!("aio-bench/swap/1"))),
-                "a result 2 of the schema \"aio-bench/swap/1\"",
+                "a result (number 2) of the schema \"aio-bench/swap/1\"",
             ),
             (without("gb_per_s").to_string(), "not whole: missing field `gb_per_s`"),
             (with("gb_per_s", json!(null)).to_string(), "not whole"),

@@ -11,12 +11,12 @@ use crate::size;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = output::table(["backend", "available", "features, or why not"]);
-        for backend in &self.backends {
+        let row = |backend: &BackendReport| {
             let available = if backend.available { "yes" } else { "no" };
-            table.add_row([&backend.backend, available, &backend.explained()]);
-        }
-        writeln!(f, "{table}")?;
+            [backend.backend.clone(), available.to_owned(), backend.explained()]
+        };
+        let header = ["backend", "available", "features, or why not"];
+        writeln!(f, "{}", output::table(header, self.backends.iter().map(row)))?;
         let lines = [
             ("auto means", self.auto.unwrap_or("none: nothing works here").to_owned()),
             ("folder", self.dir.path.display().to_string()),

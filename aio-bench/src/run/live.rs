@@ -50,7 +50,7 @@ impl Live {
         let (going_on, ended) = mpsc::channel();
         let draw = move || {
             let bar = ProgressBar::new_spinner();
-            bar.set_style(output::progress_style("{msg}"));
+            bar.set_style(output::progress_style("{wide_msg}"));
             let mut last = Seen { blocks: 0, at: line.started };
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let now = line.look();

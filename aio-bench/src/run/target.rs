@@ -44,6 +44,10 @@ impl<'a> Target<'a> {
                     path.display()
                 )));
             }
+            (Some(0), None) => {
+                let remedy = if writes { "--size says how much to write" } else { "there is nothing to read" };
+                return Err(Failure::Failed(format!("{} is empty: {remedy}", path.display())));
+            }
             (Some(len), None) => len,
             (_, Some(size)) => size,
             (None, None) => {
@@ -55,12 +59,13 @@ impl<'a> Target<'a> {
         };
         let blocks = size / block_size;
         if blocks == 0 {
-            let which = if args.size.is_some() { "--size is" } else { "the file is" };
-            return Err(Failure::Failed(format!(
-                "{which} {size} bytes, less than one block of {}: {}",
-                size::show(block_size),
-                path.display()
-            )));
+            let what = match args.size {
+                Some(_) => format!("--size is {size} bytes"),
+                None => format!("{} has {size} bytes", path.display()),
+            };
+            let block = size::show(block_size);
+            let words = "ask for smaller blocks with --block-size";
+            return Err(Failure::Failed(format!("{what}, less than one block of {block}: {words}")));
         }
         let grows = existing.is_none_or(|len| len < blocks * block_size);
         let lays_out = writes && args.reads() && (grows || args.verify);

@@ -15,7 +15,7 @@ impl Progress {
     /// For `backends` that each write and read `bytes`. Draws nothing unless stderr is a terminal.
     pub(crate) fn new(bytes: u64, backends: usize) -> Self {
         let bar = ProgressBar::new(bytes.saturating_mul(2).saturating_mul(backends as u64));
-        let template = "{msg:26} [{bar:30}] {decimal_bytes:>9} of {decimal_total_bytes}";
+        let template = "[{bar:20}] {decimal_bytes:>9} of {decimal_total_bytes}  {wide_msg}";
         bar.set_style(output::progress_style(template));
         Self { bar }
     }

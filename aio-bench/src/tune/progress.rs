@@ -25,7 +25,7 @@ impl Progress {
             // A bar that cannot be drawn is no reason to fail.
             let _ = write!(out, "{:>4.0} s left", budget.saturating_sub(clock.elapsed()).as_secs_f64());
         };
-        bar.set_style(output::progress_style("[{bar:24}] {left}  {wide_msg}").with_key("left", left));
+        bar.set_style(output::progress_style("[{bar:20}] {left}  {wide_msg}").with_key("left", left));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, clock, place: Mutex::default() }
     }

@@ -8,7 +8,8 @@ use aio::{AioFile, AioHandle, AlignedBuf, Error, Ticket};
 use super::sample::Sample;
 use crate::failure::Failure;
 use crate::generate;
-use crate::host::{cpu::Stopwatch, limits, memory};
+use crate::host::cpu::{Elapsed, Stopwatch};
+use crate::host::{limits, memory};
 use crate::interrupt;
 use crate::warm_up;
 
@@ -83,9 +84,21 @@ pub(crate) fn pattern(seed: u64) -> Vec<u8> {
 pub(crate) fn pass(
     file: &AioFile,
     direction: Direction,
+    buffers: Vec<AlignedBuf>,
+    bytes: u64,
+    at_most: Duration,
+) -> Result<Pass, Failure> {
+    timed_pass(file, direction, buffers, bytes, at_most, Stopwatch::stop)
+}
+
+/// A pass whose clock is stopped by `stop`.
+fn timed_pass(
+    file: &AioFile,
+    direction: Direction,
     mut buffers: Vec<AlignedBuf>,
     bytes: u64,
     at_most: Duration,
+    stop: impl FnOnce(Stopwatch) -> Elapsed,
 ) -> Result<Pass, Failure> {
     let op_bytes = buffers.first().map_or(0, |buffer| buffer.len()) as u64;
     let mut offsets = (0..bytes.checked_div(op_bytes).unwrap_or(0)).map(|op| op * op_bytes);
@@ -140,7 +153,7 @@ pub(crate) fn pass(
         }
         synced.wait()?;
     }
-    let elapsed = watch.stop();
+    let elapsed = stop(watch);
     if moved == 0 {
         return Err(Failure::Failed(format!("nothing moved within {:.1} s", at_most.as_secs_f64())));
     }
@@ -152,9 +165,10 @@ pub(crate) fn pass(
 
 #[cfg(test)]
 mod tests {
-    use aio::{Backend, OpenOptions};
+    use aio::{Backend, DirectMode, OpenOptions};
 
     use super::*;
+    use crate::tune::page_cache::PageCache;
 
     const SHAPE: Shape = Shape { op_bytes: 64 << 10, ops_in_flight: 4 };
 
@@ -200,6 +214,29 @@ mod tests {
             // All were cancelled: the machine was busy elsewhere.
             Err(error) => assert!(error.to_string().contains("nothing moved"), "{error}"),
         }
+    }
+
+    #[test]
+    fn what_was_written_is_on_the_device_before_the_clock_stops() {
+        let unwritten = |file| PageCache::of(file).map(|pages| pages.unwritten);
+        let named = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(named.path(), pattern(1)).unwrap();
+        if unwritten(named.as_file()).is_none_or(|pages| pages == 0) {
+            return println!(
+                "SKIPPED: the kernel does not tell what is unwritten (cachestat, Linux 6.5), or it is tmpfs"
+            );
+        }
+        let handle = AioHandle::builder().backend(Backend::Pthread).direct(DirectMode::Off).build().unwrap();
+        let file = handle.open_with(named.path(), &OpenOptions::new().read(true).write(true)).unwrap();
+        let buffers = SHAPE.buffers(&handle, &file, &pattern(1)).unwrap();
+        let (hour, bytes) = (Duration::from_secs(3600), pattern(1).len() as u64);
+        let mut at_the_end = None;
+        let stop = |watch: Stopwatch| {
+            at_the_end = unwritten(named.as_file());
+            watch.stop()
+        };
+        timed_pass(&file, Direction::Write, buffers, bytes, hour, stop).unwrap();
+        assert_eq!(at_the_end, Some(0));
     }
 
     #[test]

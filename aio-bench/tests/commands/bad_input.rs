@@ -44,11 +44,25 @@ fn files_that_cannot_be_used() {
 #[test]
 fn ranges_that_are_not_there() {
     assert_refused(&[
-        ("run --op read --file small", 1, &["10 bytes", "small"]),
+        ("run --op read --file small", 1, &["small has 10 bytes", "block of 1.0 MiB", "--block-size"]),
+        ("run --op write --file new --size 1K", 1, &["--size is 1024 bytes", "--block-size"]),
         ("run --op read --file small --size 1G --block-size 2", 1, &["small has 10 bytes", "1073741824"]),
         ("run --op read --file small --block-size 2 --bytes 1", 2, &["--bytes 1"]),
         ("run --op write --file new --size 8191P", 1, &["free", "needed"]),
     ]);
+}
+
+#[test]
+fn an_empty_file_has_nothing_to_read() {
+    let bench = Bench::new();
+    bench.file("empty", b"");
+    for (line, words) in [
+        ("run --op read --file empty", "empty is empty: there is nothing to read"),
+        ("run --op write --file empty --overwrite", "empty is empty: --size says how much to write"),
+    ] {
+        let sentence = bench.refused(line, 1);
+        assert!(sentence.contains(words), "{line}: {sentence}");
+    }
 }
 
 #[test]

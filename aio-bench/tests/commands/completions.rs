@@ -1,5 +1,8 @@
 //! `aio-bench completions`.
 
+use std::fs;
+use std::process::{Command, Stdio};
+
 use crate::bench::Bench;
 
 /// The commands, as the help lists them.
@@ -24,6 +27,99 @@ fn every_script_names_every_command_and_its_options() {
             let long = format!("--{word}");
             assert!(words.iter().any(|found| *found == word || *found == long), "{shell} lacks {word}");
         }
+    }
+}
+
+/// What is typed, and what it becomes when a shell completes it, in a folder with a file `f` and a folder `d`.
+const COMPLETED: [(&str, &str); 5] = [
+    ("aio-bench tu", "aio-bench tune "),
+    ("aio-bench run --queue-d", "aio-bench run --queue-depth "),
+    ("aio-bench swap --layout ex", "aio-bench swap --layout extents "),
+    ("aio-bench --tensor-s", "aio-bench --tensor-size "),
+    ("aio-bench compare --dir ", "aio-bench compare --dir d/"),
+];
+
+/// A folder with a script for a shell at `path`; `None`, with a line that says so, where the shell is missing.
+fn with_script(shell: &str, path: &str) -> Option<Bench> {
+    let bench = Bench::new();
+    let script = bench.text(&format!("completions {shell}"));
+    if Command::new(shell).arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("SKIPPED {shell}: it is not installed");
+        return None;
+    }
+    bench.file("f", b"");
+    fs::create_dir(bench.path().join("d")).unwrap();
+    fs::create_dir(bench.path().join(".hidden")).unwrap();
+    bench.file(&format!(".hidden/{path}"), script.as_bytes());
+    Some(bench)
+}
+
+/// What a shell prints that runs `commands` without any configuration, and no longer than a minute.
+fn printed(bench: &Bench, shell: &[&str], commands: &str) -> String {
+    let mut command = Command::new("timeout");
+    command.arg("60").args(shell).args(["-c", commands]).current_dir(bench.path());
+    command.env("HOME", bench.path()).env_remove("XDG_CONFIG_HOME").env_remove("ZDOTDIR");
+    let output = command.env("TERM", "dumb").env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{shell:?}: {}\n{text}{errors}", output.status);
+    text
+}
+
+#[test]
+fn bash_completes_with_it() {
+    let Some(bench) = with_script("bash", "aio-bench") else { return };
+    // Bash adds folders itself, when it is told to with compopt.
+    for (typed, completed) in COMPLETED.into_iter().filter(|(_, completed)| !completed.ends_with('/')) {
+        let words: Vec<_> = typed.split(' ').collect();
+        let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
+        // Only bash itself can call compopt, and only while it completes.
+        let commands = format!(
+            r#"compopt() {{ :; }}; source .hidden/aio-bench
+            function=$(complete -p aio-bench | sed 's/.*-F \([^ ]*\).*/\1/')
+            COMP_WORDS=({}); COMP_CWORD={}; COMP_LINE='{typed}'; COMP_POINT={}
+            $function aio-bench '{last}' '{before}'; printf '%s\n' "${{COMPREPLY[@]}}""#,
+            words.iter().map(|word| format!("'{word}' ")).collect::<String>(),
+            words.len() - 1,
+            typed.len(),
+        );
+        let offered = printed(&bench, &["bash", "--norc", "--noprofile"], &commands);
+        let word = completed.split(' ').rfind(|word| !word.is_empty()).unwrap();
+        assert_eq!(offered.lines().collect::<Vec<_>>(), [word], "{typed}");
+    }
+}
+
+#[test]
+fn fish_completes_with_it() {
+    let Some(bench) = with_script("fish", "aio-bench.fish") else { return };
+    for (typed, completed) in COMPLETED {
+        let commands = format!("source .hidden/aio-bench.fish; complete --do-complete '{typed}'");
+        let offered = printed(&bench, &["fish"], &commands);
+        // Each with a description behind a tab.
+        let offered: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).collect();
+        assert_eq!(offered, [completed.split(' ').rfind(|word| !word.is_empty()).unwrap()], "{typed}");
+    }
+}
+
+/// The tab key in an interactive zsh, whose line the key ^X shows.
+#[test]
+fn zsh_completes_with_it() {
+    let Some(bench) = with_script("zsh", "_aio-bench") else { return };
+    for (typed, completed) in COMPLETED {
+        let commands = format!(
+            r#"zmodload zsh/zpty; zpty inner zsh -f -i
+            zpty -w inner 'PS1= PS2=; fpath=(./.hidden $fpath); autoload -U compinit; compinit -u -D'
+            zpty -w inner 'show() {{ print -r -- "<$BUFFER>" }}; zle -N show; bindkey "^X" show; echo re''ady'
+            zpty -r -m inner text '*ready*'
+            zpty -w -n inner $'{typed}	'
+            zpty -r -m inner text '*<*>*'
+            print -r -- $text; zpty -d inner"#
+        );
+        let shown = printed(&bench, &["zsh", "-f"], &commands);
+        // It puts `=` behind options that take a value.
+        let completed = completed.trim_end();
+        let forms = [completed, &format!("{completed} "), &format!("{completed}=")].map(|form| format!("<{form}>"));
+        assert!(forms.iter().any(|form| shown.contains(form)), "{typed}: {shown:?}");
     }
 }
 

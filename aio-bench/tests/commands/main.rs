@@ -12,7 +12,13 @@ mod plot;
 mod probe;
 mod run;
 mod schema;
+<<<<<<< HEAD
 mod soak;
+=======
+mod small_disks;
+mod support;
+>>>>>>> tidy
 mod swap;
+mod terminal;
 mod tune;
 mod verify;

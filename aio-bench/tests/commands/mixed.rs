@@ -1,6 +1,6 @@
 //! `aio-bench run` with several ops, a ramp, a log, and on a terminal.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
@@ -10,11 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use nix::pty::openpty;
 use serde_json::Value;
 
 use crate::bench::{Bench, backends};
 use crate::schema::assert_valid;
+use crate::terminal::{seen, terminal};
 
 fn run(bench: &Bench, line: &str) -> Value {
     let result = bench.json(line);
@@ -22,18 +22,18 @@ fn run(bench: &Bench, line: &str) -> Value {
     result
 }
 
-/// What the log holds: tags, and how many latencies in all intervals of each.
-fn logged(bench: &Bench, name: &str) -> Vec<(Option<String>, u64)> {
+/// What the log holds: tags, and of each how many latencies there are in all intervals, and the longest.
+fn logged(bench: &Bench, name: &str) -> Vec<(Option<String>, u64, u64)> {
     let text = fs::read(bench.path().join(name)).unwrap();
-    let mut sums: Vec<(Option<String>, u64)> = Vec::new();
+    let mut sums: Vec<(Option<String>, u64, u64)> = Vec::new();
     for entry in IntervalLogIterator::new(&text) {
         let LogEntry::Interval(interval) = entry.unwrap() else { continue };
         let tag = interval.tag().map(|tag| tag.as_str().to_owned());
         let bytes = STANDARD.decode(interval.encoded_histogram()).unwrap();
         let histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
-        match sums.iter_mut().find(|(seen, _)| *seen == tag) {
-            Some((_, sum)) => *sum += histogram.len(),
-            None => sums.push((tag, histogram.len())),
+        match sums.iter_mut().find(|(seen, ..)| *seen == tag) {
+            Some((_, sum, longest)) => (*sum, *longest) = (*sum + histogram.len(), histogram.max().max(*longest)),
+            None => sums.push((tag, histogram.len(), histogram.max())),
         }
     }
     sums
@@ -97,7 +97,8 @@ fn what_the_ramp_does_is_in_no_figure() {
             let in_flight = if how == "--queue-depth 1" { 0 } else { 8 * 4096 };
             assert!(missing <= in_flight, "{how}: {result}");
             let ops = if how.contains("--extents") { 256 } else { 1024 };
-            assert_eq!(logged(&bench, &format!("{backend}.log")), [(None, ops)]);
+            let nanos = (result["latency_us"]["max"].as_f64().unwrap() * 1e3).round() as u64;
+            assert_eq!(logged(&bench, &format!("{backend}.log")), [(None, ops, nanos)]);
             fs::remove_file(bench.path().join(format!("{backend}.log"))).unwrap();
         }
     }
@@ -117,8 +118,11 @@ fn a_log_has_every_op_in_intervals_by_kind() {
         "run --op read:3 --op randwrite --file f --block-size 4K --overwrite --runtime 1.2 --json --log l.hlog";
     let result = run(&bench, line);
     let kinds = result["ops"].as_array().unwrap();
-    let expected: Vec<_> =
-        kinds.iter().map(|kind| (kind["op"].as_str().map(str::to_owned), kind["ios"].as_u64().unwrap())).collect();
+    let expected = kinds.iter().map(|kind| {
+        let (ios, longest) = (kind["ios"].as_u64().unwrap(), kind["latency_us"]["max"].as_f64().unwrap());
+        (kind["op"].as_str().map(str::to_owned), ios, (longest * 1e3).round() as u64)
+    });
+    let expected: Vec<_> = expected.collect();
     assert_eq!(logged(&bench, "l.hlog"), expected);
     let text = String::from_utf8(bench.contents("l.hlog")).unwrap();
     assert!(text.starts_with("#[Histogram log format version 1.3]\n") && text.contains("#[StartTime: "), "{text}");
@@ -144,27 +148,21 @@ fn a_terminal_sees_how_it_goes() {
     let bench = Bench::new();
     bench.file("f", &[7; 65536]);
     let line = "run --op read --file f --block-size 4K --ramp 0.6 --runtime 1.2 --json";
-    let terminal = openpty(None, None).unwrap();
+    let (screen, stderr) = terminal(80);
     let mut child = Command::new(cargo_bin!("aio-bench"))
         .args(line.split(' '))
         .current_dir(bench.path())
         .env_remove("RUST_LOG")
         .env("TERM", "xterm")
         .stdout(Stdio::piped())
-        .stderr(terminal.slave)
+        .stderr(stderr)
         .spawn()
         .unwrap();
-    // Reading a terminal whose other side is gone is an error, after all that was written.
-    let (mut seen, mut master) = (Vec::new(), File::from(terminal.master));
-    let mut some = [0; 4096];
-    while let Ok(len @ 1..) = master.read(&mut some) {
-        seen.extend_from_slice(&some[..len]);
-    }
+    let seen = seen(screen);
     let mut result = String::new();
     child.stdout.take().unwrap().read_to_string(&mut result).unwrap();
     assert!(child.wait().unwrap().success());
     assert_valid("run", &serde_json::from_str(&result).unwrap());
-    let seen = String::from_utf8_lossy(&seen);
     for words in ["GB/s, ", " I/Os per second", "of 0.6 s", "of 1.2 s"] {
         assert!(seen.contains(words), "{words}: {seen:?}");
     }

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use super::Finding;
 use super::Severity::{Error, Warning};
 use super::finding;
+use crate::host::disk;
 use crate::probe::report::Report;
 use crate::size;
 use crate::swap::tensors::TensorSet;
@@ -57,13 +58,13 @@ fn no_device(report: &Report) -> Option<Finding> {
     let (dir, fs) = (report.dir.path.display(), report.dir.file_system.as_deref().unwrap_or("this file system"));
     let to_a_disk =
         "name a folder on an NVMe disk with ext4 or XFS: `findmnt -t ext4,xfs` shows where there are some";
-    if fs == "tmpfs" {
+    if disk::lies_in_memory(fs) {
         return Some(finding(
             Warning,
             "folder-in-memory",
             format!(
-                "{dir} is on tmpfs: files there lie in memory (or swap) and take it from tensors, there is no device for \
-                 direct I/O to go to, and figures say nothing of a disk"
+                "{dir} is on {fs}: files there lie in memory and take it from tensors, there is no device for direct I/O \
+                 to go to, and figures say nothing of a disk"
             ),
             [to_a_disk],
         ));
@@ -186,9 +187,11 @@ mod tests {
 
     #[test]
     fn files_in_memory_are_told_from_a_disk_whatever_they_say_of_direct_io() {
-        assert_only(Warning, "folder-in-memory", &["/data is on tmpfs", "findmnt"], |report| {
-            report.dir.file_system = Some("tmpfs".to_owned());
-        });
+        for fs in ["tmpfs", "ramfs"] {
+            assert_only(Warning, "folder-in-memory", &[&format!("/data is on {fs}"), "findmnt"], |report| {
+                report.dir.file_system = Some(fs.to_owned());
+            });
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::size;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, op, file, bytes, ios, seconds, errors, latency_us, .. } = self;
-        let direct = if self.direct { "direct" } else { "through the page cache" };
+        let direct = if self.direct { "opened for direct I/O" } else { "through the page cache" };
         let block = size::show(self.block_size as u64);
         writeln!(f, "{op} of {} on {backend}, {direct}", file.display())?;
         write!(

@@ -49,28 +49,28 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table =
-            output::table(["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB out", "CPU s/GB in", "verified"]);
-        for row in &self.backends {
-            let figure = |rate: &Option<Rate>, figure: fn(&Rate) -> f64| match rate {
-                Some(rate) => format!("{:.3}", figure(rate)),
-                None => "-".to_owned(),
-            };
+        let figure = |rate: &Option<Rate>, figure: fn(&Rate) -> f64| match rate {
+            Some(rate) => format!("{:.3}", figure(rate)),
+            None => "-".to_owned(),
+        };
+        let cells = |row: &Row| {
             let verified = match &row.reason {
                 None => format!("{} of {}", row.verified, self.tensors),
                 Some(_) if self.interrupted(row) => format!("{} of {}, interrupted", row.verified, self.tensors),
                 Some(_) if row.available => "failed".to_owned(),
                 Some(_) => "not available".to_owned(),
             };
-            table.add_row([
+            [
                 row.backend.clone(),
                 figure(&row.swap_out, |rate| rate.gb_per_s),
                 figure(&row.swap_in, |rate| rate.gb_per_s),
                 figure(&row.swap_out, |rate| rate.cpu_seconds_per_gb),
                 figure(&row.swap_in, |rate| rate.cpu_seconds_per_gb),
                 verified,
-            ]);
-        }
+            ]
+        };
+        let header = ["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB out", "CPU s/GB in", "verified"];
+        let mut table = output::table(header, self.backends.iter().map(cells));
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -55,18 +55,19 @@ impl FolderReport {
             self.contenders.len(),
             self.rounds,
         )?;
-        let mut table = output::table(["candidate", "read GB/s", "write GB/s", "CPU s per GB", "to the defaults"]);
         let mut ranked: Vec<&Contender> = self.contenders.iter().collect();
         ranked.sort_by(|a, b| b.ratio.median.total_cmp(&a.ratio.median));
-        for contender in ranked {
-            table.add_row([
+        let cells = |contender: &Contender| {
+            [
                 contender.config.to_string(),
                 contender.read.gb_per_s.spread.to_string(),
                 contender.write.gb_per_s.spread.to_string(),
                 format!("{:.2} / {:.2}", contender.read.cpu_seconds_per_gb, contender.write.cpu_seconds_per_gb),
                 contender.ratio.to_string(),
-            ]);
-        }
+            ]
+        };
+        let header = ["candidate", "read GB/s", "write GB/s", "CPU s per GB", "to the defaults"];
+        let mut table = output::table(header, ranked.into_iter().map(cells));
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         writeln!(f, "{table}")?;
         if let Some(Best { defaults, overall, read, write }) = &self.best {
