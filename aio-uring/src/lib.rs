@@ -28,8 +28,10 @@
 //! | `setup` | the flags of the ring, best first |
 //! | `register` | tables of registered memory and files |
 //! | `request` | from a block to what the kernel reads |
+//! | `plain` | blocks that the ring would not transfer right |
 //! | `refusal` | why there is no queue |
 
+mod plain;
 mod queue;
 mod refusal;
 mod register;

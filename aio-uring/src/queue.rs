@@ -17,6 +17,7 @@ use aio_core::parts::{EventWaker, ProcessGeneration};
 use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Unavailable, Wake};
 use io_uring::{opcode, types};
 
+use crate::plain::{Checked, transfer};
 use crate::refusal;
 use crate::register::Tables;
 use crate::request::request;
@@ -46,6 +47,8 @@ pub(crate) struct UringQueue {
     single_submit: bool,
     /// Blocks accepted and not reported.
     in_flight: usize,
+    /// Those of them that went past the ring, and are over.
+    over: Vec<Completion>,
     /// Requests pushed so far, of blocks and of the bell.
     pushed: u64,
     /// The value of `pushed` at which the request that watches the bell was pushed, until it completes.
@@ -79,6 +82,7 @@ impl UringQueue {
             waker: Arc::new(waker),
             single_submit: config.single_submit,
             in_flight: 0,
+            over: Vec::new(),
             pushed: 0,
             bell_watched: None,
             refused: None,
@@ -157,6 +161,8 @@ impl UringQueue {
     /// Moves what has completed to `done`, without a system call.
     fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut outcome = Ok(());
+        self.in_flight -= self.over.len();
+        done.append(&mut self.over);
         for completion in self.ring.completions() {
             let (token, result) = (completion.user_data(), completion.result());
             if token == BELL {
@@ -244,7 +250,16 @@ impl IoQueue for UringQueue {
         self.check_open()?;
         let blocks = &blocks[..blocks.len().min(self.capacity - self.in_flight)];
         let mut accepted = 0;
-        for together in blocks.chunks(if self.single_submit { 1 } else { blocks.len().max(1) }) {
+        let mut checked = Checked::default();
+        let any_plain = blocks.iter().any(|block| checked.needs_plain_call(block, &self.tables));
+        for together in blocks.chunks(if self.single_submit || any_plain { 1 } else { blocks.len().max(1) }) {
+            if any_plain && checked.needs_plain_call(&together[0], &self.tables) {
+                // SAFETY: the caller keeps the block's memory valid for longer than this call.
+                self.over.push(unsafe { transfer(&together[0]) });
+                self.in_flight += 1;
+                accepted += 1;
+                continue;
+            }
             let tables = &self.tables;
             let requests = together.iter().map(|block| {
                 let region = block.region.and_then(|id| tables.region(id));

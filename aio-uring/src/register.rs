@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use aio_core::{FileId, QueueConfig, Region, RegionId};
 use io_uring::Submitter;
 
+use crate::plain;
+
 /// The most bytes in one registered region.
 const MAX_REGION_BYTES: usize = 1 << 30;
 /// `IORING_MAX_REG_BUFFERS`; it also fits the 16 bits that a request has for the index.
@@ -24,8 +26,16 @@ const MAX_FILES: u32 = 1 << 20;
 pub(crate) struct Tables {
     /// By [`RegionId`]. Holding the region is what keeps its mapping in place while the kernel knows it.
     regions: Vec<Option<Region>>,
-    /// By [`FileId::slot`]: the generation that is registered.
-    files: Vec<Option<u32>>,
+    /// By [`FileId::slot`].
+    files: Vec<Option<KnownFile>>,
+}
+
+/// A registered file.
+#[derive(Debug, Clone, Copy)]
+struct KnownFile {
+    generation: u32,
+    /// See [`plain`].
+    on_fuse: bool,
 }
 
 impl Tables {
@@ -60,7 +70,16 @@ impl Tables {
 
     /// The slot to use for a block of this file, if it is registered here.
     pub(crate) fn file(&self, id: FileId) -> Option<u32> {
-        (*self.files.get(id.slot as usize)? == Some(id.generation)).then_some(id.slot)
+        self.known(id).map(|_| id.slot)
+    }
+
+    /// Whether a file that is registered here lies on FUSE.
+    pub(crate) fn is_on_fuse(&self, id: FileId) -> Option<bool> {
+        self.known(id).map(|file| file.on_fuse)
+    }
+
+    fn known(&self, id: FileId) -> Option<KnownFile> {
+        self.files.get(id.slot as usize).copied().flatten().filter(|file| file.generation == id.generation)
     }
 
     pub(crate) fn add_region(&mut self, submitter: &Submitter<'_>, region: &Region) -> io::Result<()> {
@@ -89,7 +108,7 @@ impl Tables {
         let Some(place) = self.files.get_mut(id.slot as usize) else {
             return Err(no_place("file slot", id.slot, slots));
         };
-        if place.is_some_and(|registered| registered > id.generation) {
+        if place.is_some_and(|registered| registered.generation > id.generation) {
             let text = format!("file slot {} belongs to a later file already", id.slot);
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
@@ -97,7 +116,7 @@ impl Tables {
         let previous = place.take();
         let updated = update_file(submitter, id.slot, fd.as_raw_fd());
         if updated.is_ok() {
-            *place = Some(id.generation);
+            *place = Some(KnownFile { generation: id.generation, on_fuse: plain::is_on_fuse(fd.as_raw_fd()) });
         } else if previous.is_some() {
             let _ = update_file(submitter, id.slot, NO_FILE);
         }
@@ -106,7 +125,7 @@ impl Tables {
 
     pub(crate) fn remove_file(&mut self, submitter: &Submitter<'_>, id: FileId) -> io::Result<()> {
         match self.files.get_mut(id.slot as usize) {
-            Some(place) if *place == Some(id.generation) => {
+            Some(place) if place.is_some_and(|registered| registered.generation == id.generation) => {
                 *place = None;
                 update_file(submitter, id.slot, NO_FILE)
             }

@@ -111,8 +111,8 @@ impl Input {
             };
             for value in values {
                 number += 1;
-                let result =
-                    RunResult::from(value).map_err(|what| failed(format!("has a result (number {number}) {what}")))?;
+                let result = RunResult::from(value)
+                    .map_err(|what| failed(format!("has a result (number {number}) {what}")))?;
                 match result.why_not() {
                     None => self.results.push(result),
                     Some(reason) => self.left_out.push(LeftOut { file: file.to_owned(), number, reason }),

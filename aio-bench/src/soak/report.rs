@@ -115,9 +115,8 @@ impl fmt::Display for Report {
         writeln!(f, "soak of {:.1} s {faults}, seed {}{ended}", self.seconds, self.seed)?;
         let header =
             ["backend", "ops", "written", "verified", "handles", "cancelled", "faults", "failed as planned", "wrong"];
-        let mut table = output::table(header);
-        for Backend { backend, seen, .. } in &self.backends {
-            table.add_row([
+        let row = |Backend { backend, seen, .. }: &Backend| {
+            [
                 (*backend).to_owned(),
                 seen.ops.to_string(),
                 size::show_decimal(seen.bytes_written),
@@ -127,9 +126,9 @@ impl fmt::Display for Report {
                 seen.faults.to_string(),
                 seen.failed_as_planned.to_string(),
                 (seen.mismatches + seen.errors).to_string(),
-            ]);
-        }
-        write!(f, "{table}")?;
+            ]
+        };
+        write!(f, "{}", output::table(header, self.backends.iter().map(row)))?;
         for sentence in self.backends.iter().flat_map(|lane| &lane.sentences) {
             write!(f, "\n  {sentence}")?;
         }

@@ -12,12 +12,9 @@ mod plot;
 mod probe;
 mod run;
 mod schema;
-<<<<<<< HEAD
-mod soak;
-=======
 mod small_disks;
+mod soak;
 mod support;
->>>>>>> tidy
 mod swap;
 mod terminal;
 mod tune;

@@ -202,7 +202,11 @@ fn bad_input_is_a_sentence_and_no_picture() {
         ("plot empty --out old.svg", 1, &["empty holds no result"]),
         ("plot cut --out old.svg", 1, &["cut is not JSON", "EOF"]),
         ("plot foreign --out old.svg", 1, &["foreign has a result (number 1) without a schema", "aio-bench/run/1"]),
-        ("plot depths.json swap --out old.svg", 1, &["swap has a result (number 1) of the schema \"aio-bench/swap/1\""]),
+        (
+            "plot depths.json swap --out old.svg",
+            1,
+            &["swap has a result (number 1) of the schema \"aio-bench/swap/1\""],
+        ),
         ("plot depths.json --out old.gif", 2, &["old.gif", ".svg or .png"]),
         ("plot depths.json --out picture", 2, &["picture", ".svg or .png"]),
         ("plot depths.json --out old.svg --width 500", 2, &["--width is of a PNG"]),

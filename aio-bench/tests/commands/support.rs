@@ -2,3 +2,5 @@
 
 #[path = "../../../aio/tests/support/disk.rs"]
 pub(crate) mod disk;
+#[path = "../../../aio/tests/support/leftovers.rs"]
+pub(crate) mod leftovers;

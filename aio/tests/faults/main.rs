@@ -16,12 +16,14 @@ mod file_size_limit;
 mod file_systems;
 mod forks;
 mod full_disk;
+mod fuse;
 mod kills;
 mod limits;
 mod lost_sectors;
 mod refused;
 mod signals;
 mod sysctl;
+mod troubled_fs;
 mod workload;
 
 use aio::{AioHandle, Backend, Builder, DirectMode, Error, OpKind};

@@ -68,7 +68,7 @@ impl<'a> Workload<'a> {
     }
 
     /// Ops that are in flight together and do not overlap; then the whole file.
-    fn batch(&mut self, batch: usize) {
+    pub(crate) fn batch(&mut self, batch: usize) {
         let before = self.content.clone();
         let ops = self.ops();
         let (blocking, in_flight): (Vec<_>, Vec<_>) = ops.into_iter().partition(|op| op.blocking);

@@ -1,0 +1,54 @@
+//! Blocks that go past the ring, by plain calls: those of files on FUSE.
+//!
+//! When a transfer of a regular file comes short, io_uring asks for the rest itself, and relies on the file system to
+//! have moved the position of the request and of its memory. FUSE does not always: where a file is opened past the page
+//! cache, by the program or by its server, the rest is asked for at the old position, and with other memory. The request
+//! completes with all of its bytes, and the file does not hold them; or a read that the end of the file cuts short gets
+//! the file's beginning once more (seen on Linux 6.18; only servers without `FUSE_ASYNC_DIO`, which nobody here can ask
+//! for). A block that was reported whole cannot be told from one that is, so FUSE gets one call for each block, whose
+//! short result the engine sees. That makes it slower than the pool of threads; it makes it right.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use aio_core::{Completion, IoBackend, IoBlock};
+
+use crate::UringBackend;
+use crate::register::Tables;
+
+/// What was found out about descriptors during one call, in which they stay open.
+#[derive(Debug, Default)]
+pub(crate) struct Checked(Option<(RawFd, bool)>);
+
+impl Checked {
+    /// Whether this block must not go through the ring. Costs a system call if its file is not registered.
+    pub(crate) fn needs_plain_call(&mut self, block: &IoBlock, tables: &Tables) -> bool {
+        if let Some(on_fuse) = block.file.and_then(|id| tables.is_on_fuse(id)) {
+            return on_fuse;
+        }
+        match self.0 {
+            Some((fd, on_fuse)) if fd == block.fd => on_fuse,
+            _ => self.0.insert((block.fd, is_on_fuse(block.fd))).1,
+        }
+    }
+}
+
+/// Whether an open file lies on FUSE, as virtiofs does too. A descriptor that is none does not.
+pub(crate) fn is_on_fuse(fd: RawFd) -> bool {
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the kernel fills the structure, which is alive for the call, or fails.
+    let told = unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } == 0;
+    // SAFETY: filled, since the call succeeded.
+    told && unsafe { found.assume_init() }.f_type == libc::FUSE_SUPER_MAGIC
+}
+
+/// Transfers a block on this thread.
+///
+/// # Safety
+///
+/// As for [`IoBackend::transfer`].
+pub(crate) unsafe fn transfer(block: &IoBlock) -> Completion {
+    // SAFETY: the caller's contract is this one's.
+    let result: io::Result<usize> = unsafe { UringBackend::default().transfer(block) };
+    Completion { token: block.token, result }
+}
