@@ -101,7 +101,8 @@ fn fish_completes_with_it() {
     }
 }
 
-/// The tab key in an interactive zsh, whose line the key ^X shows.
+/// The tab key in an interactive zsh, whose line the key ^X shows. Keys are typed when it is ready to edit a line: before,
+/// the terminal takes some of them for itself.
 #[test]
 fn zsh_completes_with_it() {
     let Some(bench) = with_script("zsh", "_aio-bench") else { return };
@@ -109,10 +110,11 @@ fn zsh_completes_with_it() {
         let commands = format!(
             r#"zmodload zsh/zpty; zpty inner zsh -f -i
             zpty -w inner 'PS1= PS2=; fpath=(./.hidden $fpath); autoload -U compinit; compinit -u -D'
-            zpty -w inner 'show() {{ print -r -- "<$BUFFER>" }}; zle -N show; bindkey "^X" show; echo re''ady'
+            zpty -w inner 'show() {{ print -r -- "<$BUFFER>" }}; zle -N show; bindkey "^X" show'
+            zpty -w inner 'zle-line-init() {{ print re''ady }}; zle -N zle-line-init'
             zpty -r -m inner text '*ready*'
-            zpty -w -n inner $'{typed}	'
-            zpty -r -m inner text '*<*>*'
+            zpty -w -n inner $'{typed}\t\x18'
+            zpty -r -m inner text '*<aio-bench*>*'
             print -r -- $text; zpty -d inner"#
         );
         let shown = printed(&bench, &["zsh", "-f"], &commands);

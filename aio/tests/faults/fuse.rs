@@ -183,14 +183,18 @@ fn answers_come_in_any_order() {
 fn a_sync_that_fails_says_so() {
     each("a failed sync", AT_ONCE, |aio, fs| {
         let path = fs.path("t");
-        let file = aio.create(&path).unwrap();
-        file.write(vec![1; 10_000], 0).wait().unwrap();
         for errno in [libc::EIO, libc::ENOSPC, libc::EDQUOT] {
+            let file = aio.create(&path).unwrap();
+            file.write(vec![1; 10_000], 0).wait().unwrap();
             fs.fail_sync(errno);
             let failed = file.sync_data().wait().unwrap_err();
             assert_io(failed.error(), OpKind::Sync, errno, &path, 0..1);
+            // The kernel has told it, and says Ok from now on.
+            let again = file.sync_all().wait().unwrap_err().to_string();
+            assert!(again.contains("an earlier sync of this file failed"), "{again}");
+            file.close().unwrap();
         }
-        file.sync_all().wait().unwrap();
+        aio.open(&path).unwrap().sync_all().wait().unwrap();
     });
 }
 
