@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::still::Still;
 use super::{BLOCK, config, explore};
+use crate::aio_file::AioFile;
 use crate::config::AioConfig;
 use crate::desc::Target;
 use crate::file::OpenOptions;
@@ -84,20 +85,32 @@ fn operations_on_whole_files_get_threads_and_these_end() {
     });
 }
 
+/// The file that a closed [`AioFile`] had is closed: no thread has it any more.
+fn assert_closed(fd: i32, file: &NamedTempFile) {
+    // Other tests may have got the number meanwhile.
+    let still = std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|named| named == file.path());
+    assert!(!still, "a thread of the engine still has the file");
+}
+
+fn fd_of(file: &AioFile) -> i32 {
+    match file.target() {
+        Target::File(file) => file.fd().as_raw_fd(),
+        Target::Path(..) => unreachable!(),
+    }
+}
+
+/// The write makes the file longer, so one worker prepares it and puts it back, and the other may end it while the first
+/// is still about to let go.
 #[test]
-fn a_file_that_is_closed_is_let_go_of_by_every_worker() {
+fn a_closed_file_is_let_go_of_by_every_worker() {
     let file = two_blocks();
-    explore("engine: two workers, one read, closing the file", 2, move || {
-        let handle = handle(config(2, 1));
-        let open = handle.open_with(file.path(), &OpenOptions::new().read(true)).unwrap();
-        let Target::File(opened) = open.target() else { unreachable!() };
-        let fd = opened.fd().as_raw_fd();
-        drop(opened);
-        open.read(vec![0; 2 * BLOCK], 0).wait().unwrap();
+    explore("engine: two workers, one growing write, closing the file", 2, move || {
+        let handle = handle(AioConfig { preallocate: false, ..config(2, 1) });
+        let open = handle.open_with(file.path(), &OpenOptions::new().write(true)).unwrap();
+        let fd = fd_of(&open);
+        open.write(vec![0; BLOCK], 2 * BLOCK as u64).wait().unwrap();
         open.close().unwrap();
-        // Other tests may have got the number meanwhile.
-        let still = std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|named| named == file.path());
-        assert!(!still, "a worker still has the file");
+        assert_closed(fd, &file);
         handle.close().unwrap();
     });
 }
