@@ -14,6 +14,7 @@ use crate::file::OpenFile;
 use crate::handle::AioHandle;
 use crate::owned::Owned;
 use crate::plan::Alignment;
+use crate::registry;
 use crate::ticket::Ticket;
 
 /// An open file of a handle.
@@ -212,6 +213,9 @@ impl AioFile {
         let path = self.path().to_owned();
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
         shared.work.drain();
+        if file.is_shared() {
+            registry::come_round(&shared.ports);
+        }
         let registered = file.registered().map(|registered| (registered.id(), registered.table()));
         let closed = file.close();
         if let Some((id, table)) = registered {

@@ -24,7 +24,39 @@ pub(crate) struct Port {
 struct Mail {
     /// The worker is gone, and its queue with it.
     closed: bool,
-    removals: Vec<FileId>,
+    letters: Vec<Letter>,
+}
+
+/// What a worker is asked for. It reads its mail between turns, when it has no op in hand that has ended.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// To give back a file's slot.
+    Remove(FileId),
+    /// To say that it came round.
+    Answer(Arc<Round>),
+}
+
+/// Workers that have yet to answer.
+#[derive(Debug)]
+pub(crate) struct Round(ThreadSync<usize>);
+
+impl Round {
+    pub(crate) fn answer(&self) {
+        *self.0.lock() -= 1;
+        self.0.notify_all();
+    }
+}
+
+/// Waits until every worker has come round. A worker that shared an op may hold it for a moment after another has ended
+/// it; what it held when this began, it has let go of when this returns. Not for workers.
+pub(crate) fn come_round(ports: &[Port]) {
+    let round = Arc::new(Round(ThreadSync::new(ports.len())));
+    for port in ports {
+        if !port.post(Letter::Answer(round.clone())) {
+            round.answer();
+        }
+    }
+    drop(round.0.wait_until(round.0.lock(), None, |left| *left == 0));
 }
 
 impl fmt::Debug for Port {
@@ -51,28 +83,28 @@ impl Port {
         self.has_mail.load(Ordering::Acquire)
     }
 
-    /// The files to remove.
-    pub(crate) fn take_mail(&self) -> Vec<FileId> {
+    /// What came since the last time.
+    pub(crate) fn take_mail(&self) -> Vec<Letter> {
         let mut mail = lock(&self.mail);
         self.has_mail.store(false, Ordering::Release);
-        std::mem::take(&mut mail.removals)
+        std::mem::take(&mut mail.letters)
     }
 
-    /// The worker stops; what is in the mail is as good as done.
-    pub(crate) fn close(&self) -> Vec<FileId> {
+    /// The worker stops, and holds neither files nor ops any more; what is in the mail is as good as done.
+    pub(crate) fn close(&self) -> Vec<Letter> {
         let mut mail = lock(&self.mail);
         mail.closed = true;
-        std::mem::take(&mut mail.removals)
+        std::mem::take(&mut mail.letters)
     }
 
     /// False if the worker is gone.
-    fn post(&self, id: FileId) -> bool {
+    fn post(&self, letter: Letter) -> bool {
         {
             let mut mail = lock(&self.mail);
             if mail.closed {
                 return false;
             }
-            mail.removals.push(id);
+            mail.letters.push(letter);
             self.has_mail.store(true, Ordering::Release);
         }
         self.wake();
@@ -161,7 +193,7 @@ impl Drop for Registered {
         // One more than there are workers, so that the slot cannot be free before all were asked.
         self.table.slots.lock().leaving.insert(self.id, ports.len() + 1);
         for port in ports.iter() {
-            if !port.post(self.id) {
+            if !port.post(Letter::Remove(self.id)) {
                 self.table.removed(self.id);
             }
         }
@@ -185,7 +217,7 @@ mod tests {
         for port in &ports[..2] {
             assert!(table.register().is_none());
             assert!(port.has_mail());
-            assert_eq!(port.take_mail(), [id]);
+            assert!(matches!(port.take_mail()[..], [Letter::Remove(removed)] if removed == id));
             table.removed(id);
         }
         table.wait_removed(id);

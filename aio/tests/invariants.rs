@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -175,6 +175,45 @@ fn a_closed_file_is_closed_in_every_queue() {
             assert!(descriptors(&path).is_empty());
         }
         assert_eq!(*rules.offences.lock().unwrap(), Vec::<String>::new());
+    });
+}
+
+/// Waits, when it is woken, until the test lets it go on.
+struct Held {
+    woken: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Held {
+    fn wake(self: Arc<Self>) {
+        let _ = self.woken.send(());
+        let _ = self.go_on.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn a_file_is_closed_although_the_thread_that_synced_it_is_held_up() {
+    each_backend("a waker that takes its time", |backend, direct| {
+        let (aio, gate) = gated(backend, &Arc::new(Plain), small(1, 4, direct));
+        let folder = Folder::new();
+        let path = folder.file("t", &pattern(1, BLOCK));
+        let file = aio.open(&path).unwrap();
+        let (woken, is_woken) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Held { woken, go_on: Mutex::new(goes_on) }));
+        gate.close();
+        let write = file.write(vec![1; BLOCK], 0);
+        let mut sync = file.sync_data();
+        // The sync waits for the write, so the waker is there before its end.
+        assert!(Pin::new(&mut sync).poll(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        write.wait().unwrap();
+        is_woken.recv().unwrap();
+        sync.wait().unwrap();
+        file.close().unwrap();
+        assert_eq!(descriptors(&path), Vec::<RawFd>::new());
+        go_on.send(()).unwrap();
+        assert_eq!(gate.offences(), Vec::<String>::new());
     });
 }
 

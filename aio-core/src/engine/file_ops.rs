@@ -209,6 +209,8 @@ impl Shared {
         let epoch = *lock(&op.epoch);
         let mut account = Ended::default();
         account.add(op.priority, epoch, ok, unclaimed);
+        // Whoever closes the file waits for the accounts, and wants to be the last to have it.
+        drop(op);
         self.account(account);
         for waker in wakers {
             report(catch("wake", || waker.wake()));

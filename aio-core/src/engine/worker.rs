@@ -18,6 +18,7 @@ use crate::engine::staging::Staging;
 use crate::engine::work::Claim;
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
+use crate::registry::Letter;
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Ordering, mpsc};
@@ -444,9 +445,14 @@ impl AioThread {
         if !port.has_mail() {
             return;
         }
-        for id in port.take_mail() {
-            self.registered.remove_file(self.flight.queue(), id);
-            self.shared.files.removed(id);
+        for letter in port.take_mail() {
+            match letter {
+                Letter::Remove(id) => {
+                    self.registered.remove_file(self.flight.queue(), id);
+                    self.shared.files.removed(id);
+                }
+                Letter::Answer(round) => round.answer(),
+            }
         }
     }
 
@@ -481,9 +487,6 @@ impl AioThread {
         let died = || Error::WorkerDied { reason: reason.to_owned() };
         let left = self.flight.close();
         self.delayed.clear();
-        for id in self.shared.ports[self.id].close() {
-            self.shared.files.removed(id);
-        }
         for run in left {
             run.op.state.fail(u64::MAX, died());
             let (op, blocks, bytes) = run.into_broken_account();
@@ -501,6 +504,12 @@ impl AioThread {
         self.shared.end(orphans);
         // Nobody else was woken for what this worker was expected to claim.
         self.shared.wake_all();
+        for letter in self.shared.ports[self.id].close() {
+            match letter {
+                Letter::Remove(id) => self.shared.files.removed(id),
+                Letter::Answer(round) => round.answer(),
+            }
+        }
     }
 }
 

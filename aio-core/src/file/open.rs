@@ -320,6 +320,11 @@ impl OpenFile {
         let _ = self.0.registered.set(registered);
     }
 
+    /// Whether there are other clones.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Closes it if this is the last clone, and says what `close(2)` said.
     pub(crate) fn close(self) -> io::Result<()> {
         let Some(inner) = Arc::into_inner(self.0) else { return Ok(()) };

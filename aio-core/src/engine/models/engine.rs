@@ -114,17 +114,3 @@ fn a_closed_file_is_let_go_of_by_every_worker() {
         handle.close().unwrap();
     });
 }
-
-#[test]
-fn a_closed_file_is_let_go_of_by_every_thread_for_files() {
-    let file = two_blocks();
-    explore("engine: an operation on a file, closing the file", 2, move || {
-        let handle = handle(config(1, 1));
-        let open = handle.open_with(file.path(), &OpenOptions::new().read(true).write(true)).unwrap();
-        let fd = fd_of(&open);
-        drop(open.punch_hole(0, 0));
-        open.close().unwrap();
-        assert_closed(fd, &file);
-        handle.close().unwrap();
-    });
-}

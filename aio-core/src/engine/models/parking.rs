@@ -44,7 +44,7 @@ fn close(bench: &Bench, worker: thread::JoinHandle<()>, ops: usize) {
 
 #[test]
 fn work_for_a_worker_that_goes_to_sleep_wakes_it() {
-    explore("parking: one worker, two ops of one thread", 4, || {
+    explore("parking: one worker, two ops of one thread", 3, || {
         let bench = Bench::new(config(1, 1));
         let worker = worker(&bench, 0);
         for _ in 0..2 {
@@ -123,6 +123,25 @@ fn an_op_is_refused_by_a_closed_engine_or_ends() {
         worker.join().unwrap();
         let accepted = late.join().unwrap();
         assert_eq!(bench.ends(), usize::from(accepted));
+    });
+}
+
+#[test]
+fn a_worker_that_dies_leaves_the_work_to_the_others() {
+    explore("parking: one of two workers dies", 3, || {
+        let bench = Bench::new(config(2, 1));
+        let worker = worker(&bench, 0);
+        let dying = {
+            let bench = bench.clone();
+            thread::spawn(move || {
+                let orphans = bench.shared.work.worker_died(1, "the model has it die");
+                assert!(orphans.is_empty());
+                bench.shared.wake_all();
+            })
+        };
+        bench.submit(1).wait().unwrap();
+        dying.join().unwrap();
+        close(&bench, worker, 1);
     });
 }
 
