@@ -49,7 +49,13 @@ pub(crate) struct TroubledFs {
     state: Arc<State>,
     session: Option<fuser::BackgroundSession>,
     folder: TempDir,
+    /// Tells the watchdog that there is nothing to watch any more.
+    _watched: mpsc::Sender<()>,
 }
+
+/// Less than a test may take before it counts as hung. A process that ends while it waits for its own file system never
+/// does, so that is ended first.
+const TOO_LONG: Duration = Duration::from_secs(100);
 
 struct State {
     files: Mutex<BTreeMap<String, File>>,
@@ -96,7 +102,16 @@ impl TroubledFs {
         let overtaken = state.clone();
         std::thread::spawn(move || answer_late(&answers, &overtaken.overtaken));
         match fuser::spawn_mount(Served { state: state.clone(), late }, folder.path(), &Config::default()) {
-            Ok(session) => Some(Self { state, session: Some(session), folder }),
+            Ok(session) => {
+                let (_watched, watch) = mpsc::channel();
+                let path = folder.path().to_owned();
+                std::thread::spawn(move || {
+                    if watch.recv_timeout(TOO_LONG) == Err(mpsc::RecvTimeoutError::Timeout) {
+                        end(&path);
+                    }
+                });
+                Some(Self { state, session: Some(session), folder, _watched })
+            }
             Err(error) => {
                 eprintln!("SKIPPED: no FUSE file system: {error}");
                 None
@@ -140,8 +155,7 @@ impl TroubledFs {
 
     /// Ends it while files are open and requests unanswered: as if its device had been pulled.
     pub(crate) fn abort(&self) {
-        let done = Command::new("umount").args(["--force", "--lazy"]).arg(self.folder.path()).status();
-        assert!(done.expect("umount runs").success());
+        end(self.folder.path());
         self.state.aborted.store(true, Ordering::SeqCst);
     }
 }
@@ -158,6 +172,12 @@ impl Drop for TroubledFs {
             panic!("the FUSE file system stays mounted: {error}");
         }
     }
+}
+
+/// Whatever waits for an answer gets an error.
+fn end(mounted: &Path) {
+    let done = Command::new("umount").args(["--force", "--lazy"]).arg(mounted).status();
+    assert!(done.expect("umount runs").success());
 }
 
 /// Answers once nothing more has come for a moment, and then the last request first.
