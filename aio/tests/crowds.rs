@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error};
 use aio_core::testing::Plain;
-use support::{Folder, Memory, each_backend, gated, pattern, small};
+use support::random::Random;
+use support::{Folder, Kind, Memory, each_backend, gated, pattern, small};
 
 const THREADS: usize = 8;
 /// What belongs to one thread in one piece: more than two blocks, and no whole number of pages, so that neighbours of
@@ -53,18 +54,6 @@ const STEP_KINDS: [Step; 12] = [
     Step::Paths,
 ];
 
-/// Numbers that follow from a seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % end
-    }
-}
-
 /// One thread: where its bytes are, and what they are.
 struct Member<'a> {
     aio: &'a AioHandle,
@@ -105,11 +94,7 @@ impl Member<'_> {
     }
 
     fn buffer(&mut self, len: usize) -> Memory {
-        match self.random.below(3) {
-            0 => Memory::Arena(self.aio.alloc(len).unwrap()),
-            1 => Memory::Heap(vec![0; len]),
-            _ => Memory::odd(len),
-        }
+        self.random.of(&Kind::ALL).memory(self.aio, len)
     }
 
     fn filled(&mut self, bytes: &[u8]) -> Memory {
@@ -258,7 +243,7 @@ fn crowd(backend: Backend, direct: DirectMode) {
                     file: file.clone(),
                     folder: &folder,
                     number,
-                    random: Random(0x9E37_79B9_7F4A_7C15 ^ number as u64),
+                    random: Random::new(number as u64 + 1),
                     cells,
                     seed: 1000 * (1 + number as u64),
                 };

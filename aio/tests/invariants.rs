@@ -4,7 +4,6 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,77 +11,18 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, Direction, Error, Extent, IoBuf, IoBufMut, IoOpDesc, Outcome, Target};
+use aio::{AioFile, AioHandle, Direction, Error, IoBuf, IoBufMut};
 use aio_core::testing::{Fate, Plain, Rules};
 use aio_core::{Completion, FileId, IoBlock};
+use support::staged::{Panics, Seen, Staged};
 use support::{Folder, Memory, each_backend, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
 
-/// Staged memory with callbacks that count, and may panic.
-struct Staged {
-    direction: Direction,
-    target: Target,
-    extents: Vec<Extent>,
-    memory: Mutex<Vec<u8>>,
-    panics: &'static str,
-    seen: Arc<Seen>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    finished: AtomicUsize,
-    finished_well: AtomicUsize,
-    dropped: AtomicUsize,
-}
-
-impl Staged {
-    fn new(direction: Direction, file: &AioFile, offset: u64, bytes: Vec<u8>, panics: &'static str) -> Self {
-        let extents = vec![Extent { offset, len: bytes.len(), memory: None }];
-        let (memory, seen) = (Mutex::new(bytes), Arc::default());
-        Self { direction, target: file.target(), extents, memory, panics, seen }
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        self.seen.dropped.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-// SAFETY: the getters return fields that nothing changes, and the extents name no memory.
-unsafe impl IoOpDesc for Staged {
-    fn direction(&self) -> Direction {
-        self.direction
-    }
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn extents(&self) -> &[Extent] {
-        &self.extents
-    }
-
-    fn gather(&self, _extent: usize, at: usize, into: &mut [MaybeUninit<u8>]) {
-        assert_ne!(self.panics, "gather");
-        let memory = self.memory.lock().unwrap();
-        let len = into.len();
-        for (byte, from) in into.iter_mut().zip(&memory[at..at + len]) {
-            byte.write(*from);
-        }
-    }
-
-    fn scatter(&self, _extent: usize, at: usize, from: &[u8]) {
-        assert_ne!(self.panics, "scatter");
-        self.memory.lock().unwrap()[at..at + from.len()].copy_from_slice(from);
-    }
-
-    fn fini(&self, outcome: &Outcome) {
-        self.seen.finished.fetch_add(1, Ordering::SeqCst);
-        self.seen.finished_well.fetch_add(usize::from(outcome.is_ok()), Ordering::SeqCst);
-        assert_ne!(self.panics, "fini");
-    }
+/// Staged memory in one piece.
+fn staged(direction: Direction, file: &AioFile, offset: u64, bytes: Vec<u8>, panics: Panics) -> (Staged, Arc<Seen>) {
+    let offset = offset as usize;
+    Staged::new(direction, file.target(), vec![(offset..offset + bytes.len(), bytes)], panics, false)
 }
 
 // ---- 2: files and regions that queues know ----
@@ -466,26 +406,25 @@ fn a_callback_that_panics_fails_its_op_alone() {
         let folder = Folder::new();
         let path = folder.file("t", &pattern(1, 8 * BLOCK));
         let file = aio.open(&path).unwrap();
-        for panics in ["gather", "scatter", "fini"] {
-            let direction = if panics == "scatter" { Direction::Read } else { Direction::Write };
+        for (panics, name) in [(Panics::Gather, "gather"), (Panics::Scatter, "scatter"), (Panics::Fini, "fini")] {
+            let direction = if panics == Panics::Scatter { Direction::Read } else { Direction::Write };
             gate.close();
             let others: Vec<_> = (0..3).map(|_| file.read(vec![0; BLOCK], 4 * BLOCK as u64)).collect();
-            let desc = Staged::new(direction, &file, 0, pattern(1, 4 * BLOCK), panics);
-            let seen = desc.seen.clone();
+            let (desc, seen) = staged(direction, &file, 0, pattern(1, 4 * BLOCK), panics);
             let ticket = aio.submit(desc);
             gate.wait_for(3);
             gate.open();
             let error = ticket.wait().unwrap_err().into_error();
-            assert!(matches!(&error, Error::Panicked { callback, .. } if *callback == panics), "{error:?}");
+            assert!(matches!(&error, Error::Panicked { callback, .. } if *callback == name), "{error:?}");
             for other in others {
                 assert!(other.wait().unwrap() == pattern(1, 8 * BLOCK)[4 * BLOCK..5 * BLOCK]);
             }
             aio.wait().unwrap();
-            assert_eq!(seen.finished.load(Ordering::SeqCst), 1, "{panics}");
-            assert_eq!(seen.dropped.load(Ordering::SeqCst), 1, "{panics}");
+            assert_eq!(seen.finished.load(Ordering::SeqCst), 1, "{name}");
+            assert_eq!(seen.dropped.load(Ordering::SeqCst), 1, "{name}");
             assert_alive(&aio, &folder);
             // With nobody to tell, it goes to the handle.
-            drop(aio.submit(Staged::new(direction, &file, 0, pattern(1, 4 * BLOCK), panics)));
+            drop(aio.submit(staged(direction, &file, 0, pattern(1, 4 * BLOCK), panics).0));
             let Error::Failures(failures) = aio.wait().unwrap_err() else { panic!() };
             assert!(matches!(&failures.errors[..], [Error::Panicked { .. }]), "{failures}");
         }
@@ -853,9 +792,8 @@ fn each_op_ends_once_however_it_is_cancelled() {
         for round in 0..150_u64 {
             let len = [1, BLOCK, 6 * BLOCK][round as usize % 3];
             let direction = if round % 2 == 0 { Direction::Read } else { Direction::Write };
-            let descs: Vec<_> =
-                (0..6).map(|i| Staged::new(direction, &file, i * 6 * BLOCK as u64, vec![3; len], "")).collect();
-            let seen: Vec<_> = descs.iter().map(|desc| desc.seen.clone()).collect();
+            let (descs, seen): (Vec<_>, Vec<_>) =
+                (0..6).map(|i| staged(direction, &file, i * 6 * BLOCK as u64, vec![3; len], Panics::Never)).unzip();
             let tickets: Vec<_> = descs.into_iter().map(|desc| aio.submit(desc)).collect();
             let detached = (round % 5 == 0).then(|| file.read(vec![0; 3 * BLOCK], 0));
             // From here and from another thread, at whatever point they are.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpError, Ticket};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use support::{Folder, Memory, backends, pattern};
+use support::{Folder, Kind, Memory, backends, pattern};
 
 /// One sequence.
 #[derive(Debug, Clone)]
@@ -73,13 +73,6 @@ enum Way {
     Blocking,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Arena,
-    Heap,
-    Odd,
-}
-
 fn lens() -> impl Strategy<Value = usize> {
     prop_oneof![
         1 => Just(0usize),
@@ -110,7 +103,7 @@ fn ops() -> impl Strategy<Value = Op> {
         2 => Just(Way::Scope),
         2 => Just(Way::Blocking),
     ];
-    let memory = prop_oneof![Just(Kind::Arena), Just(Kind::Heap), Just(Kind::Odd)];
+    let memory = prop::sample::select(&Kind::ALL);
     let extents = prop_oneof![
         3 => prop::collection::vec((gaps(), lens()), 1..2),
         1 => prop::collection::vec((gaps(), lens()), 2..9),
@@ -223,11 +216,7 @@ impl Placed {
 
     fn memory(&self, aio: &AioHandle, extent: usize) -> Memory {
         let len = self.extents[extent].len();
-        let mut memory = match self.op.memory {
-            Kind::Arena => Memory::Arena(aio.alloc(len).unwrap()),
-            Kind::Heap => Memory::Heap(vec![0; len]),
-            Kind::Odd => Memory::odd(len),
-        };
+        let mut memory = self.op.memory.memory(aio, len);
         match self.op.write {
             true => memory.bytes_mut().copy_from_slice(&self.content(extent)),
             false => memory.bytes_mut().fill(0xDB),

@@ -3,7 +3,7 @@
 mod support;
 
 use aio::{Error, IoBuf};
-use support::{each, pattern};
+use support::{block_on, each, pattern};
 
 /// Lengths and offsets around pages, sectors and blocks (16 KiB here).
 const LENGTHS: &[usize] = &[0, 1, 511, 512, 4095, 4096, 4097, 16384, 16385, 100_000, 131_072];
@@ -225,24 +225,4 @@ fn closing_refuses_what_comes_later() {
         assert!(matches!(clone.open("x").unwrap_err(), Error::Closed));
         assert!(matches!(file.read_at(&mut [0; 10], 0).unwrap_err(), Error::Closed));
     });
-}
-
-/// The smallest of runtimes: the future must work on any.
-fn block_on<F: Future>(future: F) -> F::Output {
-    use std::task::{Context, Poll, Wake, Waker};
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
 }

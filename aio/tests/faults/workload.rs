@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aio::{AioFile, AioHandle, Error, Ticket};
 
 use crate::support::random::Random;
-use crate::support::{Memory, evict, pattern};
+use crate::support::{Kind, Memory, evict, pattern};
 
 /// Length of the file at first; it grows by as much again.
 const LEN: usize = 512 << 10;
@@ -118,11 +118,7 @@ impl<'a> Workload<'a> {
 
     fn start(&mut self, op: &Op) -> Ticket<Memory> {
         let len = op.range.len();
-        let mut memory = match self.random.below(3) {
-            0 => Memory::Arena(self.aio.alloc(len).unwrap()),
-            1 => Memory::Heap(vec![0; len]),
-            _ => Memory::odd(len),
-        };
+        let mut memory = self.random.of(&Kind::ALL).memory(self.aio, len);
         memory.bytes_mut().copy_from_slice(&self.content_of(op));
         let offset = op.range.start as u64;
         if op.write { self.file.write(memory, offset) } else { self.file.read(memory, offset) }

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::memory::Kind;
 use crate::op::{FILES, Piece, SPANS, Spec, Way};
-use crate::staged::Panics;
+use crate::support::Kind;
+use crate::support::staged::Panics;
 use crate::system::Place;
 
 /// The state as far as it decides what may come next.
@@ -223,7 +223,7 @@ fn specs(id: usize, borrowed: bool) -> impl Strategy<Value = Spec> {
         3 => panics.prop_map(Way::Staged),
         1 => Just(Way::New),
     ];
-    let memory = select(vec![Kind::Arena, Kind::Heap, Kind::Odd]);
+    let memory = select(&Kind::ALL);
     (any::<bool>(), 0..FILES, way, pieces, memory, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
         move |(write, file, way, pieces, memory, background, validate)| {
             let way = if borrowed { Way::Owned } else { way };

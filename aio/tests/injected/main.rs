@@ -12,7 +12,6 @@ mod bytes;
 mod machine;
 mod memory;
 mod op;
-mod staged;
 mod system;
 
 use std::cell::OnceCell;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use aio::{AioHandle, IoBuf, IoBufMut, RegionId};
 
-use crate::support::Memory;
+use crate::support::{Kind, Memory};
 
 /// What freed memory is filled with: a transfer that comes late would change it, or carry it into the file.
 const FREED: u8 = 0xCC;
@@ -33,22 +33,9 @@ pub(crate) struct Guarded {
     yard: Arc<Yard>,
 }
 
-/// Kinds of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Arena,
-    Heap,
-    Odd,
-}
-
 impl Guarded {
     pub(crate) fn new(kind: Kind, content: &[u8], aio: &AioHandle, yard: &Arc<Yard>) -> Self {
-        let len = content.len();
-        let mut memory = match kind {
-            Kind::Arena => Memory::Arena(aio.alloc(len).expect("less than the arena's limit")),
-            Kind::Heap => Memory::Heap(vec![0; len]),
-            Kind::Odd => Memory::odd(len),
-        };
+        let mut memory = kind.memory(aio, content.len());
         memory.bytes_mut().copy_from_slice(content);
         *yard.made.lock().unwrap() += 1;
         Self { memory: Some(memory), yard: yard.clone() }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use aio::{Direction, Error};
 use aio_core::testing::{Faults, Plan};
 
-use crate::memory::Kind;
-use crate::staged::Panics;
+use crate::support::Kind;
 use crate::support::pattern;
+use crate::support::staged::Panics;
 
 pub(crate) const FILES: usize = 2;
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode, Error, OpError, Ticket};
@@ -16,7 +14,7 @@ use crate::bytes::Bytes;
 use crate::machine::{Machine, Model, Setup, Step};
 use crate::memory::{Guarded, Yard};
 use crate::op::{Expected, FILES, SPANS, SPANS_AT_FIRST, Spec, Way, start_of};
-use crate::staged::{Seen, Staged};
+use crate::support::staged::{Seen, Staged};
 use crate::support::{self, Folder, pattern};
 
 /// What a sequence runs on.
@@ -121,7 +119,7 @@ impl StateMachineTest for System {
         match step {
             Step::Submit(spec) => system.submit(spec),
             Step::Wait(op) => system.wait(op, Ticket::wait, Ticket::wait, Ticket::wait),
-            Step::Await(op) => system.wait(op, block_on, block_on, block_on),
+            Step::Await(op) => system.wait(op, support::block_on, support::block_on, support::block_on),
             Step::WaitTimeout(op, milliseconds) => {
                 let done = system.live[&op].ticket.wait_timeout(Duration::from_millis(milliseconds));
                 assert!(!done || system.live[&op].ticket.is_done());
@@ -463,25 +461,5 @@ fn explain(ops: &[Op], errors: Vec<Error>) {
     assert!((least..=most).contains(&errors.len()), "not {least} to {most} failures: {errors:?}");
     for error in errors {
         assert!(ops.iter().any(|op| op.expected.allows(&error)), "{error}");
-    }
-}
-
-/// Waits for a ticket as a future.
-fn block_on<T>(ticket: impl Future<Output = T>) -> T {
-    let mut ticket = pin!(ticket);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    loop {
-        match ticket.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(result) => return result,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
-
-struct Unpark(std::thread::Thread);
-
-impl std::task::Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }

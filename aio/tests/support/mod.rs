@@ -4,10 +4,13 @@
 pub mod child;
 pub mod leftovers;
 pub mod random;
+pub mod staged;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Builder, DirectMode, IoBuf, IoBufMut, RegionId};
@@ -94,6 +97,27 @@ pub enum Memory {
     Heap(Vec<u8>),
     /// At an odd address: all of the bytes but the first few.
     Odd(Vec<u8>, usize),
+}
+
+/// Kinds of [`Memory`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Arena,
+    Heap,
+    Odd,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Arena, Self::Heap, Self::Odd];
+
+    /// `len` bytes of it.
+    pub fn memory(self, aio: &AioHandle, len: usize) -> Memory {
+        match self {
+            Self::Arena => Memory::Arena(aio.alloc(len).expect("less than the arena's limit")),
+            Self::Heap => Memory::Heap(vec![0; len]),
+            Self::Odd => Memory::odd(len),
+        }
+    }
 }
 
 impl Memory {
@@ -190,4 +214,23 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
     bytes.truncate(len);
     bytes
+}
+
+/// The smallest of runtimes: a ticket has to work as a future on any.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }

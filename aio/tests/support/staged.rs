@@ -1,4 +1,5 @@
-//! A descriptor of memory that only its callbacks know, some of which panic.
+//! A descriptor of memory that only its callbacks know; they count, and may panic.
+#![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -9,7 +10,7 @@ use aio::{Direction, Extent, IoOpDesc, Outcome, Target};
 
 /// Which callback panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Panics {
+pub enum Panics {
     Never,
     Gather,
     Scatter,
@@ -17,15 +18,16 @@ pub(crate) enum Panics {
 }
 
 /// What is known of a staged op from outside.
-#[derive(Debug)]
-pub(crate) struct Seen {
+#[derive(Debug, Default)]
+pub struct Seen {
     /// The memory of each extent.
-    pub(crate) memory: Mutex<Vec<Vec<u8>>>,
-    pub(crate) finished: AtomicUsize,
-    pub(crate) dropped: AtomicUsize,
+    pub memory: Mutex<Vec<Vec<u8>>>,
+    pub finished: AtomicUsize,
+    pub finished_well: AtomicUsize,
+    pub dropped: AtomicUsize,
 }
 
-pub(crate) struct Staged {
+pub struct Staged {
     direction: Direction,
     target: Target,
     extents: Vec<Extent>,
@@ -35,7 +37,7 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    pub(crate) fn new(
+    pub fn new(
         direction: Direction,
         target: Target,
         memory: Vec<(Range<usize>, Vec<u8>)>,
@@ -45,7 +47,7 @@ impl Staged {
         let extent = |range: &Range<usize>| Extent { offset: range.start as u64, len: range.len(), memory: None };
         let extents = memory.iter().map(|(range, _)| extent(range)).collect();
         let memory = Mutex::new(memory.into_iter().map(|(_, bytes)| bytes).collect());
-        let seen = Arc::new(Seen { memory, finished: AtomicUsize::new(0), dropped: AtomicUsize::new(0) });
+        let seen = Arc::new(Seen { memory, ..Seen::default() });
         (Self { direction, target, extents, panics, validate, seen: seen.clone() }, seen)
     }
 }
@@ -73,7 +75,8 @@ unsafe impl IoOpDesc for Staged {
     fn gather(&self, extent: usize, at: usize, into: &mut [MaybeUninit<u8>]) {
         assert_ne!(self.panics, Panics::Gather, "on purpose");
         let memory = self.seen.memory.lock().unwrap();
-        for (byte, from) in into.iter_mut().zip(&memory[extent][at..]) {
+        let len = into.len();
+        for (byte, from) in into.iter_mut().zip(&memory[extent][at..at + len]) {
             byte.write(*from);
         }
     }
@@ -87,8 +90,9 @@ unsafe impl IoOpDesc for Staged {
         self.validate
     }
 
-    fn fini(&self, _outcome: &Outcome) {
+    fn fini(&self, outcome: &Outcome) {
         self.seen.finished.fetch_add(1, Ordering::SeqCst);
+        self.seen.finished_well.fetch_add(usize::from(outcome.is_ok()), Ordering::SeqCst);
         assert_ne!(self.panics, Panics::Fini, "on purpose");
     }
 }
