@@ -54,7 +54,8 @@ pub trait IoBackend: Send + Sync + fmt::Debug {
     /// Transfers one block on the calling thread and returns how many bytes moved, which may be fewer than asked
     /// (0 on a read is end of file). EINTR is returned, not retried.
     ///
-    /// The default is `pread(2)`/`pwrite(2)` (`pwritev2(2)` if it is to be durable) on [`IoBlock::fd`], which nothing beats at queue depth 1.
+    /// The default is `pread(2)`/`pwrite(2)` (`pwritev2(2)` if it is to be durable) on [`IoBlock::fd`], which nothing
+    /// beats at queue depth 1.
     ///
     /// # Safety
     ///

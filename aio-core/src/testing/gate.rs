@@ -1,10 +1,10 @@
 //! Keeping blocks back.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::Wake;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
 
 /// What a test sees and steers of all queues of one [`FaultBackend`](super::FaultBackend). Open at first.
 #[derive(Default)]
@@ -25,13 +25,13 @@ impl Gate {
     /// Lets all blocks through.
     pub fn open(&self) {
         self.closed.store(false, Ordering::SeqCst);
-        let wakers: Vec<_> = locked(&self.wakers).iter().filter_map(Weak::upgrade).collect();
+        let wakers: Vec<_> = lock(&self.wakers).iter().filter_map(Weak::upgrade).collect();
         wakers.iter().for_each(|waker| waker.wake());
     }
 
     /// Wakes one queue, if it is there.
     pub fn wake(&self, queue: usize) {
-        let waker = locked(&self.wakers).get(queue).and_then(Weak::upgrade);
+        let waker = lock(&self.wakers).get(queue).and_then(Weak::upgrade);
         waker.iter().for_each(|waker| waker.wake());
     }
 
@@ -49,7 +49,7 @@ impl Gate {
 
     /// What the engine did to a queue that it must not do.
     pub fn offences(&self) -> Vec<String> {
-        locked(&self.offences).clone()
+        lock(&self.offences).clone()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -57,7 +57,7 @@ impl Gate {
     }
 
     pub(super) fn add(&self, waker: &Arc<dyn Wake>) {
-        locked(&self.wakers).push(Arc::downgrade(waker));
+        lock(&self.wakers).push(Arc::downgrade(waker));
     }
 
     pub(super) fn keeps(&self, blocks: usize) {
@@ -69,12 +69,8 @@ impl Gate {
     }
 
     pub(super) fn offence(&self, what: String) {
-        locked(&self.offences).push(what);
+        lock(&self.offences).push(what);
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Gate {

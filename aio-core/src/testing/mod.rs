@@ -16,7 +16,6 @@ mod rules;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::gate::Gate;
 pub use self::left::Left;
@@ -24,6 +23,7 @@ pub use self::plan::{Faults, Injected, Plan};
 pub use self::rules::{Delay, Fate, Plain, Rules};
 
 use self::queue::{FaultQueue, Woken};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
 /// A backend whose queues obey [`Rules`] and a [`Gate`].

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Delay, Fate, Rules};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::{Direction, IoBlock};
 
 /// How often which fault happens. Chances are per thousand, of blocks or of calls; 0 is never.
@@ -171,6 +170,20 @@ impl Plan {
         Some(errno)
     }
 
+    /// What becomes of a block that no storm keeps away.
+    fn lasting(&self, block: &IoBlock) -> Fate {
+        if let Some(errno) = self.bad(block) {
+            return Fate::End(Err(io::Error::from_raw_os_error(errno)));
+        }
+        match self.cut(block) {
+            Some(len) => {
+                self.with(|state| state.injected.short += 1);
+                Fate::Cut(len)
+            }
+            None => Fate::Transfer,
+        }
+    }
+
     fn cut(&self, block: &IoBlock) -> Option<usize> {
         if block.len < 2 || !self.chance(self.faults.short) {
             return None;
@@ -179,7 +192,7 @@ impl Plan {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.state))
     }
 }
 
@@ -212,16 +225,7 @@ impl Rules for Plan {
             self.with(|state| state.injected.again += 1);
             return Fate::End(Err(io::Error::from_raw_os_error(errno)));
         }
-        if let Some(errno) = self.bad(block) {
-            return Fate::End(Err(io::Error::from_raw_os_error(errno)));
-        }
-        match self.cut(block) {
-            Some(len) => {
-                self.with(|state| state.injected.short += 1);
-                Fate::Cut(len)
-            }
-            None => Fate::Transfer,
-        }
+        self.lasting(block)
     }
 
     fn delay(&self, _queue: usize, _block: &IoBlock) -> Delay {
@@ -253,16 +257,7 @@ impl Rules for Plan {
             self.with(|state| state.injected.again += 1);
             return Fate::End(Err(io::Error::from_raw_os_error(libc::EINTR)));
         }
-        if let Some(errno) = self.bad(block) {
-            return Fate::End(Err(io::Error::from_raw_os_error(errno)));
-        }
-        match self.cut(block) {
-            Some(len) => {
-                self.with(|state| state.injected.short += 1);
-                Fate::Cut(len)
-            }
-            None => Fate::Transfer,
-        }
+        self.lasting(block)
     }
 }
 
