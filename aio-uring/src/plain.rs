@@ -23,12 +23,12 @@ pub(crate) struct Checked(Option<(RawFd, bool)>);
 impl Checked {
     /// Whether this block must not go through the ring. Costs a system call if its file is not registered.
     pub(crate) fn needs_plain_call(&mut self, block: &IoBlock, tables: &Tables) -> bool {
-        if let Some(on_fuse) = block.file.and_then(|id| tables.is_on_fuse(id)) {
-            return on_fuse;
-        }
         match self.0 {
             Some((fd, on_fuse)) if fd == block.fd => on_fuse,
-            _ => self.0.insert((block.fd, is_on_fuse(block.fd))).1,
+            _ => {
+                let told = block.file.and_then(|id| tables.is_on_fuse(id));
+                self.0.insert((block.fd, told.unwrap_or_else(|| is_on_fuse(block.fd)))).1
+            }
         }
     }
 }
