@@ -37,18 +37,16 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     let made = Made::folder_in(&dir)
         .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
 
-    // What the process keeps for good, it has after this.
-    for backend in &backends {
-        Lane::new(*backend, made.path(), args.size, seed, args.faults)?.warm_up()?;
-    }
-    let before = Left::now();
-    let clock = Instant::now();
     let share = args.size / backends.len() as u64;
     let lanes = backends.iter().map(|backend| {
-        let lane = Lane::new(*backend, made.path(), share, seed, args.faults)?;
+        let mut lane = Lane::new(*backend, made.path(), share, seed, args.faults)?;
+        // What the process keeps for good, it has after this.
+        lane.warm_up()?;
         Ok((lane, Arc::new(Counts::default())))
     });
     let lanes = lanes.collect::<Result<Vec<_>, Failure>>()?;
+    let before = Left::now();
+    let clock = Instant::now();
     let counts: Vec<_> = lanes.iter().map(|(_, counts)| Arc::clone(counts)).collect();
     let live = Live::new(clock, args.time());
     let ended = thread::scope(|scope| {

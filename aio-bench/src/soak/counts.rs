@@ -1,27 +1,15 @@
 //! What happened so far in one lane.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// Sentences that are kept of each kind.
+/// Sentences that are kept.
 const KEPT: usize = 10;
 
 /// Counts that the live line reads while the lane writes.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
-    ops: AtomicU64,
-    bytes_written: AtomicU64,
-    bytes_verified: AtomicU64,
-    cancelled: AtomicU64,
-    failed_as_planned: AtomicU64,
-    faults: AtomicU64,
-    handles: AtomicU64,
-    mismatches: AtomicU64,
-    errors: AtomicU64,
-    sentences: Mutex<Vec<String>>,
-}
+pub(crate) struct Counts(Mutex<(Seen, Vec<String>)>);
 
 /// The counts at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -39,48 +27,48 @@ pub(crate) struct Seen {
 
 impl Counts {
     pub(crate) fn wrote(&self, bytes: usize) {
-        self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.lock().0.bytes_written += bytes as u64;
     }
 
     pub(crate) fn verified(&self, bytes: usize) {
-        self.bytes_verified.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.lock().0.bytes_verified += bytes as u64;
     }
 
     pub(crate) fn op(&self) {
-        self.ops.fetch_add(1, Ordering::Relaxed);
+        self.lock().0.ops += 1;
     }
 
     pub(crate) fn handle(&self) {
-        self.handles.fetch_add(1, Ordering::Relaxed);
+        self.lock().0.handles += 1;
     }
 
     pub(crate) fn cancelled(&self) {
-        self.cancelled.fetch_add(1, Ordering::Relaxed);
+        self.lock().0.cancelled += 1;
     }
 
     pub(crate) fn failed_as_planned(&self) {
-        self.failed_as_planned.fetch_add(1, Ordering::Relaxed);
+        self.lock().0.failed_as_planned += 1;
     }
 
     /// How many faults were injected until now.
     pub(crate) fn faults(&self, injected: u64) {
-        self.faults.store(injected, Ordering::Relaxed);
+        self.lock().0.faults = injected;
     }
 
     /// Bytes are not what they should be.
     pub(crate) fn mismatch(&self, sentence: String) {
-        self.mismatches.fetch_add(1, Ordering::Relaxed);
+        self.lock().0.mismatches += 1;
         self.keep(sentence);
     }
 
     /// Something ended as it must not.
     pub(crate) fn error(&self, sentence: String) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.lock().0.errors += 1;
         self.keep(sentence);
     }
 
     fn keep(&self, sentence: String) {
-        let mut sentences = self.sentences.lock().unwrap_or_else(PoisonError::into_inner);
+        let sentences = &mut self.lock().1;
         if sentences.len() < KEPT {
             sentences.push(sentence);
         }
@@ -88,22 +76,15 @@ impl Counts {
 
     /// The first of what was not as it must be.
     pub(crate) fn sentences(&self) -> Vec<String> {
-        self.sentences.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().1.clone()
     }
 
     pub(crate) fn seen(&self) -> Seen {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Seen {
-            ops: of(&self.ops),
-            bytes_written: of(&self.bytes_written),
-            bytes_verified: of(&self.bytes_verified),
-            cancelled: of(&self.cancelled),
-            failed_as_planned: of(&self.failed_as_planned),
-            faults: of(&self.faults),
-            handles: of(&self.handles),
-            mismatches: of(&self.mismatches),
-            errors: of(&self.errors),
-        }
+        self.lock().0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Seen, Vec<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aio::{AioConfig, AioHandle, Backend, DirectMode, IoBackend};
 use aio_core::testing::{FaultBackend, Faults, Injected, Plan};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::cells::Cells;
 use super::counts::{Counts, Seen};
@@ -60,7 +61,7 @@ impl Lane {
         let folder = dir.join(name);
         std::fs::create_dir_all(&folder)
             .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", folder.display())))?;
-        let mut random = SplitMix64::new(seed ^ u64::from_le_bytes(padded(name)));
+        let mut random = SplitMix64::new(seed ^ xxh3_64(name.as_bytes()));
         let plan = faults.then(|| {
             let faults = Faults { bad_pages: BAD_PAGES, ..Faults::survivable() };
             Arc::new(Plan::new(random.next(), faults))
@@ -144,12 +145,4 @@ impl Lane {
         self.generation += 1;
         self.generation
     }
-}
-
-fn padded(name: &str) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    for (byte, letter) in bytes.iter_mut().zip(name.bytes()) {
-        *byte = letter;
-    }
-    bytes
 }
