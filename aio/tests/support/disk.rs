@@ -8,6 +8,9 @@ use tempfile::TempDir;
 
 use crate::support::leftovers::image_prefix;
 
+/// The name of the file that a disk or device lies in.
+const IMAGE: &str = "image";
+
 /// Mounted until it is dropped.
 pub struct SmallDisk {
     folder: TempDir,
@@ -25,8 +28,8 @@ impl SmallDisk {
     pub fn formatted(kind: &str, mebibytes: u64) -> Option<Self> {
         let disk = Self::unmounted();
         let image = image(disk.folder.path(), mebibytes);
-        let made = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image))
-            .and_then(|()| run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path())));
+        let made = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+        let made = made.and_then(|()| disk.mount_image());
         or_skip("no small disk", made.map(|()| disk))
     }
 
@@ -82,6 +85,11 @@ impl SmallDisk {
         disk
     }
 
+    /// Mounts the image that lies in its folder.
+    fn mount_image(&self) -> Result<(), String> {
+        run(Command::new("mount").args(["-o", "loop"]).arg(self.folder.path().join(IMAGE)).arg(self.path()))
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("mount")
@@ -98,10 +106,9 @@ impl SmallDisk {
     /// What would be mounted if the power failed now: what has reached the device, and nothing else.
     pub fn after_power_failure(&self) -> Option<Self> {
         let survivor = Self::unmounted();
-        let image = survivor.folder.path().join("image");
-        let copied = run(Command::new("cp").arg("--sparse=always").arg(self.folder.path().join("image")).arg(&image));
-        let mounted =
-            copied.and_then(|()| run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(survivor.path())));
+        let image = |disk: &Self| disk.folder.path().join(IMAGE);
+        let copied = run(Command::new("cp").arg("--sparse=always").arg(image(self)).arg(image(&survivor)));
+        let mounted = copied.and_then(|()| survivor.mount_image());
         or_skip("no small disk", mounted.map(|()| survivor))
     }
 
@@ -150,7 +157,7 @@ impl LoopDevice {
 
     /// Takes all sectors from the device but for the first `mebibytes`: I/O of the others fails.
     pub fn shrink(&self, mebibytes: u64) {
-        let image = std::fs::OpenOptions::new().write(true).open(self.folder.path().join("image"));
+        let image = std::fs::OpenOptions::new().write(true).open(self.folder.path().join(IMAGE));
         image.and_then(|image| image.set_len(mebibytes << 20)).expect("a shorter image");
         run(Command::new("losetup").arg("--set-capacity").arg(&self.node)).expect("a smaller device");
     }
@@ -185,7 +192,7 @@ fn folder() -> TempDir {
 }
 
 fn image(folder: &Path, mebibytes: u64) -> PathBuf {
-    let image = folder.join("image");
+    let image = folder.join(IMAGE);
     std::fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("room for an image");
     image
 }
