@@ -164,8 +164,12 @@ impl AioFile {
         self.handle.start(Owned::write_vectored(self.target(), extents), self.options)
     }
 
-    /// Makes the data of the writes accepted before durable, `fdatasync(2)`. An error is final: what could not be
-    /// written back is lost, and a second sync would not tell.
+    /// Makes the data of the writes, and of the changes of length and allocation, that were accepted before durable:
+    /// `fdatasync(2)`.
+    ///
+    /// An error is final. The kernel tells of data that it could not write back once, and forgets it; so after a failed
+    /// sync every later one of this file, through whichever open file of the process, fails too and says so. That ends
+    /// when the file was closed everywhere in the process: what is opened then is what the device has.
     pub fn sync_data(&self) -> Ticket<()> {
         self.start_file_op(FileCommand::SyncData)
     }
@@ -175,9 +179,8 @@ impl AioFile {
         self.start_file_op(FileCommand::SyncAll)
     }
 
-    /// Whether a write through any open file of this inode failed, since the first of them was opened.
-    pub(crate) fn has_write_failed(&self) -> bool {
-        self.file.inode().is_some_and(|inode| inode.has_write_failed())
+    pub(crate) fn open_file(&self) -> &OpenFile {
+        &self.file
     }
 
     /// Cuts or extends the file to `len` bytes, `ftruncate(2)`. Has no order with transfers in flight.

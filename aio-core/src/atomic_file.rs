@@ -10,7 +10,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
@@ -18,6 +18,7 @@ use tempfile::TempPath;
 use crate::aio_file::AioFile;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenOptions;
+use crate::fork::Generation;
 use crate::handle::AioHandle;
 
 /// Bytes of a target's name that its temporary's has: with the rest it stays below the 255 of most file systems.
@@ -45,7 +46,7 @@ const NAME: usize = 200;
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.
     file: AioFile,
-    temporary: TempPath,
+    temporary: Temporary,
     target: PathBuf,
 }
 
@@ -73,7 +74,7 @@ impl AtomicFile {
         let (target, replaced) = resolve(path).map_err(opening(path))?;
         let temporary = temporary_beside(&target, replaced.as_ref()).map_err(opening(path))?;
         let file = handle.open_with(&temporary, &OpenOptions::new().read(true).write(true))?;
-        Ok(Self { file, temporary, target })
+        Ok(Self { file, temporary: Temporary::new(temporary), target })
     }
 
     /// The path that the file will have, with symbolic links resolved.
@@ -101,16 +102,15 @@ impl AtomicFile {
         let Self { file, temporary, target } = self;
         // Also waits for the writes, so that after it all failures are known.
         let synced = file.sync_all().wait();
-        if file.has_write_failed() {
+        let open = file.open_file();
+        if let Some(failure) = open.inode().and_then(|inode| inode.faults.failed_write()) {
             return Err(Error::InvalidInput(format!(
-                "{} is not replaced: a write to its new contents failed",
+                "{} is not replaced: a write to its new contents failed: {failure}",
                 target.display()
             )));
         }
         synced?;
         after(CommitStep::Synced);
-        file.close()?;
-        after(CommitStep::Closed);
         let failed = |op, path: &Path, source| IoError {
             op,
             path: path.to_owned(),
@@ -119,7 +119,11 @@ impl AtomicFile {
             backend: "",
             source,
         };
-        temporary.persist(&target).map_err(|failure| Box::new(failed(OpKind::Replace, &target, failure.error)))?;
+        // Told also if a clone keeps it open, and without waiting for what else the handle does.
+        open.flush().map_err(|source| Box::new(failed(OpKind::Close, open.path(), source)))?;
+        drop(file);
+        after(CommitStep::Closed);
+        temporary.persist(&target).map_err(|error| Box::new(failed(OpKind::Replace, &target, error)))?;
         after(CommitStep::Renamed);
         let folder = folder_of(&target);
         File::open(folder)
@@ -135,6 +139,35 @@ impl Deref for AtomicFile {
 
     fn deref(&self) -> &AioFile {
         &self.file
+    }
+}
+
+/// The path of a temporary file, which is removed with it; but not by a forked child, whose parent goes on with the file.
+#[derive(Debug)]
+struct Temporary {
+    path: Option<TempPath>,
+    made_in: Generation,
+}
+
+impl Temporary {
+    fn new(path: TempPath) -> Self {
+        Self { path: Some(path), made_in: Generation::now() }
+    }
+
+    /// Gives the file another name.
+    fn persist(mut self, target: &Path) -> io::Result<()> {
+        let Some(path) = self.path.take() else { return Ok(()) };
+        path.persist(target).map_err(|failure| failure.error)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &mut self.path
+            && self.made_in.is_forked()
+        {
+            path.disable_cleanup(true);
+        }
     }
 }
 
@@ -160,18 +193,23 @@ fn temporary_beside(target: &Path, replaced: Option<&Metadata>) -> io::Result<Te
     prefix.extend(&name[..name.len().min(NAME)]);
     prefix.push(b'.');
     let prefix = OsString::from_vec(prefix);
-    let made = tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".tmp")
-        .make_in(folder_of(target), |path| File::options().write(true).create_new(true).open(path))?;
+    let made = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").make_in(folder_of(target), |path| {
+        // Whoever may not read the old file shall not get hold of the new one before it has the old permissions.
+        let mode = if replaced.is_some() { 0o600 } else { 0o666 };
+        File::options().write(true).create_new(true).mode(mode).open(path)
+    })?;
     let (file, temporary) = made.into_parts();
     if let Some(replaced) = replaced {
         let own = file.metadata()?;
+        let mut permissions = replaced.permissions();
         if (own.uid(), own.gid()) != (replaced.uid(), replaced.gid()) {
             // Only root may give files away; everybody else gets a file of their own, as with `cp`.
-            let _ = fchown(&file, Some(replaced.uid()), Some(replaced.gid()));
+            if fchown(&file, Some(replaced.uid()), Some(replaced.gid())).is_err() {
+                // With another owner, set-user-ID and set-group-ID would grant other rights than they did.
+                permissions.set_mode(permissions.mode() & !0o6000);
+            }
         }
-        file.set_permissions(replaced.permissions())?;
+        file.set_permissions(permissions)?;
     }
     Ok(temporary)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(not(loom))]
 mod primitives {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, mpsc};
     pub(crate) use std::{thread, thread_local};
 }

@@ -39,12 +39,13 @@ pub(crate) fn run_length<'a>(blocks: impl IntoIterator<Item = &'a IoBlock>) -> u
     length
 }
 
-/// Whether `right` goes on where `left` ends, and both are small.
+/// Whether `right` goes on where `left` ends, and both are small. Durable blocks keep to themselves: a call of several
+/// that fails is followed by one for each, and the kernel tells of a lost write-back once only.
 fn neighbours(left: &IoBlock, right: &IoBlock) -> bool {
     left.len.max(right.len) <= MAX_BLOCK
         && left.fd == right.fd
         && left.direction == right.direction
-        && left.durable == right.durable
+        && !(left.durable || right.durable)
         && left.offset.checked_add(left.len as u64) == Some(right.offset)
 }
 
@@ -86,7 +87,7 @@ fn distribute(
     }
 }
 
-/// `preadv(2)`, `pwritev(2)` or `pwritev2(2)` of at most [`MAX_RUN`] neighbours.
+/// `preadv(2)` or `pwritev(2)` of at most [`MAX_RUN`] neighbours.
 ///
 /// # Safety
 ///
@@ -105,7 +106,6 @@ unsafe fn transfer_many(run: &[IoBlock]) -> io::Result<usize> {
     let moved = unsafe {
         match first.direction {
             Direction::Read => libc::preadv(first.fd, vectors, count, offset),
-            Direction::Write if first.durable => libc::pwritev2(first.fd, vectors, count, offset, libc::RWF_DSYNC),
             Direction::Write => libc::pwritev(first.fd, vectors, count, offset),
         }
     };

@@ -11,6 +11,7 @@ use crate::engine::op::{Priority, Transfer};
 use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
+use crate::file::OpenFile;
 use crate::plan::{BlockRange, Segment};
 use crate::stats::Stats;
 
@@ -261,6 +262,11 @@ fn position(slot: &Slot, run: &Run) -> u64 {
 
 /// An error of the operating system in what is left of a block.
 fn block_error(slot: &Slot, run: &Run, backend: &'static str, source: io::Error) -> Error {
+    if slot.block.durable
+        && let Some(inode) = run.file().and_then(OpenFile::inode)
+    {
+        inode.faults.durable_write_failed(&source);
+    }
     run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source)
 }
 

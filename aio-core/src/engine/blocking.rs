@@ -88,10 +88,18 @@ pub(crate) fn write(
     if grows || shared.has_file_size_limit {
         return Ok(false);
     }
-    let _accepted = file.inode().map(|inode| Accepted(inode, inode.write_accepted()));
+    let _accepted = file.inode().map(|inode| {
+        if options.durable {
+            inode.faults.durable_write();
+        }
+        Accepted(inode, inode.write_accepted())
+    });
     // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
     let written = unsafe { transfer(shared, file, options, Direction::Write, ptr, len, offset) };
-    written.inspect_err(|error| file.note_failed_write(options.durable, error))
+    if let (Err(error), Some(inode)) = (&written, file.inode()) {
+        inode.faults.write_failed(error);
+    }
+    written
 }
 
 /// # Safety
@@ -291,7 +299,12 @@ impl Call<'_> {
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => direct = false,
-                Err(error) => return Err(self.failed(error, at)),
+                Err(error) => {
+                    if let Some(inode) = file.inode().filter(|_| self.durable && direction == Direction::Write) {
+                        inode.faults.durable_write_failed(&error);
+                    }
+                    return Err(self.failed(error, at));
+                }
             }
         }
         counted.blocks += 1;

@@ -113,10 +113,14 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
     match mode {
         PathMode::Write if outcome.is_ok() && file.len_at_open() > end => {
             let cut = file.inode().map_or(Ok(()), |inode| {
-                inode.set_len(file.fd(), end)?;
-                if op.state.durable { inode.sync(|| nix::unistd::fdatasync(file.fd())) } else { Ok(()) }
+                inode.set_len(file.fd(), end).map_err(|error| failed(OpKind::SetLen, error))?;
+                if op.state.durable {
+                    let synced = inode.faults.sync(|| nix::unistd::fdatasync(file.fd()));
+                    synced.map_err(|error| failed(OpKind::Sync, error))?;
+                }
+                Ok(())
             });
-            outcome = outcome.and_then(|bytes| cut.map(|()| bytes).map_err(|error| failed(OpKind::SetLen, error)));
+            outcome = outcome.and_then(|bytes| cut.map(|()| bytes));
         }
         PathMode::WriteNew if outcome.is_err() && file.is_at(path) => {
             if let Err(error) = std::fs::remove_file(path) {

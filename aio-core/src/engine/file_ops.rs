@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -14,7 +14,7 @@ use crate::engine::Shared;
 use crate::engine::op::{Priority, catch, report};
 use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::work::{Ended, Full};
-use crate::error::{IoError, OpKind, Result};
+use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock, thread};
 
@@ -30,6 +30,8 @@ pub(crate) struct FileOp {
     priority: Priority,
     cancelled: AtomicBool,
     epoch: Mutex<u64>,
+    /// Of one that changes the file: its place among the writes that a sync waits for.
+    write_epoch: OnceLock<u64>,
 }
 
 /// What to do with the file.
@@ -84,12 +86,17 @@ impl FileOp {
             priority,
             cancelled: AtomicBool::new(false),
             epoch: Mutex::default(),
+            write_epoch: OnceLock::new(),
         })
     }
 
     /// Asks it not to start.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
+    }
+
+    fn is_sync(&self) -> bool {
+        matches!(self.command, FileCommand::SyncData | FileCommand::SyncAll)
     }
 
     fn kind(&self) -> OpKind {
@@ -104,32 +111,27 @@ impl FileOp {
     fn run(&self) -> Result<u64> {
         if self.cancelled.load(Ordering::Acquire) {
             let (op, path) = (self.kind(), self.file.path().to_owned());
-            return Err(crate::Error::Cancelled { op, path, bytes: 0 });
+            return Err(Error::Cancelled { op, path, bytes: 0 });
         }
         let (offset, length) = match self.command {
             FileCommand::SyncData | FileCommand::SyncAll => (0, 0),
             FileCommand::SetLen(len) => (0, len),
             FileCommand::Allocate { offset, len } | FileCommand::PunchHole { offset, len } => (offset, len),
         };
-        self.execute().map(|()| 0).map_err(|source| {
-            let (op, path) = (self.kind(), self.file.path().to_owned());
-            Box::new(IoError { op, path, offset, length, backend: "", source }).into()
-        })
+        self.execute().map(|()| 0).map_err(|source| self.failed(offset, length, source))
     }
 
-    fn sync(&self, sync: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
-        match self.file.written_inode() {
-            Some(inode) => inode.sync(sync),
-            None => Ok(sync()?),
-        }
+    fn failed(&self, offset: u64, length: u64, source: io::Error) -> Error {
+        let (op, path) = (self.kind(), self.file.path().to_owned());
+        Box::new(IoError { op, path, offset, length, backend: "", source }).into()
     }
 
     fn execute(&self) -> io::Result<()> {
         let fd = self.file.fd();
         let writable = || self.file.inode().ok_or_else(|| io::Error::other("the file is not open for writing"));
         match self.command {
-            FileCommand::SyncData => self.sync(|| nix::unistd::fdatasync(fd)),
-            FileCommand::SyncAll => self.sync(|| nix::unistd::fsync(fd)),
+            FileCommand::SyncData => self.file.synced_inode().faults.sync(|| nix::unistd::fdatasync(fd)),
+            FileCommand::SyncAll => self.file.synced_inode().faults.sync(|| nix::unistd::fsync(fd)),
             FileCommand::SetLen(len) => writable()?.set_len(fd, len),
             FileCommand::Allocate { len: 0, .. } | FileCommand::PunchHole { len: 0, .. } => Ok(()),
             FileCommand::Allocate { offset, len } => writable()?.allocate(fd, offset, len),
@@ -149,14 +151,15 @@ impl Shared {
         let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
         let epoch = self.work.accept(op.priority, full)?;
         *lock(&op.epoch) = epoch;
-        let is_sync = matches!(op.command, FileCommand::SyncData | FileCommand::SyncAll);
-        match op.file.written_inode().filter(|_| is_sync) {
-            Some(inode) => {
-                let (shared, op) = (self.clone(), op.clone());
-                inode.after_writes(move || shared.run_file_op(op));
-            }
-            None => self.run_file_op(op.clone()),
+        if op.is_sync() {
+            let (shared, op) = (self.clone(), op.clone());
+            op.file.synced_inode().clone().after_writes(move || shared.run_file_op(op));
+            return Ok(());
         }
+        if let Some(inode) = op.file.inode() {
+            let _ = op.write_epoch.set(inode.write_accepted());
+        }
+        self.run_file_op(op.clone());
         Ok(())
     }
 
@@ -185,7 +188,7 @@ impl Shared {
         }
     }
 
-    fn file_op_thread(&self) {
+    fn file_op_thread(self: &Arc<Self>) {
         crate::engine::worker::block_signals();
         self.enter_worker();
         let pool = &self.file_ops.state;
@@ -202,8 +205,28 @@ impl Shared {
         }
     }
 
-    fn finish_file_op(&self, op: Arc<FileOp>) {
+    fn finish_file_op(self: &Arc<Self>, op: Arc<FileOp>) {
         let outcome = op.run();
+        if let (Some(inode), Some(epoch)) = (op.file.inode(), op.write_epoch.get()) {
+            if let Err(error) = &outcome {
+                inode.faults.write_failed(error);
+            }
+            inode.write_ended(*epoch);
+        }
+        if op.is_sync() && outcome.is_ok() && op.file.synced_inode().faults.had_durable_writes() {
+            // One that ran meanwhile may have been told, in the stead of the sync, that data was lost.
+            let shared = self.clone();
+            op.file.synced_inode().clone().after_writes(move || {
+                let checked = op.file.synced_inode().faults.check_synced();
+                let outcome = outcome.and(checked.map(|()| 0).map_err(|source| op.failed(0, 0, source)));
+                shared.end_file_op(op, outcome);
+            });
+            return;
+        }
+        self.end_file_op(op, outcome);
+    }
+
+    fn end_file_op(&self, op: Arc<FileOp>, outcome: Result<u64>) {
         let ok = outcome.is_ok();
         let Fulfilled { wakers, unclaimed } = op.promise.fulfil(outcome, false);
         let epoch = *lock(&op.epoch);

@@ -225,8 +225,13 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     pub(crate) fn note_failed_write(&self, error: &Error) {
         if self.desc.direction() == Direction::Write
             && let Some(file) = self.file()
+            && let Some(inode) = file.inode()
         {
-            file.note_failed_write(self.state.durable, error);
+            inode.faults.write_failed(error);
+            if self.state.durable && matches!(error, Error::WorkerDied { .. }) {
+                // Nobody knows what its blocks were told.
+                inode.faults.durable_write_failed(&std::io::Error::other(error.to_string()));
+            }
         }
     }
 

@@ -91,6 +91,9 @@ pub(crate) fn enter_write_epoch(op: &Transfer) {
     if let (Direction::Write, Target::File(file)) = (op.desc.direction(), op.desc.target())
         && let Some(inode) = file.inode()
     {
+        if op.state.durable {
+            inode.faults.durable_write();
+        }
         let _ = op.state.write_epoch.set((inode.clone(), inode.write_accepted()));
     }
 }
@@ -141,7 +144,10 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
     let through_cache = !file.is_direct() || plan.buffered;
     let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
     if op.desc.direction() == Direction::Write {
-        nix::unistd::fdatasync(fd).map_err(|error| op.io_error(OpKind::Sync, 0, 0, "", error.into()))?;
+        file.synced_inode()
+            .faults
+            .sync(|| nix::unistd::fdatasync(fd))
+            .map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))?;
     }
     for segment in plan.segments.iter().filter(|segment| !segment.direct) {
         let (offset, len) = (segment.offset.cast_signed(), (segment.len as u64).cast_signed());

@@ -17,8 +17,9 @@ use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use crate::epochs::Epochs;
+use crate::file::faults::Faults;
 use crate::fork::Generation;
-use crate::sync::{AtomicBool, AtomicI32, AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
 
 /// The inodes that are open for writing or watched, one map per process in a line of forks: a child must not wait for a lock that
 /// one of its parent's threads held, nor for the parent's writes.
@@ -40,10 +41,8 @@ pub(crate) struct Inode {
     state: Mutex<State>,
     /// How many writes were begun.
     changes: AtomicU64,
-    /// Whether one of them failed.
-    write_failed: AtomicBool,
-    /// The error number of the first sync that failed; 0 until then.
-    sync_failed: AtomicI32,
+    /// What failed.
+    pub(crate) faults: Faults,
     /// The writes in flight, and the syncs that wait for them.
     pub(crate) writes: Mutex<Writes>,
 }
@@ -104,8 +103,7 @@ impl Inode {
             settled: AtomicU64::new(len),
             state: Mutex::default(),
             changes: AtomicU64::new(0),
-            write_failed: AtomicBool::new(false),
-            sync_failed: AtomicI32::new(0),
+            faults: Faults::default(),
             writes: Mutex::default(),
         });
         open.insert(key, Arc::downgrade(&inode));
@@ -234,38 +232,6 @@ impl Inode {
     /// Differs when writes were begun in between.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
-    }
-
-    /// A write did not end well.
-    pub(crate) fn set_write_failed(&self) {
-        self.write_failed.store(true, Ordering::Release);
-    }
-
-    /// Whether a write since the first open did not end well.
-    pub(crate) fn has_write_failed(&self) -> bool {
-        self.write_failed.load(Ordering::Acquire)
-    }
-
-    /// Runs `fdatasync(2)` or `fsync(2)`, unless one has failed since the first open: the kernel reports a lost write
-    /// once, and the next call would succeed without it.
-    pub(crate) fn sync(&self, sync: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
-        match self.sync_failed.load(Ordering::Acquire) {
-            0 => sync().map_err(|errno| {
-                self.set_sync_failed(errno as i32);
-                errno.into()
-            }),
-            errno => Err(io::Error::other(format!(
-                "an earlier sync of this file failed ({}), so bytes written before it may be lost, and no later sync \
-                 can vouch for them: write them again, to a new file",
-                Errno::from_raw(errno).desc()
-            ))),
-        }
-    }
-
-    /// What was written may be lost, and the kernel has said so for the only time.
-    pub(crate) fn set_sync_failed(&self, errno: i32) {
-        // The first one is the cause.
-        let _ = self.sync_failed.compare_exchange(0, errno, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Whether writes that were accepted have not ended.

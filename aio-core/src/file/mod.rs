@@ -1,6 +1,8 @@
 //! Files, as the engine sees them: descriptors, alignment, whether they are cached, and the state that all opens
 //! of an inode share.
 
+pub(crate) mod cachestat;
+pub(crate) mod faults;
 pub(crate) mod inode;
 mod open;
 mod residency;

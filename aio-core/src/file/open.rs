@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
-use crate::error::{Error, IoError, OpKind, Result};
+use crate::error::{IoError, OpKind, Result};
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
 use crate::file::statx::{FileFacts, facts};
@@ -111,6 +111,8 @@ struct Inner {
     residency: Option<Residency>,
     /// If it is open for writing.
     inode: Option<Arc<Inode>>,
+    /// Of one that is not: the state of its inode, once there is any. A failed sync is not forgotten while it is open.
+    watched: OnceLock<Arc<Inode>>,
     /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
     registered: OnceLock<Registered>,
 }
@@ -166,6 +168,7 @@ impl OpenFile {
             set_flags(&primary, OFlag::empty())?;
         }
         let writes = flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR);
+        let watched = if writes { None } else { Inode::find(facts.identity()) };
         let len = if facts.regular { facts.len } else { u64::MAX };
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
@@ -177,6 +180,7 @@ impl OpenFile {
             flags: flags.difference(OFlag::O_CREAT | OFlag::O_EXCL),
             residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
             inode: writes.then(|| Inode::of(facts.identity(), len)),
+            watched: watched.map(OnceLock::from).unwrap_or_default(),
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
             registered: OnceLock::new(),
@@ -251,18 +255,15 @@ impl OpenFile {
         self.0.inode.as_ref()
     }
 
-    /// A write to it failed.
-    #[cold]
-    pub(crate) fn note_failed_write(&self, durable: bool, error: &Error) {
-        let Some(inode) = &self.0.inode else { return };
-        inode.set_write_failed();
-        // It may be the sync in it that failed, and the kernel tells that once.
-        if let Some(errno) = error.raw_os_error().filter(|_| durable) {
-            inode.set_sync_failed(errno);
-        }
+    /// The inode whose writes a sync of this file waits for, and whose failures it hears of: a file that is open for
+    /// reading may be written elsewhere.
+    pub(crate) fn synced_inode(&self) -> &Arc<Inode> {
+        self.inode().unwrap_or_else(|| {
+            self.0.watched.get_or_init(|| self.written_inode().unwrap_or_else(|| Inode::unwritten(self.identity())))
+        })
     }
 
-    /// The inode whose writes a sync of this file waits for: a file that is open for reading may be written elsewhere.
+    /// The inode, if it is open for writing, or watched, anywhere in this process.
     pub(crate) fn written_inode(&self) -> Option<Arc<Inode>> {
         self.0.inode.clone().or_else(|| Inode::find(self.0.facts.identity()))
     }
@@ -323,6 +324,13 @@ impl OpenFile {
     /// Whether there are other clones.
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
+    }
+
+    /// What closing it would say of its writes, without closing it: `close(2)` of a duplicate. Network file systems
+    /// report lost writes so.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let fds = std::iter::once(self.fd()).chain(self.0.edges.get().map(AsFd::as_fd));
+        fds.map(|fd| close_fd(fd.try_clone_to_owned()?)).fold(Ok(()), Result::and)
     }
 
     /// Closes it if this is the last clone, and says what `close(2)` said.

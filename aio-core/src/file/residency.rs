@@ -36,15 +36,15 @@
 //! Validating reads, writes and files opened with [`DirectMode::On`](crate::DirectMode::On) never ask. Nor do files
 //! whose file system does not tell the alignment of direct I/O: on network file systems, the cache may be older than
 //! the file.
-#![allow(unsafe_code)]
 
 use std::array;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
 use crate::arena::page_size;
 use crate::file::OpenFile;
+use crate::file::cachestat::cachestat;
 use crate::file::inode::Inode;
 use crate::sync::{AtomicU64, Ordering, process};
 
@@ -56,9 +56,6 @@ const WINDOW: u64 = 256 << 10;
 const WINDOWS: u64 = 16;
 /// One in so many pages may be missing.
 const MAY_MISS: u64 = 16;
-
-/// `cachestat(2)`, the same number on every architecture; libc has neither it nor its structures yet.
-const SYS_CACHESTAT: libc::c_long = 451;
 
 /// The kernel has no `cachestat(2)`.
 static MISSING: process::AtomicBool = process::AtomicBool::new(false);
@@ -186,48 +183,15 @@ fn are_cached<const N: usize>(fd: BorrowedFd<'_>, windows: [u64; N], len: u64) -
     let may_miss = pages.iter().sum::<u64>() / MAY_MISS;
     let mut missing = 0;
     for (from, pages) in windows.into_iter().zip(pages) {
-        let cached = cached_pages(fd, from, len).inspect_err(|error| {
+        let cached = cachestat(fd, from, len).inspect_err(|error| {
             if error.raw_os_error() == Some(libc::ENOSYS) {
                 MISSING.store(true, Ordering::Relaxed);
             }
         })?;
-        missing += pages.saturating_sub(cached);
+        missing += pages.saturating_sub(cached.cached);
         if missing > may_miss {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// `cachestat(2)` of a range: pages in the cache, dirty ones included.
-fn cached_pages(fd: BorrowedFd<'_>, from: u64, len: u64) -> io::Result<u64> {
-    /// `struct cachestat_range`
-    #[repr(C)]
-    struct Range {
-        off: u64,
-        len: u64,
-    }
-    /// `struct cachestat`
-    #[repr(C)]
-    #[derive(Default)]
-    struct Found {
-        cached: u64,
-        dirty: u64,
-        writeback: u64,
-        evicted: u64,
-        recently_evicted: u64,
-    }
-    let range = Range { off: from, len };
-    let mut found = Found::default();
-    // SAFETY: both structures are the kernel's, alive for the call, and `fd` is open.
-    let status = unsafe {
-        libc::syscall(
-            SYS_CACHESTAT,
-            fd.as_raw_fd(),
-            std::ptr::from_ref(&range),
-            std::ptr::from_mut(&mut found),
-            0 as libc::c_uint,
-        )
-    };
-    if status == 0 { Ok(found.cached) } else { Err(io::Error::last_os_error()) }
 }

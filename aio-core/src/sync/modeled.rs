@@ -1,6 +1,6 @@
 //! Loom's versions of what the engine synchronises with.
 
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, mpsc};
 
 /// As `std::thread_local`; loom's does not take the `const` that makes `std`'s cheap.
