@@ -213,6 +213,8 @@ fn what_close_says_is_said() {
             let target = folder.file("target", b"old");
             let new = aio.create_atomic(&target).unwrap();
             new.write(vec![2; 5000], 0).wait().unwrap();
+            // One that keeps it open.
+            let _clone = (*new).clone();
             let failed = text(new.commit());
             assert!(failed.contains("cannot close"), "{failed}");
             assert_eq!(std::fs::read(&target).unwrap(), b"old");

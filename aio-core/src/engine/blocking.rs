@@ -337,27 +337,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable};
     use crate::config::{AioConfig, DirectMode};
+    use crate::engine::no_queues::NoQueues;
     use crate::file::OpenOptions;
-
-    /// Blocking calls need none of its queues.
-    #[derive(Debug)]
-    struct NoQueues;
-
-    impl IoBackend for NoQueues {
-        fn name(&self) -> &'static str {
-            "none"
-        }
-
-        fn probe(&self) -> std::result::Result<Capabilities, Unavailable> {
-            Ok(Capabilities::default())
-        }
-
-        fn open_queue(&self, _: &QueueConfig) -> std::result::Result<Box<dyn IoQueue>, Unavailable> {
-            Err(Unavailable::new("none", "it has no queues", None))
-        }
-    }
 
     #[test]
     fn a_forked_child_does_not_wait_for_what_a_thread_of_the_parent_held() {

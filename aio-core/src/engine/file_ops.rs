@@ -240,3 +240,35 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AioConfig, DirectMode};
+    use crate::engine::no_queues::NoQueues;
+    use crate::file::OpenOptions;
+
+    #[test]
+    fn a_sync_waits_for_the_changes_before_it() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        let options = OpenOptions::new().read(true).write(true);
+        let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
+        for (command, changes) in [
+            (FileCommand::SetLen(10_000), true),
+            (FileCommand::Allocate { offset: 0, len: 20_000 }, true),
+            (FileCommand::PunchHole { offset: 0, len: 4096 }, true),
+            (FileCommand::SyncData, false),
+            (FileCommand::SyncAll, false),
+        ] {
+            let op = FileOp::new(file.clone(), command, Priority::Normal);
+            shared.submit_file_op(&op).unwrap();
+            assert_eq!(op.write_epoch.get().is_some(), changes, "{command:?}");
+            while !op.promise.is_done() {
+                std::thread::yield_now();
+            }
+            assert!(!file.inode().unwrap().has_writes_in_flight(), "{command:?} did not leave");
+        }
+        shared.close();
+    }
+}

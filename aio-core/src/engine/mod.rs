@@ -10,6 +10,8 @@ mod file_ops;
 mod inflight;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(test)]
+mod no_queues;
 pub(crate) mod op;
 mod prepare;
 pub(crate) mod promise;

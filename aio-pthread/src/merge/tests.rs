@@ -51,6 +51,13 @@ fn whatever_separates_blocks_ends_a_run() {
 }
 
 #[test]
+fn durable_blocks_stay_alone() {
+    let mut blocks = neighbouring(&[4 * KIB; 3]);
+    blocks.iter_mut().for_each(|block| (block.direction, block.durable) = (Direction::Write, true));
+    assert_eq!(run_length(&blocks), 1);
+}
+
+#[test]
 fn large_blocks_stay_alone() {
     assert_eq!(run_length(&neighbouring(&[1 << 20, 1 << 20])), 1);
     assert_eq!(run_length(&neighbouring(&[33 * KIB, 4 * KIB])), 1);
