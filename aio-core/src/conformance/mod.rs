@@ -37,7 +37,7 @@ use crate::{Capabilities, IoBackend};
 
 pub use fork::fork;
 pub use queue::queue;
-pub use refusing::{refuse, refusing};
+pub use refusing::refusing;
 
 /// How long a check may take before it counts as hung. Nearly all take milliseconds.
 const HANG: Duration = Duration::from_secs(180);

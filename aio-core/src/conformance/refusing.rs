@@ -13,7 +13,7 @@ use super::loud;
 /// When `work` does.
 pub fn refusing<T: Send>(calls: &[libc::c_long], errno: i32, work: impl FnOnce() -> T + Send) -> Option<T> {
     let outcome = thread::scope(|scope| {
-        let filtered = || match refuse(calls, errno) {
+        let filtered = || match install(calls, errno) {
             Ok(()) => Some(work()),
             Err(error) => {
                 loud(format_args!("SKIPPED a test with refused system calls: no seccomp filter: {error}"));
@@ -25,12 +25,8 @@ pub fn refusing<T: Send>(calls: &[libc::c_long], errno: i32, work: impl FnOnce()
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Likewise on the calling thread, for the rest of its life.
-///
-/// # Errors
-///
-/// What `prctl(2)` says, where there are no filters.
-pub fn refuse(calls: &[libc::c_long], errno: i32) -> io::Result<()> {
+/// Filters the calling thread from now on.
+fn install(calls: &[libc::c_long], errno: i32) -> io::Result<()> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let give = |verdict| step(libc::BPF_RET | libc::BPF_K, 0, 0, verdict);
     // The number of the call is the first word of what a filter sees.
