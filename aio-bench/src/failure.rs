@@ -51,6 +51,19 @@ impl From<aio::Error> for Failure {
     }
 }
 
+/// A text from outside as part of a sentence: one line, not endless, without what a terminal would obey.
+pub(crate) fn one_line(text: &str) -> String {
+    const CHARS: usize = 400;
+    let is_obeyed = |letter: char| letter.is_control() && letter != '\t';
+    let mut line = String::new();
+    let mut letters = text.chars();
+    for letter in letters.by_ref().take(CHARS) {
+        if is_obeyed(letter) { line.extend(letter.escape_default()) } else { line.push(letter) }
+    }
+    line.extend(letters.next().map(|_| "..."));
+    line
+}
+
 /// The command line's name for what the configuration calls `key`.
 fn option(key: &str) -> &str {
     match key {
@@ -64,5 +77,17 @@ fn option(key: &str) -> &str {
 impl<B> From<aio::OpError<B>> for Failure {
     fn from(failed: aio::OpError<B>) -> Self {
         aio::Error::from(failed).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_what_is_long_is_cut() {
+        assert_eq!(one_line("a \u{1b}[31m\r\n\tb\u{9b} é"), "a \\u{1b}[31m\\r\\n\tb\\u{9b} é");
+        assert_eq!(one_line(&"é".repeat(400)), "é".repeat(400));
+        assert_eq!(one_line(&"é".repeat(401)), "é".repeat(400) + "...");
     }
 }
