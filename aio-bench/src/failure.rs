@@ -55,13 +55,15 @@ impl From<aio::Error> for Failure {
 pub(crate) fn one_line(text: &str) -> String {
     const CHARS: usize = 400;
     let is_obeyed = |letter: char| letter.is_control() && letter != '\t';
-    let mut line = String::new();
-    let mut letters = text.chars();
-    for letter in letters.by_ref().take(CHARS) {
-        if is_obeyed(letter) { line.extend(letter.escape_default()) } else { line.push(letter) }
+    let mut escaped = String::new();
+    // One more than is shown tells whether there is more.
+    for letter in text.chars().take(CHARS + 1) {
+        if is_obeyed(letter) { escaped.extend(letter.escape_default()) } else { escaped.push(letter) }
     }
-    line.extend(letters.next().map(|_| "..."));
-    line
+    match escaped.char_indices().nth(CHARS) {
+        Some((end, _)) => escaped[..end].to_owned() + "...",
+        None => escaped,
+    }
 }
 
 /// The command line's name for what the configuration calls `key`.
@@ -89,5 +91,6 @@ mod tests {
         assert_eq!(one_line("a \u{1b}[31m\r\n\tb\u{9b} é"), "a \\u{1b}[31m\\r\\n\tb\\u{9b} é");
         assert_eq!(one_line(&"é".repeat(400)), "é".repeat(400));
         assert_eq!(one_line(&"é".repeat(401)), "é".repeat(400) + "...");
+        assert_eq!(one_line(&"\0".repeat(100)), "\\u{0}".repeat(80) + "...");
     }
 }
