@@ -18,6 +18,8 @@ use crate::size;
 
 pub(crate) use compare::CompareArgs;
 pub(crate) use completions::CompletionsArgs;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use job_file::job_arguments;
 pub(crate) use job_file::parse;
 pub(crate) use op::{Op, WeightedOp};
 pub(crate) use plot::{Over, PlotArgs};

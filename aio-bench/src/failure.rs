@@ -51,6 +51,21 @@ impl From<aio::Error> for Failure {
     }
 }
 
+/// A text from outside as part of a sentence: one line, not endless, without what a terminal would obey.
+pub(crate) fn one_line(text: &str) -> String {
+    const CHARS: usize = 400;
+    let is_obeyed = |letter: char| letter.is_control() && letter != '\t';
+    let mut escaped = String::new();
+    // One more than is shown tells whether there is more.
+    for letter in text.chars().take(CHARS + 1) {
+        if is_obeyed(letter) { escaped.extend(letter.escape_default()) } else { escaped.push(letter) }
+    }
+    match escaped.char_indices().nth(CHARS) {
+        Some((end, _)) => escaped[..end].to_owned() + "...",
+        None => escaped,
+    }
+}
+
 /// The command line's name for what the configuration calls `key`.
 fn option(key: &str) -> &str {
     match key {
@@ -64,5 +79,18 @@ fn option(key: &str) -> &str {
 impl<B> From<aio::OpError<B>> for Failure {
     fn from(failed: aio::OpError<B>) -> Self {
         aio::Error::from(failed).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_what_is_long_is_cut() {
+        assert_eq!(one_line("a \u{1b}[31m\r\n\tb\u{9b} é"), "a \\u{1b}[31m\\r\\n\tb\\u{9b} é");
+        assert_eq!(one_line(&"é".repeat(400)), "é".repeat(400));
+        assert_eq!(one_line(&"é".repeat(401)), "é".repeat(400) + "...");
+        assert_eq!(one_line(&"\0".repeat(100)), "\\u{0}".repeat(80) + "...");
     }
 }

@@ -141,7 +141,7 @@ impl AioConfig {
             ),
             ("max_pending_ops", MAX_PENDING_OPS.contains(&self.max_pending_ops), &self.max_pending_ops),
             ("arena_limit", arena_limit >= page_size() as u64, &arena_limit),
-            ("spin_us", self.spin <= MAX_SPIN, &self.spin.as_micros()),
+            ("spin_us", self.spin <= MAX_SPIN, &json::in_microseconds(self.spin)),
         ];
         match checks.into_iter().find(|(_, accepted, _)| !accepted) {
             Some((key, _, value)) => Err(refused(key, value)),

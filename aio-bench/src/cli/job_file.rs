@@ -4,7 +4,8 @@
 //! have one home. What the command line gives, or what conflicts with it, is left out of the file's.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
@@ -13,7 +14,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
 use super::Cli;
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 
 const RUN: &str = "run";
 const JOB: &str = "job";
@@ -36,13 +37,36 @@ pub(crate) fn parse() -> Result<Cli, Failure> {
 
 /// The arguments that the file stands for, beside those `given`.
 fn arguments(path: &Path, given: &ArgMatches) -> Result<Vec<String>, Failure> {
-    let text = fs::read_to_string(path)
+    let text = read(path)
         .map_err(|error| Failure::Failed(format!("cannot read the job file {}: {error}", path.display())))?;
     from_table(&text, given).map_err(|reason| Failure::Usage(format!("job file {}: {reason}", path.display())))
 }
 
+/// The text of a file, or of a pipe.
+fn read(path: &Path) -> io::Result<String> {
+    /// In bytes: far more than all options take.
+    const MOST: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than any job file, 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+/// The arguments that the text of a file stands for, on a line with the arguments `given`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn job_arguments(text: &str, given: &[String]) -> Result<Vec<String>, String> {
+    let line = ["aio-bench", RUN].into_iter().chain(given.iter().map(String::as_str));
+    let matches = nothing_required().try_get_matches_from(line).map_err(|error| error.to_string())?;
+    from_table(text, matches.subcommand_matches(RUN).ok_or("there is no command to run")?)
+}
+
 fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        // Some lines, with the one that is wrong among them.
+        error.to_string().trim_end().lines().map(one_line).collect::<Vec<_>>().join("\n")
+    })?;
     let command = nothing_required();
     let run = command.find_subcommand(RUN).ok_or("there is no command to run")?;
     let is_given = |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
@@ -73,7 +97,7 @@ fn option<'a>(run: &'a Command, key: &str) -> Result<&'a Arg, String> {
         let names = keys().filter_map(Arg::get_long).collect::<Vec<_>>().join(", ");
         let meant = similar(key).filter(|meant| keys().any(|arg| arg.get_long() == Some(meant)));
         let meant = meant.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
-        format!("there is no key {key:?}{meant}; the keys are {names}")
+        format!("there is no key {}{meant}; the keys are {names}", one_line(&format!("{key:?}")))
     })
 }
 
@@ -95,6 +119,7 @@ fn similar(key: &str) -> Option<String> {
 /// The words that say the same on a command line.
 fn words(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>, String> {
     let with = |text: String| format!("--{key}={text}");
+    let shown = |value: &Value| one_line(&value.to_string());
     let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
     let scalar = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
@@ -104,28 +129,29 @@ fn words(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>, String> {
     };
     match value {
         Value::Boolean(on) if is_switch => Ok(on.then(|| format!("--{key}")).into_iter().collect()),
-        _ if is_switch => Err(format!("{key} = {value} is not valid: it is true or false")),
+        _ if is_switch => Err(format!("{key} = {} is not valid: it is true or false", shown(value))),
         Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => values
             .iter()
-            .map(|value| scalar(value).map(with).ok_or_else(|| format!("{key}: {value} is not a string")))
+            .map(|value| scalar(value).map(with).ok_or_else(|| format!("{key}: {} is not a string", shown(value))))
             .collect(),
         _ => match scalar(value) {
             Some(text) => Ok(vec![with(text)]),
-            None => Err(format!("{key} = {value} is not valid: it is one string or number")),
+            None => Err(format!("{key} = {} is not valid: it is one string or number", shown(value))),
         },
     }
 }
 
 /// Refuses what clap does not take for that option.
 fn accept(key: &str, value: &Value, words: &[String]) -> Result<(), String> {
-    refused(words).map_or(Ok(()), |reason| Err(format!("{key} = {value} is not valid: {reason}")))
+    refused(words)
+        .map_or(Ok(()), |reason| Err(format!("{key} = {} is not valid: {reason}", one_line(&value.to_string()))))
 }
 
 /// What clap says of these words, if it does not take them.
 fn refused(words: &[String]) -> Option<String> {
     let line = ["aio-bench", RUN].into_iter().chain(words.iter().map(String::as_str));
     let text = nothing_required().try_get_matches_from(line).err()?.to_string();
-    text.trim_start_matches("error: ").split("\n\n").next().map(str::to_owned)
+    text.trim_start_matches("error: ").split("\n\n").next().map(one_line)
 }
 
 /// The command line where no option of a run has to be there: the job file may have it.
@@ -141,9 +167,7 @@ mod tests {
 
     /// The arguments of a file that is named by `line`.
     fn read(text: &str, line: &str) -> Result<Vec<String>, String> {
-        let words = ["aio-bench", "run"].into_iter().chain(line.split_whitespace());
-        let matches = nothing_required().try_get_matches_from(words).unwrap();
-        from_table(text, matches.subcommand_matches(RUN).unwrap())
+        job_arguments(text, &line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
+use crate::failure::one_line;
 use crate::size;
 
 /// Where one tensor is in its file.
@@ -56,7 +57,9 @@ fn entries(file: &File) -> Result<Vec<Entry>, String> {
     let mut header = vec![0; usize::try_from(header_len).map_err(|error| error.to_string())?];
     file.read_exact_at(&mut header, LENGTH_FIELD).map_err(|error| format!("its header cannot be read: {error}"))?;
 
-    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| format!("bad header: {error}"))?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        // It may quote the header: names and types are whatever stands there.
+        .map_err(|error| format!("bad header: {}", one_line(&error.to_string())))?;
     let data = LENGTH_FIELD + header_len;
     let (described, present) = (metadata.data_len() as u64, len - data);
     if described != present {

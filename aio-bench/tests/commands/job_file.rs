@@ -57,3 +57,16 @@ fn what_is_wrong_with_a_file_is_said() {
     let refused = bench.refused("run --job job.toml", 2);
     assert!(refused.contains("--op"), "what neither has is missing: {refused}");
 }
+
+#[test]
+fn what_is_no_job_file_is_not_read_to_its_end() {
+    let bench = Bench::new();
+    let refused = bench.refused("run --job /dev/zero", 1);
+    assert!(refused.contains("/dev/zero") && refused.contains("larger than any job file, 1 MiB"), "{refused}");
+    bench.file("job.toml", &[b'#'; (1 << 20) + 1]);
+    let refused = bench.refused("run --job job.toml", 1);
+    assert!(refused.contains("larger than any job file"), "{refused}");
+    bench.file("job.toml", b"file = '\xff'");
+    let refused = bench.refused("run --job job.toml", 1);
+    assert!(refused.contains("job.toml: it is not UTF-8 text"), "{refused}");
+}

@@ -211,6 +211,14 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// Whole ones without a fraction; others lose nothing that would be accepted.
+pub(super) fn in_microseconds(spin: Duration) -> Value {
+    match u64::try_from(spin.as_micros()) {
+        Ok(whole) if spin.subsec_nanos().is_multiple_of(1000) => Value::from(whole),
+        _ => Value::from(spin.as_nanos() as f64 / 1e3),
+    }
+}
+
 pub(super) fn write(config: &AioConfig) -> Value {
     let AioConfig {
         block_size,
@@ -228,10 +236,6 @@ pub(super) fn write(config: &AioConfig) -> Value {
         spin,
         backend,
     } = config;
-    let spin_us = match u64::try_from(spin.as_micros()) {
-        Ok(whole) if spin.subsec_nanos().is_multiple_of(1000) => Value::from(whole),
-        _ => Value::from(spin.as_nanos() as f64 / 1e3),
-    };
     json!({
         "aio": {
             "block_size": block_size,
@@ -248,7 +252,7 @@ pub(super) fn write(config: &AioConfig) -> Value {
             "register_memory": register_memory,
             "register_files": register_files,
             "preallocate": preallocate,
-            "spin_us": spin_us,
+            "spin_us": in_microseconds(*spin),
             "backend": backend,
         },
     })

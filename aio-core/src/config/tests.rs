@@ -136,6 +136,8 @@ fn a_value_that_is_not_accepted_is_named_with_what_would_be() {
     for bad in ["-1", "10000.001", "10001", "1e300", "\"NaN\"", "\"inf\"", "true"] {
         assert_refused(&format!("{{\"spin_us\": {bad}}}"), &["spin_us = ", "from 0 to 10000"]);
     }
+    // What is shown is what was refused, and not rounded into the range.
+    assert_refused(r#"{"spin_us": 10000.001}"#, &["spin_us = 10000.001 "]);
     for key in ["single_submit", "overlap_events", "validate", "register_memory", "register_files", "preallocate"] {
         for bad in ["2", "-1", "1.0", "\"yes\"", "\"\"", "[true]"] {
             assert_refused(&format!("{{\"{key}\": {bad}}}"), &[key, "it must be true or false"]);

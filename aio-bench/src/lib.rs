@@ -2,8 +2,12 @@
 //!
 //! `aio-bench --help` is the manual. Each command is a module: [`swap`], [`probe`], [`run`], [`compare`], [`tune`],
 //! [`soak`], [`plot`], [`completions`].
+//!
+//! A library only so that fuzzers, which are crates of their own, reach its parsers; nothing in it is a public API.
 // Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
 #![deny(unsafe_code)]
+// Nobody reads this documentation but those who change it.
+#![allow(rustdoc::private_intra_doc_links)]
 
 mod chart;
 mod cli;
@@ -11,6 +15,9 @@ mod compare;
 mod completions;
 mod estimate;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generate;
 mod host;
 mod interrupt;
@@ -34,7 +41,9 @@ use tracing_subscriber::EnvFilter;
 use cli::{Cli, Command};
 use failure::Failure;
 
-fn main() {
+/// The command: reads the arguments of the process, and ends it with an exit code if something failed.
+#[doc(hidden)]
+pub fn main() {
     let started = cli::parse().and_then(|cli| {
         log_to_stderr(&cli);
         start(&cli)

@@ -1,0 +1,5 @@
+#![no_main]
+
+use aio_bench::fuzzing;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| aio_fuzz::bounded(fuzzing::job_file, input));

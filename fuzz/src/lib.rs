@@ -1,0 +1,10 @@
+//! What the fuzz targets share.
+
+use aio_bench::fuzzing::most_memory;
+
+/// Checks an input, and that it takes no more memory than it may.
+pub fn bounded(check: fn(&[u8]), input: &[u8]) {
+    let used = allocation_counter::measure(|| check(input)).bytes_max;
+    let most = most_memory(input);
+    assert!(used <= most, "{used} bytes of memory for an input of {}, not {most}", input.len());
+}
