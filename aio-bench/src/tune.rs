@@ -225,9 +225,12 @@ impl Bench<Candidate> for Live<'_> {
     }
 
     fn measure(&mut self, candidate: &Candidate, effort: Effort) -> Result<Outcome, Failure> {
-        let outcome = self.data.look(candidate, effort);
-        tracing::debug!(%candidate, bytes = effort.bytes, ?outcome, "measured");
-        outcome
+        let outcome = self.data.look(candidate, effort)?;
+        match &outcome {
+            Outcome::Measured(pair) => tracing::debug!(%candidate, bytes = effort.bytes, ?pair, "measured"),
+            Outcome::Refused(reason) => tracing::debug!(%candidate, reason, "refused"),
+        }
+        Ok(outcome)
     }
 
     fn stage(&mut self, stage: &str, best: Option<(&Candidate, f64)>) {

@@ -370,7 +370,7 @@ fn direct_reads_in_flight_never_land_in_released_memory() {
     }
 }
 
-const COUNT: usize = 128;
+const COUNT: usize = 48;
 
 /// What is dropped while reads are in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -247,6 +247,7 @@ fn what_was_measured_before_the_signal_is_in_the_result() {
         .spawn()
         .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(|line| line.unwrap());
+    // The defaults are measured twice: to warm up, and among the others.
     let measured = log.by_ref().filter(|line| line.contains("measured")).nth(3);
     assert!(measured.is_some(), "it ended too early");
     send(&child, Signal::SIGINT);
