@@ -33,13 +33,16 @@ impl Checked {
     }
 }
 
-/// Whether an open file lies on FUSE, as virtiofs does too. A descriptor that is none does not.
+/// Whether an open file may lie on FUSE, as virtiofs does too. FUSE asks its server, which may fail to answer: plain calls
+/// are right everywhere, so what does not tell gets those. What is no descriptor lies nowhere.
 pub(crate) fn is_on_fuse(fd: RawFd) -> bool {
     let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the kernel fills the structure, which is alive for the call, or fails.
-    let told = unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } == 0;
+    if unsafe { libc::fstatfs(fd, found.as_mut_ptr()) } != 0 {
+        return io::Error::last_os_error().raw_os_error() != Some(libc::EBADF);
+    }
     // SAFETY: filled, since the call succeeded.
-    told && unsafe { found.assume_init() }.f_type == libc::FUSE_SUPER_MAGIC
+    unsafe { found.assume_init() }.f_type == libc::FUSE_SUPER_MAGIC
 }
 
 /// Transfers a block on this thread.

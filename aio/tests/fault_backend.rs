@@ -2,11 +2,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aio::{DirectMode, Direction, Error};
-use aio_core::testing::{FaultBackend, Faults, Plan};
-use support::{Folder, backends, pattern, small};
+use aio_core::testing::{Fate, FaultBackend, Faults, Plain, Plan, Rules};
+use aio_core::{Completion, IoBlock};
+use support::child::alone;
+use support::{Folder, backends, finishes, pattern, small};
 
 /// Late, out of order and slow is all within the contract.
 #[test]
@@ -109,4 +111,57 @@ fn a_queue_dies_when_the_plan_says() {
         // Whoever comes later hears the same, and nothing hangs.
         assert!(matches!(file.read(vec![0; 100_000], 0).wait().unwrap_err().error(), Error::WorkerDied { .. }));
     }
+}
+
+/// Says of a block that the real queue does not have yet that it is done.
+#[derive(Debug, Default)]
+struct MadeUp(Mutex<Vec<u64>>);
+
+impl Rules for MadeUp {
+    fn block(&self, _: usize, block: &IoBlock) -> Fate {
+        self.0.lock().unwrap().push(block.token);
+        Fate::Transfer
+    }
+
+    fn reaped(&self, _: usize, done: &mut Vec<Completion>) {
+        let known = std::mem::take(&mut *self.0.lock().unwrap());
+        done.extend(known.into_iter().map(|token| Completion { token, result: Ok(4096) }));
+    }
+}
+
+/// Whoever believed it would give memory back that the real queue is still to use.
+#[test]
+fn rules_cannot_make_completions_up() {
+    for backend in backends() {
+        finishes("completions that are made up", move || {
+            let folder = Folder::new();
+            let (aio, gate) = support::gated(backend, &Arc::new(MadeUp::default()), small(1, 8, DirectMode::Off));
+            let file = aio.open(folder.file("t", &pattern(1, 4096))).unwrap();
+            gate.close();
+            let read = || file.read(vec![0; 4096], 0);
+            // The second one wakes the worker, which then hears of the first.
+            let first = read();
+            gate.wait_for(1);
+            let second = read();
+            while gate.offences().is_empty() {
+                std::thread::yield_now();
+            }
+            assert!(!first.is_done() && gate.offences()[0].contains("was made up"), "{:?}", gate.offences());
+            gate.open();
+            for read in [first, second] {
+                assert!(read.wait().unwrap() == pattern(1, 4096));
+            }
+        });
+    }
+}
+
+/// In a process of its own: what other tests have in flight would be forked, too.
+#[test]
+fn a_forked_child_has_no_part_in_it() {
+    alone("a_forked_child_has_no_part_in_it", || {
+        for backend in backends() {
+            let real = backend.implementation().expect("compiled in");
+            aio_core::conformance::fork(&FaultBackend::new(real, Arc::new(Plain)));
+        }
+    });
 }

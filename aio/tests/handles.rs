@@ -22,6 +22,7 @@ use aio::{
 use aio_core::testing::{Fate, Gate, Plain, Rules};
 use aio_core::{Completion, IoBlock};
 use scripted::{Script, Scripted};
+use support::child::alone;
 use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
@@ -403,6 +404,43 @@ fn whoever_lent_memory_that_is_lost_is_told_so_whatever_failed_before() {
         let failed = aio.open(&path).unwrap().read(vec![0; 4 * BLOCK], 0).wait().unwrap_err();
         assert!(matches!(failed.error(), Error::WorkerDied { .. }), "{failed}");
         assert!(failed.into_buffer().is_none(), "a buffer that the kernel may use was given back");
+    });
+}
+
+/// Panics with every error.
+struct Panics;
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, what: &tracing::Metadata<'_>) -> bool {
+        *what.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("on purpose");
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn lost_memory_stays_with_the_kernel_whatever_the_log_does() {
+    alone("lost_memory_stays_with_the_kernel_whatever_the_log_does", || {
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        finishes("lost memory", || {
+            let folder = Folder::new();
+            let path = folder.file("t", &pattern(1, 4 * BLOCK));
+            let aio =
+                AioHandle::with_backend(Arc::new(Scripted(Arc::<Loses>::default())), small(1, 8, DirectMode::Off));
+            let memory: Arc<[u8]> = vec![1; 4 * BLOCK].into();
+            let failed = aio.unwrap().open(&path).unwrap().write(memory.clone(), 0).wait().unwrap_err();
+            assert!(matches!(failed.error(), Error::WorkerDied { .. }), "{failed}");
+            assert!(failed.into_buffer().is_none(), "a buffer that the kernel may use was given back");
+            assert!(Arc::strong_count(&memory) > 1, "memory that the kernel may use was given back");
+        });
     });
 }
 

@@ -76,7 +76,7 @@ fn loud(line: fmt::Arguments<'_>) {
 /// # Errors
 ///
 /// Where the kernel does not tell: `cachestat(2)` came with Linux 6.5.
-pub fn dirty_bytes(file: &File, len: u64) -> io::Result<u64> {
+pub(crate) fn dirty_bytes(file: &File, len: u64) -> io::Result<u64> {
     let found = cachestat(file.as_fd(), 0, len)?;
     Ok((found.dirty + found.writeback) * page_size() as u64)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::arena::AlignedBuf;
 use crate::backend::{Completion, IoBlock, IoQueue};
 use crate::desc::Target;
-use crate::engine::op::{Priority, Transfer};
+use crate::engine::op::{Priority, Transfer, catch, report, report_drop};
 use crate::file::OpenFile;
 use crate::plan::BlockRange;
 
@@ -343,7 +343,8 @@ impl InFlight {
     /// The end of the queue: waits until nothing is in flight and closes it. Gives what is left of the runs; if the
     /// kernel may still use their memory, it has been leaked and the ops are marked as lost.
     pub(crate) fn close(&mut self) -> Vec<Run> {
-        let lost = self.drain_and_drop_queue() > 0;
+        let left = self.drain_and_drop_queue();
+        let lost = left > 0;
         if lost {
             // Which blocks the kernel still has is not known, so all of their memory is.
             for place in &mut self.places {
@@ -357,6 +358,15 @@ impl InFlight {
         for run in runs.iter().filter(|_| lost) {
             run.op.state.set_lost();
             std::mem::forget((run.op.clone(), run.opened.clone()));
+        }
+        if lost {
+            // Last, since a subscriber of the log may panic.
+            report(catch("log", || {
+                tracing::error!(
+                    left,
+                    "an I/O queue is broken and cannot be drained: leaking the memory it may still use"
+                );
+            }));
         }
         runs
     }
@@ -373,14 +383,7 @@ impl InFlight {
         if left == 0 {
             // SAFETY: dropped once, because capacity 0 marks it as gone, and not used afterwards.
             let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
-            if catch_unwind(AssertUnwindSafe(|| drop(queue))).is_err() {
-                tracing::error!("an I/O queue panicked while it was closed");
-            }
-        } else {
-            tracing::error!(
-                left,
-                "an I/O queue is broken and cannot be drained: leaking the memory it may still use"
-            );
+            report_drop(queue);
         }
         left
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Fate, Gate, Rules};
+use crate::fork::Generation;
 use crate::{Completion, Direction, FileId, IoBlock, IoQueue, Region, Wake};
 
 /// Something that comes after so many reaps.
@@ -23,6 +24,7 @@ pub(super) struct FaultQueue<R> {
     rules: Arc<R>,
     gate: Arc<Gate>,
     waker: Arc<dyn Wake>,
+    made_in: Generation,
     /// Accepted, and kept from the real queue.
     kept: Vec<Late<IoBlock>>,
     /// Completed, and not reported.
@@ -39,7 +41,17 @@ impl<R: Rules> FaultQueue<R> {
         gate: Arc<Gate>,
         waker: Arc<dyn Wake>,
     ) -> Self {
-        Self { id, inner, rules, gate, waker, kept: Vec::new(), held: Vec::new(), tokens: HashMap::new() }
+        Self {
+            id,
+            inner,
+            rules,
+            gate,
+            waker,
+            made_in: Generation::now(),
+            kept: Vec::new(),
+            held: Vec::new(),
+            tokens: HashMap::new(),
+        }
     }
 
     /// Passes on what was kept back and is due, as much as there is room for.
@@ -52,8 +64,9 @@ impl<R: Rules> FaultQueue<R> {
             if due.is_empty() {
                 break Ok(());
             }
-            // SAFETY: `submit` accepted these blocks, so their memory is valid until their completion is reported or
-            // `drain` has returned 0; the real queue has none of them any more by then.
+            // SAFETY: `submit` accepted these blocks, so their memory is valid until their completion is reported, which
+            // `reap` does only of tokens that it has taken out of `tokens`, after the real queue had reported them; or
+            // until `drain` has returned 0, which asks the real queue.
             match unsafe { self.inner.submit(&due) } {
                 Ok(0) => break Ok(()),
                 Ok(accepted) => {
@@ -138,6 +151,10 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
     }
 
     unsafe fn submit(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
+        if self.made_in.is_forked() {
+            // SAFETY: the caller's contract is this one's.
+            return unsafe { self.inner.submit(blocks) };
+        }
         let (in_flight, capacity) = (self.in_flight(), self.capacity());
         if in_flight + blocks.len() > capacity {
             self.gate.offence(format!("{} blocks on top of {in_flight} of {capacity}", blocks.len()));
@@ -165,6 +182,9 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
     }
 
     fn reap(&mut self, min: usize, timeout: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        if self.made_in.is_forked() {
+            return self.inner.reap(min, timeout, done);
+        }
         self.rules.reap(self.id)?;
         let before = done.len();
         let collected = self.collect(min, timeout, done);
@@ -175,12 +195,18 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
             }
         }
         self.rules.reaped(self.id, &mut fresh);
+        // The real queue has these, or will: whoever is told otherwise gives their memory back.
+        for lie in fresh.extract_if(.., |completion| self.tokens.contains_key(&completion.token)) {
+            self.gate.offence(format!("token {:#x} was made up", lie.token));
+        }
         done.append(&mut fresh);
         collected.and_then(|()| self.rules.reap(self.id))
     }
 
     fn drain(&mut self) -> usize {
-        self.gate.gives(self.kept.len());
+        if !self.made_in.is_forked() {
+            self.gate.gives(self.kept.len());
+        }
         self.kept.clear();
         self.held.clear();
         self.tokens.clear();
@@ -211,7 +237,7 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
 
 impl<R> Drop for FaultQueue<R> {
     fn drop(&mut self) {
-        if !self.kept.is_empty() {
+        if !self.kept.is_empty() && !self.made_in.is_forked() {
             self.gate.offence(format!("dropped with {} blocks in flight", self.kept.len()));
         }
     }
@@ -251,7 +277,11 @@ pub(super) unsafe fn through_cache(block: &IoBlock, len: usize) -> io::Result<us
         }
         Direction::Write => {
             // SAFETY: likewise for reads.
-            file.write_at(unsafe { std::slice::from_raw_parts(block.ptr, len) }, block.offset)
+            let written = file.write_at(unsafe { std::slice::from_raw_parts(block.ptr, len) }, block.offset)?;
+            if block.durable {
+                file.sync_data()?;
+            }
+            Ok(written)
         }
     }
 }

@@ -17,9 +17,9 @@ const BLOCKS: usize = 8;
 pub(super) fn writes_leave_nothing_in_the_cache(context: &Context<'_>) {
     let mut config = crate::QueueConfig::new(4);
     (config.regions, config.files) = (1, 1);
-    let mut rig = Rig::with(context.backend, &config, BLOCKS * PAGE);
     let path = context.filled("file", 1, BLOCKS * PAGE);
     let file = open(&path, Mode::Buffered).expect("open");
+    let mut rig = Rig::with(context.backend, &config, BLOCKS * PAGE);
     if !tells_dirty_pages(context, &file, &mut rig) {
         return;
     }
@@ -45,9 +45,9 @@ pub(super) fn writes_leave_nothing_in_the_cache(context: &Context<'_>) {
 /// Small neighbours, which a backend may merge, of which every second is durable; and durable reads, which are reads.
 pub(super) fn neighbours_of_both_kinds(context: &Context<'_>) {
     for mode in context.modes() {
-        let mut rig = Rig::new(context.backend, 16, BLOCKS * PAGE);
         let path = context.filled("file", 1, BLOCKS * PAGE);
         let file = open(&path, mode).expect("open");
+        let mut rig = Rig::new(context.backend, 16, BLOCKS * PAGE);
         for (seed, durable) in [(2, [true, false]), (3, [false, true]), (4, [true, true])] {
             rig.memory.put(0, &pattern(seed, 0, BLOCKS * PAGE));
             let mut all: Vec<_> = blocks(&rig, &file).collect();

@@ -58,6 +58,8 @@ fn add_file(context: &Context<'_>, rig: &mut Rig, id: FileId, file: &File) -> bo
 pub(super) fn regions_move_the_right_bytes(context: &Context<'_>) {
     let half = 16 * PAGE;
     for mode in context.modes() {
+        let path = context.folder.join(format!("{mode:?}"));
+        let file = open(&path, mode).expect("open");
         let mut rig = rig(context, 2 * half);
         // The second id leaves a gap.
         let other = Arc::new(Memory::new(half));
@@ -67,8 +69,6 @@ pub(super) fn regions_move_the_right_bytes(context: &Context<'_>) {
                 return;
             }
         }
-        let path = context.folder.join(format!("{mode:?}"));
-        let file = open(&path, mode).expect("open");
         // Blocks in the first region, in the second, and in the first without saying so.
         let blocks = |rig: &Rig, direction| {
             let block = |index: usize| {
@@ -129,11 +129,11 @@ pub(super) fn regions_beyond_the_room_are_refused(context: &Context<'_>) {
 
 pub(super) fn files_move_the_right_bytes(context: &Context<'_>) {
     for mode in context.modes() {
-        let mut rig = rig(context, 16 * PAGE);
         let files = [3, 0].map(|slot| {
             let path = context.filled(&format!("{mode:?}-{slot}"), u64::from(slot), 16 * PAGE);
             (FileId { slot, generation: 7 }, open(&path, mode).expect("open"), path)
         });
+        let mut rig = rig(context, 16 * PAGE);
         for (id, file, _) in &files {
             if !add_file(context, &mut rig, *id, file) {
                 return;

@@ -1,8 +1,8 @@
 //! The right bytes at the right offsets, each block exactly once, never more of them than fit.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::thread;
 
 use crate::conformance::Context;
@@ -31,24 +31,33 @@ pub(super) fn one_system_call_each(context: &Context<'_>) {
 /// Writes a new file and reads it back, front to back, back to front and in disorder.
 fn round_trips(context: &Context<'_>, config: &QueueConfig, mode: Mode, count: usize) {
     let lengths: Vec<_> = LENGTHS.into_iter().cycle().take(count).collect();
-    let mut rig = Rig::with(context.backend, config, lengths.iter().sum());
     let orders: [fn(&mut [IoBlock]); 3] = [|_| (), |blocks| blocks.reverse(), |blocks| Shuffle(7).shuffle(blocks)];
-    for (seed, order) in (1..).zip(orders) {
+    let files = [1, 2, 3].map(|seed| {
         let path = context.folder.join(format!("{mode:?}-{}-{count}-{seed}", config.depth));
-        round_trip(&mut rig, &path, mode, &lengths, seed, order);
-        fs::remove_file(path).expect("remove");
+        (open(&path, mode).expect("open"), path)
+    });
+    let mut rig = Rig::with(context.backend, config, lengths.iter().sum());
+    for (seed, (file, order)) in (1..).zip(files.iter().zip(orders)) {
+        round_trip(&mut rig, file, &lengths, seed, order);
+        fs::remove_file(&file.1).expect("remove");
     }
 }
 
-fn round_trip(rig: &mut Rig, path: &Path, mode: Mode, lengths: &[usize], seed: u64, order: fn(&mut [IoBlock])) {
+/// `file` with its path.
+fn round_trip(
+    rig: &mut Rig,
+    (file, path): &(File, PathBuf),
+    lengths: &[usize],
+    seed: u64,
+    order: fn(&mut [IoBlock]),
+) {
     let total: usize = lengths.iter().sum();
-    let file = open(path, mode).expect("open");
     // Neighbours in the file are not neighbours in memory: there, blocks lie back to front.
     let blocks = |rig: &Rig, direction| {
         let mut blocks = Vec::new();
         let mut offset = 0;
         for (token, &len) in (0..).zip(lengths) {
-            blocks.push(rig.block(direction, &file, token, total - offset - len, len, offset as u64));
+            blocks.push(rig.block(direction, file, token, total - offset - len, len, offset as u64));
             offset += len;
         }
         blocks
@@ -76,16 +85,20 @@ fn round_trip(rig: &mut Rig, path: &Path, mode: Mode, lengths: &[usize], seed: u
 /// Through the page cache there is no alignment.
 pub(super) fn of_any_size_when_buffered(context: &Context<'_>) {
     let lengths: Vec<_> = [1, 511, 3, 4097, 8, 40_001, 77].into_iter().cycle().take(40).collect();
+    let path = context.folder.join("odd");
+    let file = (open(&path, Mode::Buffered).expect("open"), path);
     let mut rig = Rig::new(context.backend, 8, lengths.iter().sum());
-    round_trip(&mut rig, &context.folder.join("odd"), Mode::Buffered, &lengths, 1, |_| ());
+    round_trip(&mut rig, &file, &lengths, 1, |_| ());
 }
 
 pub(super) fn of_large_blocks(context: &Context<'_>) {
     let mebibyte = 1 << 20;
     let lengths = [mebibyte, mebibyte, 4 * mebibyte, mebibyte, 3 * mebibyte + PAGE];
-    let mut rig = Rig::new(context.backend, 4, lengths.iter().sum());
     for mode in context.modes() {
-        round_trip(&mut rig, &context.folder.join(format!("{mode:?}")), mode, &lengths, 1, |_| ());
+        let path = context.folder.join(format!("{mode:?}"));
+        let file = (open(&path, mode).expect("open"), path);
+        let mut rig = Rig::new(context.backend, 4, lengths.iter().sum());
+        round_trip(&mut rig, &file, &lengths, 1, |_| ());
     }
 }
 
