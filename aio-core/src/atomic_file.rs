@@ -6,7 +6,7 @@
 //! the temporary, whose name says what it is: `.NAME.XXXXXX.tmp`.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,6 +14,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
+use xattr::FileExt;
 
 use crate::aio_file::AioFile;
 use crate::error::{Error, IoError, OpKind, Result};
@@ -39,7 +40,8 @@ const NAME: usize = 200;
 /// # }
 /// ```
 ///
-/// The new file gets the mode of the one it replaces, and its owner if the process may give that; a target that is a
+/// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may give
+/// those; what it may not give, nobody gets instead. A target that is a
 /// symbolic link keeps pointing to where the new file is put. Hard links of the old file keep the old contents. Dropped
 /// without [`commit`](Self::commit), it is removed, and the target stays as it was.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct AtomicFile {
     file: AioFile,
     temporary: Temporary,
     target: PathBuf,
+    /// Open from the start, since after the rename it would be too late to find that it cannot be opened.
+    folder: File,
 }
 
 /// How far [`AtomicFile::commit`] got.
@@ -72,9 +76,14 @@ impl AtomicFile {
             }
         };
         let (target, replaced) = resolve(path).map_err(opening(path))?;
-        let temporary = temporary_beside(&target, replaced.as_ref()).map_err(opening(path))?;
+        let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
+        let (made, temporary) = temporary_beside(&target, replaced.is_some()).map_err(opening(path))?;
         let file = handle.open_with(&temporary, &OpenOptions::new().read(true).write(true))?;
-        Ok(Self { file, temporary: Temporary::new(temporary), target })
+        if let Some(replaced) = replaced {
+            // Now that it is open: they may not let this process open it.
+            grant(&made, &target, &replaced).map_err(opening(path))?;
+        }
+        Ok(Self { file, temporary: Temporary::new(temporary), target, folder })
     }
 
     /// The path that the file will have, with symbolic links resolved.
@@ -91,7 +100,7 @@ impl AtomicFile {
     /// [`Error::InvalidInput`] if any write to it failed or was cancelled, whoever was told of that. [`Error::Io`] if it
     /// cannot be synced, closed or renamed. In all of these cases the target is as it was, and the temporary is gone. If
     /// at last the folder cannot be synced ([`OpKind::Sync`] with the folder's path), the new file is in place, and may
-    /// not be after a power failure. [`Error::WaitOnWorker`], [`Error::Forked`].
+    /// not be after a power failure. [`Error::Closed`], [`Error::WaitOnWorker`], [`Error::Forked`].
     pub fn commit(self) -> Result<()> {
         self.commit_in_steps(|_| {})
     }
@@ -99,9 +108,13 @@ impl AtomicFile {
     /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step.
     #[doc(hidden)]
     pub fn commit_in_steps(self, mut after: impl FnMut(CommitStep)) -> Result<()> {
-        let Self { file, temporary, target } = self;
+        let Self { file, temporary, target, folder } = self;
         // Also waits for the writes, so that after it all failures are known.
-        let synced = file.sync_all().wait();
+        let synced = file.sync_all().wait().map_err(Error::from);
+        if matches!(synced, Err(Error::Forked)) {
+            // Before any lock, which a thread of the parent may have held.
+            return synced;
+        }
         let open = file.open_file();
         if let Some(failure) = open.inode().and_then(|inode| inode.faults.failed_write()) {
             return Err(Error::InvalidInput(format!(
@@ -125,10 +138,7 @@ impl AtomicFile {
         after(CommitStep::Closed);
         temporary.persist(&target).map_err(|error| Box::new(failed(OpKind::Replace, &target, error)))?;
         after(CommitStep::Renamed);
-        let folder = folder_of(&target);
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| Box::new(failed(OpKind::Sync, folder, source)))?;
+        folder.sync_all().map_err(|source| Box::new(failed(OpKind::Sync, folder_of(&target), source)))?;
         after(CommitStep::FolderSynced);
         Ok(())
     }
@@ -186,8 +196,8 @@ fn resolve(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     }
 }
 
-/// A new file in the target's folder, which a rename can reach; readable for whom the target is.
-fn temporary_beside(target: &Path, replaced: Option<&Metadata>) -> io::Result<TempPath> {
+/// A new file in the target's folder, which a rename can reach.
+fn temporary_beside(target: &Path, replaces: bool) -> io::Result<(File, TempPath)> {
     let name = target.file_name().unwrap_or_default().as_bytes();
     let mut prefix = b".".to_vec();
     prefix.extend(&name[..name.len().min(NAME)]);
@@ -195,23 +205,36 @@ fn temporary_beside(target: &Path, replaced: Option<&Metadata>) -> io::Result<Te
     let prefix = OsString::from_vec(prefix);
     let made = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").make_in(folder_of(target), |path| {
         // Whoever may not read the old file shall not get hold of the new one before it has the old permissions.
-        let mode = if replaced.is_some() { 0o600 } else { 0o666 };
+        let mode = if replaces { 0o600 } else { 0o666 };
         File::options().write(true).create_new(true).mode(mode).open(path)
     })?;
-    let (file, temporary) = made.into_parts();
-    if let Some(replaced) = replaced {
-        let own = file.metadata()?;
-        let mut permissions = replaced.permissions();
-        if (own.uid(), own.gid()) != (replaced.uid(), replaced.gid()) {
-            // Only root may give files away; everybody else gets a file of their own, as with `cp`.
-            if fchown(&file, Some(replaced.uid()), Some(replaced.gid())).is_err() {
-                // With another owner, set-user-ID and set-group-ID would grant other rights than they did.
-                permissions.set_mode(permissions.mode() & !0o6000);
-            }
+    Ok(made.into_parts())
+}
+
+/// Lets those have the new file who may have the one that it replaces; nobody else, where not all of that can be given.
+fn grant(new: &File, target: &Path, replaced: &Metadata) -> io::Result<()> {
+    const ACCESS_LIST: &str = "system.posix_acl_access";
+    let own = new.metadata()?;
+    let (uid, gid) = (replaced.uid(), replaced.gid());
+    let mut mode = replaced.permissions().mode();
+    // What the group has, only if everybody has it.
+    let without_group = |mode: u32| mode & !0o070 | mode & (mode << 3) & 0o070;
+    // Only root may give files away; everybody else gets a file of their own, as with `cp`.
+    if (own.uid(), own.gid()) != (uid, gid) && fchown(new, Some(uid), Some(gid)).is_err() {
+        // With another owner, set-user-ID and set-group-ID would grant other rights than they did.
+        mode &= !0o6000;
+        if own.gid() != gid && fchown(new, None, Some(gid)).is_err() {
+            mode = without_group(mode);
         }
-        file.set_permissions(permissions)?;
     }
-    Ok(temporary)
+    match xattr::get(target, ACCESS_LIST).ok().flatten() {
+        // With a list, the group's bits are the most that anybody in it has.
+        Some(list) if new.set_xattr(ACCESS_LIST, &list).is_err() => mode = without_group(mode),
+        Some(_) => {}
+        // The folder may have given it one. Where there are no lists, there is none to remove.
+        None => drop(new.remove_xattr(ACCESS_LIST)),
+    }
+    new.set_permissions(Permissions::from_mode(mode))
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -94,6 +94,11 @@ impl<T> ThreadSync<T> {
     /// Who began to wait before the change has counted itself under the lock that the change was made under; who comes
     /// later sees the change.
     fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.waiters() > 0
+    }
+
+    /// How many wait.
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 }

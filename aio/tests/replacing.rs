@@ -4,10 +4,14 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use aio::{AioHandle, AtomicFile};
+use aio::{AioFile, AioHandle, AtomicFile, Direction};
+use aio_core::conformance::refusing;
 use aio_core::testing::Plain;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use support::staged::{Panics, Staged};
 use support::{Folder, each, each_backend, gated, pattern, small};
 
 fn names(folder: &Folder) -> Vec<String> {
@@ -38,6 +42,34 @@ fn a_change_of_length_is_waited_for_and_must_not_fail() {
         assert_eq!(fs::read(&path).unwrap(), pattern(1, 10_000)[..5_000]);
         let _what_was_dropped = aio.wait();
     });
+}
+
+#[test]
+fn space_that_cannot_be_had_is_no_failure() {
+    let folder = Folder::new();
+    let path = folder.file("t", b"old");
+    refusing(&[libc::SYS_fallocate], libc::EOPNOTSUPP, || {
+        let aio = AioHandle::builder().build().unwrap();
+        let new = aio.create_atomic(&path).unwrap();
+        new.allocate(0, 1 << 20).wait().unwrap_err();
+        new.punch_hole(0, 4096).wait().unwrap_err();
+        new.write(vec![1; 10], 0).wait().unwrap();
+        new.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [1; 10]);
+    });
+}
+
+#[test]
+fn a_write_whose_end_panics_is_not_committed() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let path = folder.file("t", b"old");
+    let new = aio.create_atomic(&path).unwrap();
+    let staged =
+        Staged::new(Direction::Write, AioFile::target(&new), vec![(0..4096, vec![1; 4096])], Panics::Fini, false).0;
+    assert!(aio.submit(staged).wait().is_err());
+    let error = new.commit().unwrap_err().to_string();
+    assert!(error.contains("a write to its new contents failed"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"old");
 }
 
 #[test]
@@ -115,12 +147,11 @@ fn nobody_gets_more_rights_than_before() {
         assert_eq!((kept & !bits, kept & 0o777), (0, bits & 0o777));
     }
     // Who may not give files away does not give its own rights away instead.
-    if let Err(error) = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)) {
-        eprintln!("SKIPPED: a file of another owner: {error}");
+    if !give_to_nobody(&path) {
         return;
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
-    let replaced = aio_core::conformance::refusing(&[libc::SYS_fchown], libc::EPERM, || {
+    let replaced = refusing(&[libc::SYS_fchown], libc::EPERM, || {
         let new = aio.create_atomic(&path).unwrap();
         // Nothing is written: a write would take the bits away, too.
         new.commit().unwrap();
@@ -128,5 +159,128 @@ fn nobody_gets_more_rights_than_before() {
     if replaced.is_some() {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode, 0o755);
+    }
+}
+
+const NOBODY: u32 = 65_534;
+
+/// Runs it on a thread of another user, as root may.
+fn as_nobody(run: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let ran = scope.spawn(|| {
+            // Of this thread alone, and only for files.
+            setfsgid(Gid::from_raw(NOBODY));
+            setfsuid(Uid::from_raw(NOBODY));
+            // It tells whom it replaces, and no failure.
+            assert_eq!(setfsuid(Uid::from_raw(NOBODY)).as_raw(), NOBODY);
+            run();
+        });
+        ran.join().unwrap();
+    });
+}
+
+/// False, with a line on standard error, where files cannot be given away.
+fn give_to_nobody(path: &Path) -> bool {
+    let given = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
+    given.inspect_err(|error| eprintln!("SKIPPED: a file of another owner: {error}")).is_ok()
+}
+
+fn set_mode(path: &Path, bits: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
+}
+
+#[test]
+fn a_file_that_its_owner_may_not_write_can_be_replaced() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let dir = folder.path("d");
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join("t");
+    fs::write(&path, b"old").unwrap();
+    set_mode(&path, 0o444);
+    if !give_to_nobody(&path) || !give_to_nobody(&dir) {
+        return;
+    }
+    set_mode(&folder.path(""), 0o755);
+    as_nobody(|| {
+        let new = aio.create_atomic(&path).unwrap();
+        new.write(vec![1; 10], 0).wait().unwrap();
+        new.commit().unwrap();
+    });
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((found.permissions().mode() & 0o7777, fs::read(&path).unwrap()), (0o444, vec![1; 10]));
+}
+
+/// Its folder could not be synced, and it would be replaced all the same.
+#[test]
+fn nothing_is_replaced_in_a_folder_that_cannot_be_opened() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let dir = folder.path("d");
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join("t");
+    fs::write(&path, b"old").unwrap();
+    if !give_to_nobody(&path) || !give_to_nobody(&dir) {
+        return;
+    }
+    set_mode(&dir, 0o333);
+    set_mode(&folder.path(""), 0o755);
+    as_nobody(|| {
+        let error = aio.create_atomic(&path).unwrap_err().to_string();
+        assert!(error.contains("Permission denied") && error.contains(dir.to_str().unwrap()), "{error}");
+    });
+    set_mode(&dir, 0o755);
+    let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((fs::read(&path).unwrap(), names), (b"old".to_vec(), vec!["t".into()]));
+}
+
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+/// `user::rw-`, `user:1234:rw-`, `group::---`, `mask::rw-`, `other::---`.
+fn access_list() -> Vec<u8> {
+    let entries =
+        [(0x01_u16, 6_u16, u32::MAX), (0x02, 6, 1234), (0x04, 0, u32::MAX), (0x10, 6, u32::MAX), (0x20, 0, u32::MAX)];
+    let entry = |(tag, rights, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2_u32.to_le_bytes().to_vec(), entries.map(entry).concat()].concat()
+}
+
+#[test]
+fn access_lists_are_kept_and_not_inherited() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let replace = |path: &Path| {
+        let new = aio.create_atomic(path).unwrap();
+        new.write(vec![1; 10], 0).wait().unwrap();
+        new.commit().unwrap();
+        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        (xattr::get(path, ACCESS_LIST).unwrap(), mode)
+    };
+    let path = folder.file("t", b"old");
+    if let Err(error) = xattr::set(&path, ACCESS_LIST, &access_list()) {
+        eprintln!("SKIPPED: access lists: {error}");
+        return;
+    }
+    assert_eq!(replace(&path), (Some(access_list()), 0o660));
+    // A group of the mask's rights is not what it was, if the list cannot be given.
+    let bare = refusing(&[libc::SYS_fsetxattr], libc::EPERM, || replace(&path));
+    assert!(bare.is_none() || bare == Some((None, 0o600)), "{bare:?}");
+
+    let plain = folder.file("plain", b"old");
+    set_mode(&plain, 0o660);
+    xattr::set(folder.path(""), "system.posix_acl_default", &access_list()).unwrap();
+    assert_eq!(replace(&plain), (None, 0o660));
+}
+
+#[test]
+fn a_group_that_cannot_be_given_gives_nobody_rights() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let path = folder.file("t", b"old");
+    set_mode(&path, 0o664);
+    if std::os::unix::fs::chown(&path, None, Some(NOBODY)).is_err() {
+        eprintln!("SKIPPED: a file of another group");
+        return;
+    }
+    let replaced = refusing(&[libc::SYS_fchown], libc::EPERM, || aio.create_atomic(&path).unwrap().commit().unwrap());
+    if replaced.is_some() {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
     }
 }

@@ -66,6 +66,7 @@ impl AioThread {
                 *background -= blocks;
             }
         };
+        let durable = op.state.durable && direction == Direction::Write;
         let primary = file.fd().as_raw_fd();
         // An edge's descriptor was opened when the op was prepared.
         let edges = file.buffered_if_open().map_or(primary, |fd| fd.as_raw_fd());
@@ -103,13 +104,19 @@ impl AioThread {
                     continue;
                 }
             };
+            // A sync is cheaper than many blocks that each are.
+            let may_be_durable = durable && segment.direct && plan.blocks == 1 && !op.state.validate;
+            let is_durable = may_be_durable && file.has_durable_blocks() && op.state.try_turn();
             let fd = if segment.direct { primary } else { edges };
             let file = if fd == primary { slot_of_file } else { None };
             let addresses = ptr.addr()..ptr.addr() + range.len;
+            if durable && !is_durable {
+                op.state.add_sync();
+            }
             let region = region.filter(|region| registered.region(issuing.queue, &shared.arena, *region, addresses));
             let offset = segment.offset + range.from as u64;
-            let durable = op.state.durable && direction == Direction::Write;
-            let block = IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset, durable };
+            let block =
+                IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset, durable: is_durable };
             issuing.progress.next += 1;
             if staging.is_some() && direction == Direction::Write {
                 *gathered += range.len;
@@ -231,6 +238,9 @@ fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
     slot.block.fd = file.buffered()?.as_raw_fd();
     slot.block.file = None;
     slot.direct = false;
+    if std::mem::take(&mut slot.block.durable) {
+        run.op.state.add_sync();
+    }
     tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
     Ok(())
 }
@@ -265,7 +275,7 @@ fn block_error(slot: &Slot, run: &Run, backend: &'static str, source: io::Error)
     if slot.block.durable
         && let Some(inode) = run.file().and_then(OpenFile::inode)
     {
-        inode.faults.durable_write_failed(&source);
+        inode.faults.durable_block_failed(&source);
     }
     run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source)
 }

@@ -8,6 +8,7 @@
 //! buffers. What makes the file longer or is larger than a block goes to the workers instead.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -23,7 +24,8 @@ use crate::engine::op::check_extents;
 use crate::engine::staging::Staging;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
-use crate::file::inode::Inode;
+use crate::file::faults::Sync;
+use crate::file::inode::{Accepted, Inode};
 use crate::plan::{Alignment, Plan};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
@@ -57,9 +59,21 @@ pub(crate) fn read(
     buffer: &mut [u8],
     offset: u64,
 ) -> Result<bool> {
+    if options.validate {
+        return Ok(false);
+    }
     let (ptr, len) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the exclusive borrow lasts for the call, which is over when the function returns.
-    unsafe { transfer(shared, file, options, Direction::Read, ptr, len, offset) }
+    unsafe { transfer(shared, file, None, Direction::Read, ptr, len, offset) }
+}
+
+/// How a durable write becomes so.
+#[derive(Debug, Clone, Copy)]
+struct Durably<'a> {
+    /// Its direct blocks are durable themselves.
+    blocks: bool,
+    /// Set if others have to be synced.
+    sync: &'a Cell<bool>,
 }
 
 /// Writes on this thread; false if the op is one for the workers.
@@ -70,32 +84,34 @@ pub(crate) fn write(
     buffer: &[u8],
     offset: u64,
 ) -> Result<bool> {
-    /// Counts a write among those that a sync waits for, also if it unwinds.
-    struct Accepted<'a>(&'a Inode, u64);
-
-    impl Drop for Accepted<'_> {
-        fn drop(&mut self) {
-            self.0.write_ended(self.1);
-        }
-    }
-
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
     let (ptr, len) = (buffer.as_ptr().cast_mut(), buffer.len());
     // Extending has to be undone on failure, and past a file-size limit the kernel sends a signal that would end the
     // process; workers do the one and block the other.
     let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(len as u64)));
-    if grows || shared.has_file_size_limit {
+    if grows || shared.has_file_size_limit || options.validate {
         return Ok(false);
     }
-    let _accepted = file.inode().map(|inode| {
-        if options.durable {
-            inode.faults.durable_write();
-        }
-        Accepted(inode, inode.write_accepted())
+    let mut accepted = file.inode().map(Inode::accept);
+    let sync = Cell::new(false);
+    let durably = options.durable.then(|| {
+        // All of it bypasses the page cache, through a bounce buffer or not.
+        let unit = u64::from(file.alignment().offset);
+        let is_direct = unit > 0 && (offset | len as u64).is_multiple_of(unit) && file.has_durable_blocks();
+        Durably { blocks: is_direct && accepted.as_mut().is_some_and(Accepted::try_turn), sync: &sync }
     });
     // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
-    let written = unsafe { transfer(shared, file, options, Direction::Write, ptr, len, offset) };
+    let mut written = unsafe { transfer(shared, file, durably, Direction::Write, ptr, len, offset) };
+    if let Some(accepted) = &mut accepted {
+        accepted.give_turn();
+    }
+    if sync.get() && matches!(written, Ok(true)) {
+        written = file.sync(Sync::Data).map(|()| true).map_err(|source| {
+            let (op, path) = (OpKind::Sync, file.path().to_owned());
+            Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }).into()
+        });
+    }
     if let (Err(error), Some(inode)) = (&written, file.inode()) {
         inode.faults.write_failed(error);
     }
@@ -109,7 +125,7 @@ pub(crate) fn write(
 unsafe fn transfer(
     shared: &Shared,
     file: &OpenFile,
-    options: OpOptions,
+    durably: Option<Durably<'_>>,
     direction: Direction,
     ptr: *mut u8,
     len: usize,
@@ -117,14 +133,14 @@ unsafe fn transfer(
 ) -> Result<bool> {
     shared.check_open()?;
     let Some(start) = NonNull::new(ptr) else { return Ok(false) };
-    if len > shared.config.block_size || options.validate || !file.allows(direction) {
+    if len > shared.config.block_size || !file.allows(direction) {
         return Ok(false);
     }
     let extent = Extent { offset, len, memory: Some(ExtentMemory { ptr: start, region: None }) };
     check_extents(&[extent])?;
     let read = direction == Direction::Read;
     let alignment = if read && file.is_resident() { Alignment::NONE } else { file.alignment() };
-    let call = Call { shared, file, direction, ptr, len, offset, durable: options.durable };
+    let call = Call { shared, file, direction, ptr, len, offset, durably };
     let mut counted = Stats::default();
     let Some(direct) = one_way(&extent, alignment) else {
         if read {
@@ -186,7 +202,7 @@ struct Call<'a> {
     ptr: *mut u8,
     len: usize,
     offset: u64,
-    durable: bool,
+    durably: Option<Durably<'a>>,
 }
 
 impl Call<'_> {
@@ -227,6 +243,10 @@ impl Call<'_> {
     #[inline]
     unsafe fn attempt(&self, memory: *mut u8, range: Range<usize>, direct: bool) -> io::Result<usize> {
         let fd = if direct { self.file.fd() } else { self.file.buffered()? };
+        let durable = self.has_durable_block(direct);
+        if let Some(durably) = self.durably.filter(|_| !durable) {
+            durably.sync.set(true);
+        }
         let block = IoBlock {
             token: 0,
             direction: self.direction,
@@ -236,7 +256,7 @@ impl Call<'_> {
             ptr: memory,
             len: range.len(),
             offset: self.offset + range.start as u64,
-            durable: self.durable && self.direction == Direction::Write,
+            durable,
         };
         // SAFETY: the caller vouches for the memory, and `file` keeps `fd` open.
         unsafe { self.shared.backend.transfer(&block) }
@@ -300,8 +320,8 @@ impl Call<'_> {
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => direct = false,
                 Err(error) => {
-                    if let Some(inode) = file.inode().filter(|_| self.durable && direction == Direction::Write) {
-                        inode.faults.durable_write_failed(&error);
+                    if let Some(inode) = file.inode().filter(|_| self.has_durable_block(direct)) {
+                        inode.faults.durable_block_failed(&error);
                     }
                     return Err(self.failed(error, at));
                 }
@@ -309,6 +329,10 @@ impl Call<'_> {
         }
         counted.blocks += 1;
         Ok(())
+    }
+
+    fn has_durable_block(&self, direct: bool) -> bool {
+        direct && self.durably.is_some_and(|durably| durably.blocks)
     }
 
     /// No byte moved after `at`.
@@ -349,7 +373,7 @@ mod tests {
         let options = OpenOptions::new().read(true).write(true);
         let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
         let how = OpOptions::default();
-        let held = lock(&file.inode().unwrap().writes);
+        let held = lock(&file.inode().unwrap().writes.0);
         // SAFETY: the child makes one call, which is to return at once, and ends; it runs nothing of other threads.
         let child = unsafe { libc::fork() };
         if child == 0 {

@@ -11,20 +11,27 @@ use smallvec::SmallVec;
 use crate::backend::Direction;
 use crate::desc::{Outcome, PathMode, Target};
 use crate::engine::Shared;
+use crate::engine::file_ops::Task;
 use crate::engine::op::{Transfer, catch, message_of, report, report_drop};
 use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
 use crate::error::{Error, OpKind};
 use crate::file::OpenFile;
+use crate::file::faults::Sync;
 use crate::sync::{Ordering, lock};
 
 impl Shared {
     /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
-    pub(crate) fn end(&self, ops: impl IntoIterator<Item = Arc<Transfer>>) {
+    pub(crate) fn end(self: &Arc<Self>, ops: impl IntoIterator<Item = Arc<Transfer>>) {
         let mut accounts = Ended::default();
         let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
+            if op.take_sync() {
+                op.state.give_turn();
+                self.run_file_task(Task::Durable(op));
+                continue;
+            }
             let lost = op.state.is_lost();
             let finished = catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(&op) } else { finish(&op) }));
             // Whatever panicked (a getter of the descriptor, a subscriber of the log), the op has to end.
@@ -32,9 +39,7 @@ impl Shared {
                 Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
             });
             // The write does not hold up syncs any more, however it ended.
-            if let Some((inode, epoch)) = op.state.write_epoch.get() {
-                inode.write_ended(*epoch);
-            }
+            op.state.let_syncs_pass();
             let ok = outcome.is_ok();
             let Fulfilled { wakers: waiting, unclaimed } = op.state.promise.fulfil(outcome, lost);
             let epoch = op.state.epoch.load(Ordering::Acquire);
@@ -63,6 +68,7 @@ impl Shared {
 
 /// Gives back what the op held and calls `fini`.
 fn finish(op: &Transfer) -> Outcome {
+    op.state.give_turn();
     let mut outcome = op.outcome();
     if let Err(error) = &outcome {
         op.note_failed_write(error);
@@ -77,6 +83,7 @@ fn finish(op: &Transfer) -> Outcome {
         }
     }
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
+        op.note_failed_write(&panicked);
         outcome = outcome.and(Err(panicked));
     }
     outcome
@@ -110,25 +117,26 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
     let failed = |kind, source: io::Error| op.io_error(kind, 0, end_of(op), "", source);
     let mut outcome = outcome;
     let end = end_of(op);
-    match mode {
-        PathMode::Write if outcome.is_ok() && file.len_at_open() > end => {
-            let cut = file.inode().map_or(Ok(()), |inode| {
-                inode.set_len(file.fd(), end).map_err(|error| failed(OpKind::SetLen, error))?;
-                if op.state.durable {
-                    let synced = inode.faults.sync(|| nix::unistd::fdatasync(file.fd()));
-                    synced.map_err(|error| failed(OpKind::Sync, error))?;
-                }
-                Ok(())
-            });
-            outcome = outcome.and_then(|bytes| cut.map(|()| bytes));
-        }
-        PathMode::WriteNew if outcome.is_err() && file.is_at(path) => {
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
+    if mode == PathMode::Write && outcome.is_ok() && file.len_at_open() > end {
+        let cut = file.inode().map_or(Ok(()), |inode| {
+            inode.set_len(file.fd(), end).map_err(|error| failed(OpKind::SetLen, error))?;
+            if op.state.durable {
+                file.sync(Sync::Data).map_err(|error| failed(OpKind::Sync, error))?;
             }
-        }
-        _ => {}
+            Ok(())
+        });
+        outcome = outcome.and_then(|bytes| cut.map(|()| bytes));
     }
+    let made_here = mode == PathMode::WriteNew && file.is_at(path);
+    // Closed, its number may be another file's, whose syncs have no business with this write.
+    op.state.let_syncs_pass();
     let closed = file.close();
-    outcome.and_then(|bytes| closed.map(|()| bytes).map_err(|error| failed(OpKind::Close, error)))
+    outcome = outcome.and_then(|bytes| closed.map(|()| bytes).map_err(|error| failed(OpKind::Close, error)));
+    if made_here
+        && outcome.is_err()
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
+    }
+    outcome
 }

@@ -1,21 +1,23 @@
-//! Operations on whole files, as tickets: sync, set_len, allocate, punch_hole.
+//! Operations on whole files, as tickets: sync, set_len, allocate, punch_hole; and the syncs that end durable writes.
 //!
 //! They block for long (a sync for as long as the device needs), so they run on threads of their own and never hold up
 //! the transfers of a worker. The threads are started when needed, stay until the handle goes, and are few.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::engine::Shared;
-use crate::engine::op::{Priority, catch, report};
+use crate::engine::op::{Priority, Transfer, catch, report};
 use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::work::{Ended, Full};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
+use crate::file::faults::Sync;
+use crate::file::inode::Accepted;
 use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock, thread};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
@@ -30,8 +32,16 @@ pub(crate) struct FileOp {
     priority: Priority,
     cancelled: AtomicBool,
     epoch: Mutex<u64>,
-    /// Of one that changes the file: its place among the writes that a sync waits for.
-    write_epoch: OnceLock<u64>,
+    /// Of one that changes the file: it is among the writes that a sync waits for.
+    accepted: Mutex<Option<Accepted>>,
+}
+
+/// What is to be done on one of the threads.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Run(Arc<FileOp>),
+    /// To end a durable write by a sync.
+    Durable(Arc<Transfer>),
 }
 
 /// What to do with the file.
@@ -60,7 +70,7 @@ pub(crate) struct FileOps {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Arc<FileOp>>,
+    queue: VecDeque<Task>,
     idle: usize,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -86,7 +96,7 @@ impl FileOp {
             priority,
             cancelled: AtomicBool::new(false),
             epoch: Mutex::default(),
-            write_epoch: OnceLock::new(),
+            accepted: Mutex::default(),
         })
     }
 
@@ -97,6 +107,12 @@ impl FileOp {
 
     fn is_sync(&self) -> bool {
         matches!(self.command, FileCommand::SyncData | FileCommand::SyncAll)
+    }
+
+    /// Whether the file system only lacks a thing that nothing depends on.
+    fn is_no_matter(&self, error: &Error) -> bool {
+        matches!(self.command, FileCommand::Allocate { .. } | FileCommand::PunchHole { .. })
+            && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
     }
 
     fn kind(&self) -> OpKind {
@@ -130,8 +146,8 @@ impl FileOp {
         let fd = self.file.fd();
         let writable = || self.file.inode().ok_or_else(|| io::Error::other("the file is not open for writing"));
         match self.command {
-            FileCommand::SyncData => self.file.synced_inode().faults.sync(|| nix::unistd::fdatasync(fd)),
-            FileCommand::SyncAll => self.file.synced_inode().faults.sync(|| nix::unistd::fsync(fd)),
+            FileCommand::SyncData => self.file.sync(Sync::Data),
+            FileCommand::SyncAll => self.file.sync(Sync::All),
             FileCommand::SetLen(len) => writable()?.set_len(fd, len),
             FileCommand::Allocate { len: 0, .. } | FileCommand::PunchHole { len: 0, .. } => Ok(()),
             FileCommand::Allocate { offset, len } => writable()?.allocate(fd, offset, len),
@@ -151,22 +167,25 @@ impl Shared {
         let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
         let epoch = self.work.accept(op.priority, full)?;
         *lock(&op.epoch) = epoch;
-        if op.is_sync() {
-            let (shared, op) = (self.clone(), op.clone());
-            op.file.synced_inode().clone().after_writes(move || shared.run_file_op(op));
+        let task = Task::Run(op.clone());
+        if op.is_sync()
+            && let Some(inode) = op.file.shared_inode()
+        {
+            let shared = self.clone();
+            inode.writes.after(move || shared.run_file_task(task));
             return Ok(());
         }
         if let Some(inode) = op.file.inode() {
-            let _ = op.write_epoch.set(inode.write_accepted());
+            *lock(&op.accepted) = Some(inode.accept());
         }
-        self.run_file_op(op.clone());
+        self.run_file_task(task);
         Ok(())
     }
 
     /// Gives it to a thread; if none can be had, to the current one.
-    fn run_file_op(self: &Arc<Self>, op: Arc<FileOp>) {
+    pub(crate) fn run_file_task(self: &Arc<Self>, task: Task) {
         let mut state = self.file_ops.state.lock();
-        state.queue.push_back(op);
+        state.queue.push_back(task);
         if state.idle >= state.queue.len() || state.threads.len() >= MAX_THREADS {
             drop(state);
             self.file_ops.state.notify_one();
@@ -178,11 +197,11 @@ impl Shared {
             Ok(thread) => state.threads.push(thread),
             Err(_) if !state.threads.is_empty() => {}
             Err(error) => {
-                let op = state.queue.pop_back();
+                let task = state.queue.pop_back();
                 drop(state);
                 tracing::warn!(%error, "no thread for a file operation: running it on the current one");
-                if let Some(op) = op {
-                    self.finish_file_op(op);
+                if let Some(task) = task {
+                    self.finish_file_task(task);
                 }
             }
         }
@@ -198,31 +217,35 @@ impl Shared {
             let ready = |state: &mut State| !state.queue.is_empty() || self.work.is_finished();
             state = pool.wait_until(state, None, ready).0;
             state.idle -= 1;
-            let Some(op) = state.queue.pop_front() else { return };
+            let Some(task) = state.queue.pop_front() else { return };
             drop(state);
-            self.finish_file_op(op);
+            self.finish_file_task(task);
             state = pool.lock();
+        }
+    }
+
+    fn finish_file_task(self: &Arc<Self>, task: Task) {
+        match task {
+            Task::Run(op) => self.finish_file_op(op),
+            Task::Durable(op) => {
+                if let Some(Err(source)) = op.file().map(|file| file.sync(Sync::Data)) {
+                    op.state.fail(0, op.io_error(OpKind::Sync, 0, 0, "", source));
+                }
+                self.end([op]);
+            }
         }
     }
 
     fn finish_file_op(self: &Arc<Self>, op: Arc<FileOp>) {
         let outcome = op.run();
-        if let (Some(inode), Some(epoch)) = (op.file.inode(), op.write_epoch.get()) {
-            if let Err(error) = &outcome {
-                inode.faults.write_failed(error);
-            }
-            inode.write_ended(*epoch);
+        if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)
+            && !op.is_sync()
+            && !op.is_no_matter(error)
+        {
+            inode.faults.write_failed(error);
         }
-        if op.is_sync() && outcome.is_ok() && op.file.synced_inode().faults.had_durable_writes() {
-            // One that ran meanwhile may have been told, in the stead of the sync, that data was lost.
-            let shared = self.clone();
-            op.file.synced_inode().clone().after_writes(move || {
-                let checked = op.file.synced_inode().faults.check_synced();
-                let outcome = outcome.and(checked.map(|()| 0).map_err(|source| op.failed(0, 0, source)));
-                shared.end_file_op(op, outcome);
-            });
-            return;
-        }
+        let accepted = lock(&op.accepted).take();
+        drop(accepted);
         self.end_file_op(op, outcome);
     }
 
@@ -262,8 +285,9 @@ mod tests {
             (FileCommand::SyncAll, false),
         ] {
             let op = FileOp::new(file.clone(), command, Priority::Normal);
+            let before = file.inode().unwrap().changes();
             shared.submit_file_op(&op).unwrap();
-            assert_eq!(op.write_epoch.get().is_some(), changes, "{command:?}");
+            assert_eq!(file.inode().unwrap().changes() > before, changes, "{command:?}");
             while !op.promise.is_done() {
                 std::thread::yield_now();
             }

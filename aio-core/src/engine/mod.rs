@@ -187,7 +187,7 @@ impl Shared {
         prepare::check(&op)?;
         // A worker that waited for room would wait for itself.
         let full = if self.on_worker() { Full::Refuse } else { full };
-        let wake = self.work.push(&op, full, || prepare::enter_write_epoch(&op))?;
+        let wake = self.work.push(&op, full, || prepare::accept(&op))?;
         self.wake(wake);
         Ok(())
     }

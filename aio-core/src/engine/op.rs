@@ -3,14 +3,14 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::backend::Direction;
 use crate::desc::{Extent, IoOpDesc, Outcome, Target};
 use crate::engine::promise::Promise;
 use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
-use crate::file::inode::{Growing, Inode};
+use crate::file::inode::{Accepted, Growing};
 use crate::plan::Plan;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
@@ -57,8 +57,10 @@ pub(crate) struct OpState {
     pub(crate) durable: bool,
     /// The epoch of the handle that it was accepted in.
     pub(crate) epoch: AtomicU64,
-    /// Of a write to an open file: its place among the writes that a sync waits for.
-    pub(crate) write_epoch: OnceLock<(Arc<Inode>, u64)>,
+    /// Of a write, while it is one that a sync waits for: from its acceptance, or from the time its path was opened.
+    accepted: OnceLock<Mutex<Option<Accepted>>>,
+    /// Of a durable write: a sync is still a part of it.
+    to_be_synced: AtomicBool,
     /// Made with the op, or by the worker that opened its file.
     early_plan: Option<Plan>,
     late_plan: OnceLock<Box<Plan>>,
@@ -87,7 +89,8 @@ impl OpState {
             validate,
             durable,
             epoch: AtomicU64::new(0),
-            write_epoch: OnceLock::new(),
+            accepted: OnceLock::new(),
+            to_be_synced: AtomicBool::new(false),
             pending: AtomicUsize::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
             early_plan: plan,
             late_plan: OnceLock::new(),
@@ -162,6 +165,36 @@ impl OpState {
         self.pending.fetch_sub(blocks, Ordering::AcqRel) == blocks
     }
 
+    /// Syncs wait for this write from now on.
+    pub(crate) fn accept(&self, accepted: Accepted) {
+        let _ = self.accepted.set(Mutex::new(Some(accepted)));
+    }
+
+    /// Whether the only block of this durable write may be durable itself.
+    pub(crate) fn try_turn(&self) -> bool {
+        self.accepted.get().is_some_and(|accepted| lock(accepted).as_mut().is_some_and(Accepted::try_turn))
+    }
+
+    /// No block is in flight any more.
+    pub(crate) fn give_turn(&self) {
+        if let Some(accepted) = self.accepted.get()
+            && let Some(accepted) = &mut *lock(accepted)
+        {
+            accepted.give_turn();
+        }
+    }
+
+    /// If it is a write, syncs need not wait for it any more.
+    pub(crate) fn let_syncs_pass(&self) {
+        let accepted = self.accepted.get().and_then(|accepted| lock(accepted).take());
+        drop(accepted);
+    }
+
+    /// Bytes of a durable write go through the page cache, so a sync becomes a part of it.
+    pub(crate) fn add_sync(&self) {
+        self.to_be_synced.store(true, Ordering::Release);
+    }
+
     /// Whether every byte of this pass moved.
     pub(crate) fn is_complete(&self) -> bool {
         !self.failed.load(Ordering::Acquire)
@@ -223,16 +256,33 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     /// If it is a write, it failed: whoever vouches for the file has to know.
     #[cold]
     pub(crate) fn note_failed_write(&self, error: &Error) {
+        // In a forked child nothing may wait for a lock that a thread of the parent held.
         if self.desc.direction() == Direction::Write
+            && !matches!(error, Error::Forked)
             && let Some(file) = self.file()
             && let Some(inode) = file.inode()
         {
             inode.faults.write_failed(error);
-            if self.state.durable && matches!(error, Error::WorkerDied { .. }) {
-                // Nobody knows what its blocks were told.
-                inode.faults.durable_write_failed(&std::io::Error::other(error.to_string()));
-            }
         }
+    }
+
+    /// Its queue broke with blocks in flight. If they were durable, nobody knows what they were told.
+    #[cold]
+    pub(crate) fn note_lost_blocks(&self, reason: &str) {
+        if self.desc.direction() == Direction::Write
+            && self.state.durable
+            && let Some(file) = self.file()
+            && let Some(inode) = file.inode()
+        {
+            inode.faults.durable_block_failed(&std::io::Error::other(reason));
+        }
+    }
+
+    /// Whether all its bytes moved and a sync is still to be done; no more after that.
+    pub(crate) fn take_sync(&self) -> bool {
+        let state = &self.state;
+        let complete = state.durable && state.is_complete() && !state.is_lost();
+        complete && state.to_be_synced.swap(false, Ordering::AcqRel)
     }
 
     /// The end of the file came `read` bytes into the op.
@@ -302,6 +352,7 @@ pub(crate) fn report_drop<T>(value: T) {
 /// A panic in code of the user's that has no op left to fail.
 pub(crate) fn report(result: Result<(), Error>) {
     if let Err(error) = result {
-        tracing::error!(%error, "a callback panicked after its op had ended");
+        // Who gets the log may panic, too, and then there is nobody left to tell.
+        let _ = catch("log", || tracing::error!(%error, "a callback panicked after its op had ended"));
     }
 }

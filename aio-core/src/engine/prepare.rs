@@ -9,6 +9,7 @@ use crate::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::op::{Transfer, check_extents};
 use crate::error::{OpKind, Result};
+use crate::file::faults::Sync;
 use crate::file::{OpenFile, OpenOptions};
 use crate::plan::{Alignment, Plan};
 use crate::sync::lock;
@@ -86,15 +87,16 @@ fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, fil
     Plan::new(extents, alignment, shared.config.block_size)
 }
 
-/// Counts a write among those that a sync of its file waits for.
-pub(crate) fn enter_write_epoch(op: &Transfer) {
-    if let (Direction::Write, Target::File(file)) = (op.desc.direction(), op.desc.target())
-        && let Some(inode) = file.inode()
-    {
-        if op.state.durable {
-            inode.faults.durable_write();
-        }
-        let _ = op.state.write_epoch.set((inode.clone(), inode.write_accepted()));
+/// Counts a write to an open file among those that a sync of it waits for.
+pub(crate) fn accept(op: &Transfer) {
+    if let Target::File(file) = op.desc.target() {
+        accept_for(op, file);
+    }
+}
+
+fn accept_for(op: &Transfer, file: &OpenFile) {
+    if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
+        op.state.accept(inode.accept());
     }
 }
 
@@ -114,6 +116,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
                 .create_new(*mode == PathMode::WriteNew);
             let file = OpenFile::open(path, &options, shared.config.direct)?;
             *lock(&op.state.opened) = Some(file.clone());
+            accept_for(op, &file);
             file
         }
     };
@@ -127,10 +130,6 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             .grow(file.fd(), from, end, shared.config.preallocate)
             .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
         *lock(&op.state.growing) = growing;
-        if let Target::Path(..) = op.desc.target() {
-            // One of an open file was counted when it was accepted.
-            inode.change();
-        }
     }
     op.state.start(plan);
     Ok(())
@@ -144,10 +143,7 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
     let through_cache = !file.is_direct() || plan.buffered;
     let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
     if op.desc.direction() == Direction::Write {
-        file.synced_inode()
-            .faults
-            .sync(|| nix::unistd::fdatasync(fd))
-            .map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))?;
+        file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))?;
     }
     for segment in plan.segments.iter().filter(|segment| !segment.direct) {
         let (offset, len) = (segment.offset.cast_signed(), (segment.len as u64).cast_signed());

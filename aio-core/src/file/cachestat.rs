@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// The same number on every architecture.
+/// The number in the table that all architectures of Rust's but Alpha and MIPS share.
 const SYS_CACHESTAT: libc::c_long = 451;
 
 /// What the page cache has of a range, in pages: the kernel's `struct cachestat`.

@@ -21,8 +21,8 @@ use crate::file::faults::Faults;
 use crate::fork::Generation;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
 
-/// The inodes that are open for writing or watched, one map per process in a line of forks: a child must not wait for a lock that
-/// one of its parent's threads held, nor for the parent's writes.
+/// The inodes that are open, one map per process in a line of forks: a child must not wait for a lock that one of its
+/// parent's threads held, nor for the parent's writes.
 static OPEN: [process::Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { process::Mutex::new(BTreeMap::new()) }; 16];
 
 /// Process, device and inode number.
@@ -32,7 +32,7 @@ fn open_inodes(generation: Generation) -> process::MutexGuard<'static, BTreeMap<
     OPEN[generation.index() % OPEN.len()].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shared state of a file or block device that is open for writing, or that somebody watches for writes.
+/// The shared state of an open file or block device.
 #[derive(Debug)]
 pub(crate) struct Inode {
     key: Key,
@@ -44,7 +44,7 @@ pub(crate) struct Inode {
     /// What failed.
     pub(crate) faults: Faults,
     /// The writes in flight, and the syncs that wait for them.
-    pub(crate) writes: Mutex<Writes>,
+    pub(crate) writes: Writes,
 }
 
 /// The length of a growing file.
@@ -68,15 +68,95 @@ impl State {
 }
 
 /// Writes by epoch, and what runs when an epoch is drained.
+#[derive(Debug, Default)]
+pub(crate) struct Writes(pub(crate) Mutex<Waiting>);
+
 #[derive(Default)]
-pub(crate) struct Writes {
-    pub(crate) epochs: Epochs,
+pub(crate) struct Waiting {
+    epochs: Epochs,
     waiting: Vec<(u64, Box<dyn FnOnce() + Send>)>,
 }
 
-impl std::fmt::Debug for Writes {
+impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writes").field("epochs", &self.epochs).field("waiting", &self.waiting.len()).finish()
+        f.debug_struct("Waiting").field("epochs", &self.epochs).field("waiting", &self.waiting.len()).finish()
+    }
+}
+
+impl Writes {
+    fn is_empty(&self) -> bool {
+        lock(&self.0).epochs.is_empty()
+    }
+
+    fn enter(&self) -> u64 {
+        lock(&self.0).epochs.enter()
+    }
+
+    /// One of `epoch` ended. Runs what waited for it.
+    fn leave(&self, epoch: u64) {
+        let mut ready = Vec::new();
+        {
+            let Waiting { epochs, waiting } = &mut *lock(&self.0);
+            epochs.leave(epoch, 1);
+            let mut index = 0;
+            while index < waiting.len() {
+                if epochs.is_drained(waiting[index].0) {
+                    ready.push(waiting.swap_remove(index).1);
+                } else {
+                    index += 1;
+                }
+            }
+        }
+        for run in ready {
+            run();
+        }
+    }
+
+    /// Runs `then` once those that entered so far have ended: now, or on the thread that ends the last.
+    pub(crate) fn after(&self, then: impl FnOnce() + Send + 'static) {
+        {
+            let Waiting { epochs, waiting } = &mut *lock(&self.0);
+            let epoch = epochs.close();
+            if !epochs.is_drained(epoch) {
+                waiting.push((epoch, Box::new(then)));
+                return;
+            }
+        }
+        then();
+    }
+}
+
+/// A write that was accepted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    inode: Arc<Inode>,
+    epoch: u64,
+    /// It has the turn to ask the kernel what was lost.
+    asks: bool,
+}
+
+impl Accepted {
+    /// Whether its blocks may be durable: nobody else asks the kernel meanwhile.
+    pub(crate) fn try_turn(&mut self) -> bool {
+        self.asks = self.asks || self.inode.faults.try_turn();
+        self.asks
+    }
+
+    /// Its blocks are done with.
+    pub(crate) fn give_turn(&mut self) {
+        if std::mem::take(&mut self.asks) {
+            self.inode.faults.give_turn(None);
+        }
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if self.inode.key.0.is_forked() {
+            return;
+        }
+        self.give_turn();
+        self.inode.writes.leave(self.epoch);
     }
 }
 
@@ -104,19 +184,13 @@ impl Inode {
             state: Mutex::default(),
             changes: AtomicU64::new(0),
             faults: Faults::default(),
-            writes: Mutex::default(),
+            writes: Writes::default(),
         });
         open.insert(key, Arc::downgrade(&inode));
         inode
     }
 
-    /// The inode of a file that is not open for writing here, for who wants to hear of it once it is.
-    pub(crate) fn unwritten(identity: (u64, u64)) -> Arc<Self> {
-        // With no length settled, whoever writes will look for it.
-        Self::of(identity, 0)
-    }
-
-    /// The inode with this identity, if it is open for writing, or watched, anywhere in this process.
+    /// The inode with this identity, if it is open anywhere in this process.
     pub(crate) fn find((device, number): (u64, u64)) -> Option<Arc<Self>> {
         let key = (Generation::now(), device, number);
         open_inodes(key.0).get(&key).and_then(Weak::upgrade)
@@ -124,10 +198,6 @@ impl Inode {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
-    }
-
-    fn writes(&self) -> MutexGuard<'_, Writes> {
-        lock(&self.writes)
     }
 
     /// Whether a write up to `end` may make the file longer, so that it has to go through [`grow`](Self::grow).
@@ -218,15 +288,11 @@ impl Inode {
         Ok(())
     }
 
-    /// A write was accepted; returns the epoch that [`write_ended`](Self::write_ended) takes.
-    pub(crate) fn write_accepted(&self) -> u64 {
-        self.change();
-        self.writes().epochs.enter()
-    }
-
-    /// A write begins: what was known of the file's pages is void.
-    pub(crate) fn change(&self) {
+    /// A write, or another change, was accepted: a sync waits for its end, and what was known of the file's pages is
+    /// void.
+    pub(crate) fn accept(self: &Arc<Self>) -> Accepted {
         self.changes.fetch_add(1, Ordering::Release);
+        Accepted { inode: self.clone(), epoch: self.writes.enter(), asks: false }
     }
 
     /// Differs when writes were begun in between.
@@ -236,41 +302,7 @@ impl Inode {
 
     /// Whether writes that were accepted have not ended.
     pub(crate) fn has_writes_in_flight(&self) -> bool {
-        !self.writes().epochs.is_empty()
-    }
-
-    /// A write of `epoch` ended. Runs what waited for it.
-    pub(crate) fn write_ended(&self, epoch: u64) {
-        let mut ready = Vec::new();
-        {
-            let mut writes = self.writes();
-            writes.epochs.leave(epoch, 1);
-            let Writes { epochs, waiting } = &mut *writes;
-            let mut index = 0;
-            while index < waiting.len() {
-                if epochs.is_drained(waiting[index].0) {
-                    ready.push(waiting.swap_remove(index).1);
-                } else {
-                    index += 1;
-                }
-            }
-        }
-        for run in ready {
-            run();
-        }
-    }
-
-    /// Runs `then` once the writes that were accepted so far have ended: now, or on the thread that ends the last.
-    pub(crate) fn after_writes(&self, then: impl FnOnce() + Send + 'static) {
-        {
-            let mut writes = self.writes();
-            let epoch = writes.epochs.close();
-            if !writes.epochs.is_drained(epoch) {
-                writes.waiting.push((epoch, Box::new(then)));
-                return;
-            }
-        }
-        then();
+        !self.writes.is_empty()
     }
 }
 
@@ -437,13 +469,13 @@ mod tests {
     fn a_sync_waits_for_the_writes_before_it_only() {
         let (_file, inode) = file(0);
         let ran = Arc::new(AtomicU64::new(0));
-        let before = inode.write_accepted();
+        let before = inode.accept();
         let seen = ran.clone();
-        inode.after_writes(move || seen.store(1, Ordering::SeqCst));
-        let after = inode.write_accepted();
+        inode.writes.after(move || seen.store(1, Ordering::SeqCst));
+        let after = inode.accept();
         assert_eq!(ran.load(Ordering::SeqCst), 0);
-        inode.write_ended(before);
+        drop(before);
         assert_eq!(ran.load(Ordering::SeqCst), 1);
-        inode.write_ended(after);
+        drop(after);
     }
 }

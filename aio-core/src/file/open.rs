@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
 use crate::error::{IoError, OpKind, Result};
+use crate::file::faults::Sync;
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
 use crate::file::statx::{FileFacts, facts};
@@ -97,9 +99,16 @@ pub struct OpenFile(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    // Dropped before the descriptors are closed: then the number may be another file's, which has nothing to do with it.
+    /// Not of a file that is opened for one read.
+    inode: Option<Arc<Inode>>,
+    /// There if its reads may go through the page cache while all of it is there.
+    residency: Option<Residency>,
     /// Open from the start; bypasses the page cache if `direct`. Errors of write-back are reported to it.
     primary: OwnedFd,
     direct: bool,
+    /// Whether durable blocks may go by it.
+    durable: OnceLock<bool>,
     /// For the edges of a direct file and while it is resident: the same file through the page cache, opened when first
     /// needed.
     edges: OnceLock<OwnedFd>,
@@ -107,12 +116,6 @@ struct Inner {
     flags: OFlag,
     facts: FileFacts,
     alignment: Alignment,
-    /// There if its reads may go through the page cache while all of it is there.
-    residency: Option<Residency>,
-    /// If it is open for writing.
-    inode: Option<Arc<Inode>>,
-    /// Of one that is not: the state of its inode, once there is any. A failed sync is not forgotten while it is open.
-    watched: OnceLock<Arc<Inode>>,
     /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
     registered: OnceLock<Registered>,
 }
@@ -167,20 +170,19 @@ impl OpenFile {
             }
             set_flags(&primary, OFlag::empty())?;
         }
-        let writes = flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR);
-        let watched = if writes { None } else { Inode::find(facts.identity()) };
         let len = if facts.regular { facts.len } else { u64::MAX };
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
+            // A failed sync is not forgotten while anybody has the file open, so readers share in it, too.
+            inode: (!options.one_read).then(|| Inode::of(facts.identity(), len)),
+            residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
             primary,
             direct: alignment.is_some(),
+            durable: OnceLock::new(),
             edges: OnceLock::new(),
             opening: Mutex::new(()),
             // Later opens of the same file must neither make it nor insist on making it.
             flags: flags.difference(OFlag::O_CREAT | OFlag::O_EXCL),
-            residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
-            inode: writes.then(|| Inode::of(facts.identity(), len)),
-            watched: watched.map(OnceLock::from).unwrap_or_default(),
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
             registered: OnceLock::new(),
@@ -245,27 +247,31 @@ impl OpenFile {
         }
     }
 
-    /// Device and inode number.
-    pub(crate) fn identity(&self) -> (u64, u64) {
-        self.0.facts.identity()
-    }
-
     /// There if it is open for writing.
     pub(crate) fn inode(&self) -> Option<&Arc<Inode>> {
+        self.shared_inode().filter(|_| self.allows(Direction::Write))
+    }
+
+    /// What all open files of its inode share; not there if it was opened for one read.
+    pub(crate) fn shared_inode(&self) -> Option<&Arc<Inode>> {
         self.0.inode.as_ref()
     }
 
-    /// The inode whose writes a sync of this file waits for, and whose failures it hears of: a file that is open for
-    /// reading may be written elsewhere.
-    pub(crate) fn synced_inode(&self) -> &Arc<Inode> {
-        self.inode().unwrap_or_else(|| {
-            self.0.watched.get_or_init(|| self.written_inode().unwrap_or_else(|| Inode::unwritten(self.identity())))
-        })
+    /// Makes its bytes durable, whichever way they went, unless a sync of the inode failed before.
+    pub(crate) fn sync(&self, what: Sync) -> io::Result<()> {
+        match self.shared_inode() {
+            // The descriptor that has been open longest hears of whatever was lost since.
+            Some(inode) => inode.faults.sync(self.fd(), what),
+            None => Err(io::Error::other("it was opened for one read")),
+        }
     }
 
-    /// The inode, if it is open for writing, or watched, anywhere in this process.
-    pub(crate) fn written_inode(&self) -> Option<Arc<Inode>> {
-        self.0.inode.clone().or_else(|| Inode::find(self.0.facts.identity()))
+    /// Whether `RWF_DSYNC` makes a direct block durable. Where that is not known, a sync does it: FUSE, for one, sends
+    /// its server no request for it.
+    pub(crate) fn has_durable_blocks(&self) -> bool {
+        const KNOWN: [FsType; 4] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC];
+        let known = || fstatfs(self.fd()).is_ok_and(|found| KNOWN.contains(&found.filesystem_type()));
+        self.0.direct && *self.0.durable.get_or_init(|| !self.0.facts.regular || known())
     }
 
     /// The descriptor that has been open longest.
@@ -335,9 +341,10 @@ impl OpenFile {
 
     /// Closes it if this is the last clone, and says what `close(2)` said.
     pub(crate) fn close(self) -> io::Result<()> {
-        let Some(inner) = Arc::into_inner(self.0) else { return Ok(()) };
-        let edges = inner.edges.into_inner().map_or(Ok(()), close_fd);
-        close_fd(inner.primary).and(edges)
+        let Some(Inner { inode, residency, primary, edges, .. }) = Arc::into_inner(self.0) else { return Ok(()) };
+        drop((inode, residency));
+        let edges = edges.into_inner().map_or(Ok(()), close_fd);
+        close_fd(primary).and(edges)
     }
 }
 

@@ -40,7 +40,6 @@
 use std::array;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, OnceLock};
 
 use crate::arena::page_size;
 use crate::file::OpenFile;
@@ -67,8 +66,6 @@ pub(crate) struct Residency {
     verdict: AtomicU64,
     /// Weight of the reads so far.
     reads: AtomicU64,
-    /// Of a file that is open for reading only: what tells of writes through other open files.
-    inode: OnceLock<Arc<Inode>>,
 }
 
 const UNKNOWN: u64 = 0;
@@ -90,7 +87,7 @@ impl Residency {
     }
 
     fn changes(&self, file: &OpenFile) -> Option<u64> {
-        file.inode().or_else(|| self.inode.get()).map(|inode| inode.changes())
+        file.shared_inode().map(|inode| inode.changes())
     }
 
     /// Counts `reads` reads of together `bytes` bytes, the last of which ends at `end`, and takes a sample when it is
@@ -123,11 +120,9 @@ impl Residency {
 
     #[cold]
     fn sample(&self, file: &OpenFile) -> bool {
-        let verdict = match file.written_inode() {
-            // Counted before the cache is looked at: a write meanwhile makes the answer void.
-            Some(inode) if !inode.has_writes_in_flight() => self.look(file, inode),
-            Some(_) => Ok(ELSEWHERE),
-            None => self.look(file, Inode::unwritten(file.identity())),
+        let verdict = match file.shared_inode() {
+            Some(inode) if !inode.has_writes_in_flight() => look(file, inode),
+            _ => Ok(ELSEWHERE),
         };
         let verdict = verdict.unwrap_or_else(|error| {
             tracing::debug!(path = %file.path().display(), %error, "not known whether the file is cached");
@@ -136,18 +131,16 @@ impl Residency {
         self.verdict.store(verdict, Ordering::Release);
         verdict >= RESIDENT
     }
+}
 
-    fn look(&self, file: &OpenFile, inode: Arc<Inode>) -> io::Result<u64> {
-        let changes = inode.changes();
-        if !is_resident(file.fd(), file.len()?)? {
-            return Ok(ELSEWHERE);
-        }
-        file.buffered()?;
-        if file.inode().is_none() {
-            self.inode.get_or_init(|| inode);
-        }
-        Ok(RESIDENT + changes)
+fn look(file: &OpenFile, inode: &Inode) -> io::Result<u64> {
+    // Counted before the cache is looked at: a write meanwhile makes the answer void.
+    let changes = inode.changes();
+    if !is_resident(file.fd(), file.len()?)? {
+        return Ok(ELSEWHERE);
     }
+    file.buffered()?;
+    Ok(RESIDENT + changes)
 }
 
 /// Whether an open file of `len` bytes that will be read once is in the page cache and not being written.

@@ -31,31 +31,43 @@ fn each(what: &'static str, at_once: bool, test: fn(&AioHandle, &TroubledFs)) {
 #[test]
 #[ignore = "needs root: .ci/faults"]
 fn short_transfers_are_resumed() {
-    each("short transfers", ONE_BY_ONE, |aio, fs| {
-        let path = fs.path("t");
-        let file = aio.create(&path).unwrap();
-        fs.plan(|asked| match asked {
-            Asked { cached: true, direction: Direction::Read, .. } => Fate::Serve,
-            // By bytes that no alignment allows, and by whole sectors.
-            Asked { number, len, .. } if number % 3 == 0 => Fate::Short(1 + (number * 977) % len),
-            Asked { number, len, .. } if number % 3 == 1 => Fate::Short((len / 2).max(1).next_multiple_of(512)),
-            _ => Fate::Serve,
-        });
-        let content = pattern(1, LEN + 333);
-        file.write(content.clone(), 0).wait().unwrap();
-        assert!(aio.stats().short_transfers > 0, "nothing came short");
-        assert!(fs.content("t") == content);
-        evict(&path);
-        assert!(file.read(vec![0; content.len()], 0).wait().unwrap() == content);
-        // On the caller's thread.
-        let mut some = vec![0; 12_000];
-        for at in [0, 4096, 5001] {
-            file.read_at(&mut some, at as u64).unwrap();
-            assert!(some == content[at..][..12_000]);
-            file.write_at(&pattern(at as u64, 12_000), 100_000 + at as u64).unwrap();
-            assert!(fs.content("t")[100_000 + at..][..12_000] == pattern(at as u64, 12_000));
-        }
+    each("short transfers", ONE_BY_ONE, resumes);
+}
+
+/// Nothing says that it is FUSE.
+#[test]
+#[ignore = "needs root: .ci/faults"]
+fn a_server_that_does_not_say_what_it_is() {
+    each("short transfers of a server without statfs", ONE_BY_ONE, |aio, fs| {
+        fs.refuse_statfs(libc::ENOSYS);
+        resumes(aio, fs);
     });
+}
+
+fn resumes(aio: &AioHandle, fs: &TroubledFs) {
+    let path = fs.path("t");
+    let file = aio.create(&path).unwrap();
+    fs.plan(|asked| match asked {
+        Asked { cached: true, direction: Direction::Read, .. } => Fate::Serve,
+        // By bytes that no alignment allows, and by whole sectors.
+        Asked { number, len, .. } if number % 3 == 0 => Fate::Short(1 + (number * 977) % len),
+        Asked { number, len, .. } if number % 3 == 1 => Fate::Short((len / 2).max(1).next_multiple_of(512)),
+        _ => Fate::Serve,
+    });
+    let content = pattern(1, LEN + 333);
+    file.write(content.clone(), 0).wait().unwrap();
+    assert!(aio.stats().short_transfers > 0, "nothing came short");
+    assert!(fs.content("t") == content);
+    evict(&path);
+    assert!(file.read(vec![0; content.len()], 0).wait().unwrap() == content);
+    // On the caller's thread.
+    let mut some = vec![0; 12_000];
+    for at in [0, 4096, 5001] {
+        file.read_at(&mut some, at as u64).unwrap();
+        assert!(some == content[at..][..12_000]);
+        file.write_at(&pattern(at as u64, 12_000), 100_000 + at as u64).unwrap();
+        assert!(fs.content("t")[100_000 + at..][..12_000] == pattern(at as u64, 12_000));
+    }
 }
 
 /// A read that the end of the file cuts short is not continued at its beginning.
@@ -203,6 +215,34 @@ fn a_sync_that_fails_says_so() {
             file.close().unwrap();
         }
         aio.open(&path).unwrap().sync_all().wait().unwrap();
+    });
+}
+
+/// The kernel makes no request of `RWF_DSYNC`.
+#[test]
+#[ignore = "needs root: .ci/faults"]
+fn a_durable_write_asks_for_a_sync_and_fails_with_it() {
+    type Write = fn(&aio::AioFile) -> Result<(), Error>;
+    const WAYS: [Write; 3] = [
+        |file| file.write(pattern(2, 8192), 4096).wait().map(drop).map_err(Error::from),
+        |file| file.write(pattern(2, 1000), 5).wait().map(drop).map_err(Error::from),
+        |file| file.write_at(&pattern(2, 4096), 4096),
+    ];
+    each("a durable write", AT_ONCE, |aio, fs| {
+        // Also what elsewhere means "again", or "refused".
+        for errno in [libc::EIO, libc::EFBIG, libc::EINVAL, libc::EBADF, libc::EAGAIN, libc::EINTR] {
+            for way in WAYS {
+                let file = aio.create(fs.path("t")).unwrap();
+                file.write(pattern(1, 65_536), 0).wait().unwrap();
+                file.sync_data().wait().unwrap();
+                way(&file.durable(true)).unwrap();
+                file.write(pattern(3, 65_536), 0).wait().unwrap();
+                fs.fail_sync(errno);
+                assert_io(&way(&file.durable(true)).unwrap_err(), OpKind::Sync, errno, &fs.path("t"), 0..1);
+                let later = file.sync_data().wait().unwrap_err().to_string();
+                assert!(later.contains("an earlier sync"), "{later}");
+            }
+        }
     });
 }
 

@@ -161,6 +161,42 @@ fn a_lost_write_is_told_by_the_write_or_by_the_sync() {
     });
 }
 
+/// Of durable writes at the same time, the kernel would tell one of what all of them lost.
+#[test]
+#[ignore = "needs root: .ci/faults"]
+fn durable_writes_at_once_are_all_told() {
+    const AT_ONCE: usize = 8;
+    each("durable writes to lost sectors", |aio, direct, half| {
+        // The first may begin with sectors that are there.
+        let lost: Vec<u64> = half.parts(direct).filter(|(_, lost, _)| *lost).map(|(at, ..)| at).skip(1).collect();
+        // A whole part, and one that lies within a page.
+        for (from, len) in [(0, PART), (5, 100)] {
+            for (round, parts) in lost.chunks_exact(AT_ONCE).take(24).enumerate() {
+                // A new file each time, as a failure is remembered.
+                let file = aio.open(half.path()).unwrap().durable(true);
+                let parts = parts.iter().map(|at| at + from);
+                let ok = if round % 2 == 0 {
+                    let tickets: Vec<_> = parts.map(|at| file.write(vec![round as u8; len], at)).collect();
+                    tickets.into_iter().filter_map(|ticket| ticket.wait().ok()).count()
+                } else {
+                    let len = len.min(8192);
+                    std::thread::scope(|scope| {
+                        let write = |at| {
+                            scope.spawn({
+                                let file = &file;
+                                move || file.write_at(&vec![round as u8; len], at)
+                            })
+                        };
+                        let writes: Vec<_> = parts.map(write).collect();
+                        writes.into_iter().map(|write| write.join().unwrap()).filter(Result::is_ok).count()
+                    })
+                };
+                assert_eq!(ok, 0, "in round {round}: durable writes to lost sectors are Ok");
+            }
+        }
+    });
+}
+
 /// `validate` looks at what the device has, so it finds what was lost on its way out of the page cache by itself.
 #[test]
 #[ignore = "needs root: .ci/faults"]

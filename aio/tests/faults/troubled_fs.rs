@@ -12,7 +12,7 @@ use aio::Direction;
 use fuser::{
     BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use tempfile::TempDir;
 
@@ -64,6 +64,7 @@ struct State {
     asked: AtomicUsize,
     overtaken: AtomicUsize,
     sync_error: AtomicI32,
+    statfs_error: AtomicI32,
     hung: Mutex<Vec<Box<dyn Send>>>,
     aborted: AtomicBool,
     how: How,
@@ -94,6 +95,7 @@ impl TroubledFs {
             asked: AtomicUsize::new(0),
             overtaken: AtomicUsize::new(0),
             sync_error: AtomicI32::new(0),
+            statfs_error: AtomicI32::new(0),
             hung: Mutex::default(),
             aborted: AtomicBool::new(false),
             how,
@@ -131,6 +133,11 @@ impl TroubledFs {
     /// The next sync fails with this.
     pub(crate) fn fail_sync(&self, errno: i32) {
         self.state.sync_error.store(errno, Ordering::SeqCst);
+    }
+
+    /// Every `statfs` fails with this.
+    pub(crate) fn refuse_statfs(&self, errno: i32) {
+        self.state.statfs_error.store(errno, Ordering::SeqCst);
     }
 
     /// What a file holds, as it never passed through the kernel.
@@ -394,6 +401,13 @@ impl Filesystem for Served {
                 Err(errno) => reply.error(errno),
             }
         });
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        match self.state.statfs_error.load(Ordering::SeqCst) {
+            0 => reply.statfs(0, 0, 0, 0, 0, 512, 255, 0),
+            errno => reply.error(Errno::from_i32(errno)),
+        }
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
