@@ -86,8 +86,9 @@ impl AioFile {
     /// The same file; a write through this clone that ended well is on the device, with what is needed to read it back,
     /// or is not.
     ///
-    /// Each block is written with `RWF_DSYNC` (pwritev2(2), Linux 4.13). For ops of many blocks, or many ops,
-    /// [`sync_data`](Self::sync_data) after them costs less. Reads are as they were.
+    /// A single direct block is written with `RWF_DSYNC` (pwritev2(2)); what has more blocks, or goes through the page
+    /// cache, ends with an `fdatasync(2)`, which writes that end at the same time share. One [`sync_data`](Self::sync_data)
+    /// after many writes costs less. A failure counts as a failed sync. Reads are as they were.
     pub fn durable(&self, durable: bool) -> Self {
         Self { options: OpOptions { durable, ..self.options }, ..self.clone() }
     }
@@ -169,7 +170,8 @@ impl AioFile {
     ///
     /// An error is final. The kernel tells of data that it could not write back once, and forgets it; so after a failed
     /// sync every later one of this file, through whichever open file of the process, fails too and says so. That ends
-    /// when the file was closed everywhere in the process: what is opened then is what the device has.
+    /// when the file was closed everywhere in the process; what is read after that may come from the page cache, and not
+    /// be on the device.
     pub fn sync_data(&self) -> Ticket<()> {
         self.start_file_op(FileCommand::SyncData)
     }

@@ -58,7 +58,7 @@ impl Faults {
 
     /// Waits for a turn, and calls `call`, or takes the word of somebody else's through the same descriptor that began
     /// meanwhile: so many at once need two calls.
-    fn sync_by(&self, fd: RawFd, what: Sync, call: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
+    pub(crate) fn sync_by(&self, fd: RawFd, what: Sync, call: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
         let mut turns = self.turns.lock();
         let before = turns.begun;
         let covers = |good: &Call| good.number > before && good.fd == fd && good.what >= what;

@@ -11,6 +11,7 @@ mod meeting;
 mod parking;
 mod still;
 mod tickets;
+mod turns;
 mod waker;
 
 use std::path::PathBuf;
