@@ -11,7 +11,6 @@ use crate::engine::op::{Priority, Transfer};
 use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
-use crate::file::OpenFile;
 use crate::plan::{BlockRange, Segment};
 use crate::stats::Stats;
 
@@ -66,7 +65,6 @@ impl AioThread {
                 *background -= blocks;
             }
         };
-        let durable = op.state.durable && direction == Direction::Write;
         let primary = file.fd().as_raw_fd();
         // An edge's descriptor was opened when the op was prepared.
         let edges = file.buffered_if_open().map_or(primary, |fd| fd.as_raw_fd());
@@ -104,19 +102,13 @@ impl AioThread {
                     continue;
                 }
             };
-            // A sync is cheaper than many blocks that each are.
-            let may_be_durable = durable && segment.direct && plan.blocks == 1 && !op.state.validate;
-            let is_durable = may_be_durable && file.has_durable_blocks() && op.state.try_turn();
             let fd = if segment.direct { primary } else { edges };
             let file = if fd == primary { slot_of_file } else { None };
             let addresses = ptr.addr()..ptr.addr() + range.len;
-            if durable && !is_durable {
-                op.state.add_sync();
-            }
             let region = region.filter(|region| registered.region(issuing.queue, &shared.arena, *region, addresses));
             let offset = segment.offset + range.from as u64;
             let block =
-                IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset, durable: is_durable };
+                IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset, durable: false };
             issuing.progress.next += 1;
             if staging.is_some() && direction == Direction::Write {
                 *gathered += range.len;
@@ -238,9 +230,6 @@ fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
     slot.block.fd = file.buffered()?.as_raw_fd();
     slot.block.file = None;
     slot.direct = false;
-    if std::mem::take(&mut slot.block.durable) {
-        run.op.state.add_sync();
-    }
     tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
     Ok(())
 }
@@ -272,11 +261,6 @@ fn position(slot: &Slot, run: &Run) -> u64 {
 
 /// An error of the operating system in what is left of a block.
 fn block_error(slot: &Slot, run: &Run, backend: &'static str, source: io::Error) -> Error {
-    if slot.block.durable
-        && let Some(inode) = run.file().and_then(OpenFile::inode)
-    {
-        inode.faults.durable_block_failed(&source);
-    }
     run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source)
 }
 

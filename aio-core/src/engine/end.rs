@@ -16,7 +16,7 @@ use crate::engine::op::{Transfer, catch, message_of, report, report_drop};
 use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
-use crate::error::{Error, OpKind};
+use crate::error::{Error, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::sync::{Ordering, lock};
@@ -28,7 +28,6 @@ impl Shared {
         let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
             if op.take_sync() {
-                op.state.give_turn();
                 self.run_file_task(Task::Durable(op));
                 continue;
             }
@@ -68,7 +67,6 @@ impl Shared {
 
 /// Gives back what the op held and calls `fini`.
 fn finish(op: &Transfer) -> Outcome {
-    op.state.give_turn();
     let mut outcome = op.outcome();
     if let Err(error) = &outcome {
         op.note_failed_write(error);
@@ -112,20 +110,32 @@ fn finish_lost(op: &Transfer) -> Outcome {
     Err(error)
 }
 
+/// The last part of a durable write whose bytes have all moved.
+pub(crate) fn make_durable(op: &Transfer) {
+    let Some(file) = op.file() else { return };
+    let synced = || file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source));
+    if let Err(error) = cut_tail(op, &file).and_then(|()| synced()) {
+        op.state.fail(0, error);
+    }
+}
+
+/// Of a file that was written as a whole, what it was longer before goes.
+fn cut_tail(op: &Transfer, file: &OpenFile) -> Result<()> {
+    let end = end_of(op);
+    match (op.desc.target(), file.inode()) {
+        (Target::Path(_, PathMode::Write), Some(inode)) if file.len_at_open() > end => {
+            inode.set_len(file.fd(), end).map_err(|source| op.io_error(OpKind::SetLen, 0, end, "", source))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The op opened the file, so it closes it, and what closing says counts.
 fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outcome: Outcome) -> Outcome {
     let failed = |kind, source: io::Error| op.io_error(kind, 0, end_of(op), "", source);
     let mut outcome = outcome;
-    let end = end_of(op);
-    if mode == PathMode::Write && outcome.is_ok() && file.len_at_open() > end {
-        let cut = file.inode().map_or(Ok(()), |inode| {
-            inode.set_len(file.fd(), end).map_err(|error| failed(OpKind::SetLen, error))?;
-            if op.state.durable {
-                file.sync(Sync::Data).map_err(|error| failed(OpKind::Sync, error))?;
-            }
-            Ok(())
-        });
-        outcome = outcome.and_then(|bytes| cut.map(|()| bytes));
+    if !op.state.durable {
+        outcome = outcome.and_then(|bytes| cut_tail(op, &file).map(|()| bytes));
     }
     let made_here = mode == PathMode::WriteNew && file.is_at(path);
     // Closed, its number may be another file's, whose syncs have no business with this write.

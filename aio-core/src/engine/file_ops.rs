@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::engine::Shared;
+use crate::engine::end::make_durable;
 use crate::engine::op::{Priority, Transfer, catch, report};
 use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::work::{Ended, Full};
@@ -228,8 +229,9 @@ impl Shared {
         match task {
             Task::Run(op) => self.finish_file_op(op),
             Task::Durable(op) => {
-                if let Some(Err(source)) = op.file().map(|file| file.sync(Sync::Data)) {
-                    op.state.fail(0, op.io_error(OpKind::Sync, 0, 0, "", source));
+                // It asks the descriptor, which is foreign code.
+                if let Err(panicked) = catch("target", || make_durable(&op)) {
+                    op.state.fail(0, panicked);
                 }
                 self.end([op]);
             }

@@ -59,7 +59,7 @@ pub(crate) struct OpState {
     pub(crate) epoch: AtomicU64,
     /// Of a write, while it is one that a sync waits for: from its acceptance, or from the time its path was opened.
     accepted: OnceLock<Mutex<Option<Accepted>>>,
-    /// Of a durable write: a sync is still a part of it.
+    /// It is durable, and a sync that ends it, if it is a write, is still to be done.
     to_be_synced: AtomicBool,
     /// Made with the op, or by the worker that opened its file.
     early_plan: Option<Plan>,
@@ -90,7 +90,7 @@ impl OpState {
             durable,
             epoch: AtomicU64::new(0),
             accepted: OnceLock::new(),
-            to_be_synced: AtomicBool::new(false),
+            to_be_synced: AtomicBool::new(durable),
             pending: AtomicUsize::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
             early_plan: plan,
             late_plan: OnceLock::new(),
@@ -170,29 +170,10 @@ impl OpState {
         let _ = self.accepted.set(Mutex::new(Some(accepted)));
     }
 
-    /// Whether the only block of this durable write may be durable itself.
-    pub(crate) fn try_turn(&self) -> bool {
-        self.accepted.get().is_some_and(|accepted| lock(accepted).as_mut().is_some_and(Accepted::try_turn))
-    }
-
-    /// No block is in flight any more.
-    pub(crate) fn give_turn(&self) {
-        if let Some(accepted) = self.accepted.get()
-            && let Some(accepted) = &mut *lock(accepted)
-        {
-            accepted.give_turn();
-        }
-    }
-
     /// If it is a write, syncs need not wait for it any more.
     pub(crate) fn let_syncs_pass(&self) {
         let accepted = self.accepted.get().and_then(|accepted| lock(accepted).take());
         drop(accepted);
-    }
-
-    /// Bytes of a durable write go through the page cache, so a sync becomes a part of it.
-    pub(crate) fn add_sync(&self) {
-        self.to_be_synced.store(true, Ordering::Release);
     }
 
     /// Whether every byte of this pass moved.
@@ -266,23 +247,15 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         }
     }
 
-    /// Its queue broke with blocks in flight. If they were durable, nobody knows what they were told.
-    #[cold]
-    pub(crate) fn note_lost_blocks(&self, reason: &str) {
-        if self.desc.direction() == Direction::Write
-            && self.state.durable
-            && let Some(file) = self.file()
-            && let Some(inode) = file.inode()
-        {
-            inode.faults.durable_block_failed(&std::io::Error::other(reason));
-        }
-    }
-
     /// Whether all its bytes moved and a sync is still to be done; no more after that.
     pub(crate) fn take_sync(&self) -> bool {
         let state = &self.state;
-        let complete = state.durable && state.is_complete() && !state.is_lost();
-        complete && state.to_be_synced.swap(false, Ordering::AcqRel)
+        let is_write = || state.accepted.get().is_some();
+        state.to_be_synced.load(Ordering::Acquire)
+            && is_write()
+            && state.is_complete()
+            && !state.is_lost()
+            && state.to_be_synced.swap(false, Ordering::AcqRel)
     }
 
     /// The end of the file came `read` bytes into the op.

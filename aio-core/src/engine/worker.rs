@@ -489,7 +489,6 @@ impl AioThread {
         self.delayed.clear();
         for run in left {
             run.op.state.fail(u64::MAX, died());
-            run.op.note_lost_blocks(reason);
             let (op, blocks, bytes) = run.into_broken_account();
             if op.state.account(blocks, bytes) {
                 self.ended.push(op);
