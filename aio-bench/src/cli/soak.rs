@@ -8,11 +8,11 @@ use clap::Args;
 
 use crate::size;
 
-/// Do everything that the library can do, at random, for a long time, and verify every byte.
+/// Do what the library can do, at random, for a long time, and verify every byte.
 ///
 /// On every backend at the same time: reads and writes of a few bytes up to a mebibyte, at any offset, many in flight;
-/// vectored, blocking, in scopes, by path; through aligned, ordinary and odd memory; validated, in the background,
-/// cancelled, timed out, their tickets dropped; files that grow and are cut; syncs; handles that are closed or dropped
+/// vectored, blocking, in scopes, by path; through aligned, ordinary and odd memory; validated, durable, in the
+/// background, cancelled, timed out, their tickets dropped; files that grow and are cut; syncs; handles that are closed or dropped
 /// with ops in flight and opened again with another configuration, direct and buffered. What is written says which file,
 /// offset and write it belongs to, and whatever is read is held against that.
 ///

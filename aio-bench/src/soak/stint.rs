@@ -93,7 +93,8 @@ impl<'a> Stint<'a> {
     }
 
     fn with_options(&mut self, file: usize, validate: bool) -> AioFile {
-        let file = self.files[file].validated(validate);
+        let durable = self.ledger.below(8) == 0;
+        let file = self.files[file].validated(validate).durable(durable);
         if self.ledger.below(4) == 0 { file.background() } else { file }
     }
 
@@ -174,7 +175,11 @@ impl<'a> Stint<'a> {
         let (file, (offset, len)) = (*file, self.stretch(*file, cells[0]));
         let mut memory = vec![0; len];
         self.prepare(&mut memory, file, offset, op.generation);
-        let file = self.with_options(file, validate);
+        let mut file = self.with_options(file, validate);
+        if self.ledger.lane.plan.is_some() {
+            // A durable block that fails counts as a failed sync, and no sync here is to fail.
+            file = file.durable(false);
+        }
         let result = if write { file.write_at(&memory, offset) } else { file.read_at(&mut memory, offset) };
         self.ledger.ended(op, Ended { error: result.err(), memory: vec![Memory::Vec(memory)] });
     }
@@ -195,15 +200,14 @@ impl<'a> Stint<'a> {
         let tensor = &self.ledger.lane.tensors[index];
         let expected = Expected::new(self.ledger.lane.plan.as_deref(), write, false, [(0, len)]);
         let mut memory = vec![0xDB; len];
+        let (path, label) = (tensor.path.clone(), tensor.label);
+        let handle = self.handle.durable(self.ledger.below(8) == 0);
         let ticket = match generation {
             Some(generation) => {
-                pattern::fill(&mut memory, Label { file: tensor.label, offset: 0, generation });
-                match tensor.path.exists() {
-                    true => self.handle.write_path(&tensor.path, memory),
-                    false => self.handle.write_new(&tensor.path, memory),
-                }
+                pattern::fill(&mut memory, Label { file: label, offset: 0, generation });
+                if path.exists() { handle.write_path(&path, memory) } else { handle.write_new(&path, memory) }
             }
-            None => self.handle.read_path(&tensor.path, memory),
+            None => handle.read_path(&path, memory),
         };
         let op = Op { subject: Subject::Tensor(index), generation, expected, bytes: len };
         self.ledger.add(op, Held::Tensor(ticket));
