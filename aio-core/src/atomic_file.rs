@@ -217,22 +217,25 @@ fn grant(new: &File, target: &Path, replaced: &Metadata) -> io::Result<()> {
     let own = new.metadata()?;
     let (uid, gid) = (replaced.uid(), replaced.gid());
     let mut mode = replaced.permissions().mode();
-    // What the group has, only if everybody has it.
-    let without_group = |mode: u32| mode & !0o070 | mode & (mode << 3) & 0o070;
+    let mut all_given = true;
     // Only root may give files away; everybody else gets a file of their own, as with `cp`.
     if (own.uid(), own.gid()) != (uid, gid) && fchown(new, Some(uid), Some(gid)).is_err() {
         // With another owner, set-user-ID and set-group-ID would grant other rights than they did.
         mode &= !0o6000;
-        if own.gid() != gid && fchown(new, None, Some(gid)).is_err() {
-            mode = without_group(mode);
-        }
+        all_given = own.gid() == gid || fchown(new, None, Some(gid)).is_ok();
     }
-    match xattr::get(target, ACCESS_LIST).ok().flatten() {
-        // With a list, the group's bits are the most that anybody in it has.
-        Some(list) if new.set_xattr(ACCESS_LIST, &list).is_err() => mode = without_group(mode),
-        Some(_) => {}
-        // The folder may have given it one. Where there are no lists, there is none to remove.
-        None => drop(new.remove_xattr(ACCESS_LIST)),
+    let has_none = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP));
+    // The folder may have given it one.
+    new.remove_xattr(ACCESS_LIST).or_else(|error| if has_none(&error) { Ok(()) } else { Err(error) })?;
+    match xattr::get(target, ACCESS_LIST) {
+        Ok(None) => {}
+        Ok(Some(list)) => all_given = all_given && new.set_xattr(ACCESS_LIST, &list).is_ok(),
+        Err(error) => all_given = all_given && has_none(&error),
+    }
+    if !all_given {
+        // Whoever was in the old group, or in its list, may be anybody now: all others have what group and others had.
+        let common = mode & (mode >> 3) & 0o007;
+        mode = mode & !0o077 | common << 3 | common;
     }
     new.set_permissions(Permissions::from_mode(mode))
 }

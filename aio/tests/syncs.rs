@@ -10,6 +10,8 @@ use aio_core::conformance::refusing;
 use aio_core::{Direction, IoBlock};
 
 use aio_core::testing::{Fate, Plain, Rules};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use support::child::alone;
 use support::{Folder, backends, finishes, gated, pattern, small};
 
 /// Syncs of a handle that is built, used and dropped under this fail.
@@ -278,5 +280,41 @@ fn what_close_says_is_said() {
         if refused.is_none() {
             return;
         }
+    }
+}
+
+/// Few files may be open, and many are to be written: each is synced by one of a few threads before it is closed.
+#[test]
+fn files_that_wait_for_their_sync_do_not_use_up_the_descriptors() {
+    alone("files_that_wait_for_their_sync_do_not_use_up_the_descriptors", || {
+        for backend in backends() {
+            let folder = Folder::new();
+            let aio = AioHandle::builder().backend(backend).build().unwrap().durable(true);
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+            setrlimit(Resource::RLIMIT_NOFILE, open + 20, hard).unwrap();
+            let path = |index: usize| folder.path(&format!("t{index}"));
+            let tickets: Vec<_> = (0..400).map(|index| aio.write_new(path(index), vec![1; 4096])).collect();
+            for ticket in tickets {
+                ticket.wait().unwrap();
+            }
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        }
+    });
+}
+
+/// Those that wait for a thread are synced together.
+#[test]
+fn many_durable_writes_of_one_file_all_end() {
+    for backend in backends() {
+        let folder = Folder::new();
+        let aio = AioHandle::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
+        let file = aio.open(folder.file("t", &pattern(1, 400 * 4096))).unwrap();
+        let durable = file.durable(true);
+        let tickets: Vec<_> = (0..400_usize).map(|page| durable.write(vec![2; 4096], page as u64 * 4096)).collect();
+        for ticket in tickets {
+            ticket.wait().unwrap();
+        }
+        assert!(std::fs::read(file.path()).unwrap() == vec![2; 400 * 4096]);
     }
 }

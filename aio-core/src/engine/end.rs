@@ -17,8 +17,8 @@ use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
 use crate::error::{Error, OpKind, Result};
-use crate::file::OpenFile;
 use crate::file::faults::Sync;
+use crate::file::{OpenFile, is_named};
 use crate::sync::{Ordering, lock};
 
 impl Shared {
@@ -111,12 +111,10 @@ fn finish_lost(op: &Transfer) -> Outcome {
 }
 
 /// The last part of a durable write whose bytes have all moved.
-pub(crate) fn make_durable(op: &Transfer) {
-    let Some(file) = op.file() else { return };
-    let synced = || file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source));
-    if let Err(error) = cut_tail(op, &file).and_then(|()| synced()) {
-        op.state.fail(0, error);
-    }
+pub(crate) fn make_durable(op: &Transfer) -> Result<()> {
+    let Some(file) = op.file() else { return Ok(()) };
+    cut_tail(op, &file)?;
+    file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))
 }
 
 /// Of a file that was written as a whole, what it was longer before goes.
@@ -137,15 +135,19 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
     if !op.state.durable {
         outcome = outcome.and_then(|bytes| cut_tail(op, &file).map(|()| bytes));
     }
-    let made_here = mode == PathMode::WriteNew && file.is_at(path);
+    let is_new = mode == PathMode::WriteNew;
+    let mut remove = is_new && outcome.is_err() && file.is_at(path);
+    let identity = file.identity();
     // Closed, its number may be another file's, whose syncs have no business with this write.
     op.state.let_syncs_pass();
     let closed = file.close();
-    outcome = outcome.and_then(|bytes| closed.map(|()| bytes).map_err(|error| failed(OpKind::Close, error)));
-    if made_here
-        && outcome.is_err()
-        && let Err(error) = std::fs::remove_file(path)
+    if let Err(error) = closed
+        && outcome.is_ok()
     {
+        remove = is_new && is_named(path, identity);
+        outcome = Err(failed(OpKind::Close, error));
+    }
+    if remove && let Err(error) = std::fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
     }
     outcome

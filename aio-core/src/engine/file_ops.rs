@@ -19,7 +19,7 @@ use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::file::inode::Accepted;
-use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock, thread};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, ThreadSync, lock, thread};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
 const MAX_THREADS: usize = 4;
@@ -67,6 +67,8 @@ pub(crate) enum FileCommand {
 #[derive(Debug, Default)]
 pub(crate) struct FileOps {
     state: ThreadSync<State>,
+    /// Durable writes that are being synced, or wait for that. Those by path hold an open file.
+    durable: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +82,30 @@ impl FileOps {
     pub(crate) fn wake_all(&self) {
         drop(self.state.lock());
         self.state.notify_all();
+    }
+
+    /// Takes the durable writes to this file that wait for a thread.
+    fn take_durable(&self, key: usize) -> Vec<Arc<Transfer>> {
+        let is_one = |task: &mut Task| matches!(task, Task::Durable(op) if op.state.file_key() == Some(key));
+        let mut taken = Vec::new();
+        let mut state = self.state.lock();
+        let mut index = 0;
+        while index < state.queue.len() {
+            match is_one(&mut state.queue[index]) {
+                true => {
+                    if let Some(Task::Durable(op)) = state.queue.remove(index) {
+                        taken.push(op);
+                    }
+                }
+                false => index += 1,
+            }
+        }
+        taken
+    }
+
+    /// Durable writes whose blocks are done, and which have not ended.
+    pub(crate) fn durable_writes(&self) -> usize {
+        self.durable.load(Ordering::Acquire)
     }
 
     /// The threads, to be joined.
@@ -185,6 +211,9 @@ impl Shared {
 
     /// Gives it to a thread; if none can be had, to the current one.
     pub(crate) fn run_file_task(self: &Arc<Self>, task: Task) {
+        if let Task::Durable(_) = task {
+            self.file_ops.durable.fetch_add(1, Ordering::AcqRel);
+        }
         let mut state = self.file_ops.state.lock();
         state.queue.push_back(task);
         if state.idle >= state.queue.len() || state.threads.len() >= MAX_THREADS {
@@ -200,7 +229,9 @@ impl Shared {
             Err(error) => {
                 let task = state.queue.pop_back();
                 drop(state);
-                tracing::warn!(%error, "no thread for a file operation: running it on the current one");
+                report(catch("log", || {
+                    tracing::warn!(%error, "no thread for a file operation: running it on the current one");
+                }));
                 if let Some(task) = task {
                     self.finish_file_task(task);
                 }
@@ -229,11 +260,23 @@ impl Shared {
         match task {
             Task::Run(op) => self.finish_file_op(op),
             Task::Durable(op) => {
-                // It asks the descriptor, which is foreign code.
-                if let Err(panicked) = catch("target", || make_durable(&op)) {
-                    op.state.fail(0, panicked);
+                let mut together = vec![op];
+                if let Some(key) = together[0].state.file_key() {
+                    together.extend(self.file_ops.take_durable(key));
                 }
-                self.end([op]);
+                let writes = together.len();
+                // All their blocks are done, so one sync is for all of them; if it failed, the others hear of that.
+                for op in &together {
+                    let mut synced = Ok(());
+                    // It asks the descriptor, which is foreign code.
+                    let called = catch("target", || synced = make_durable(op));
+                    match called.and(synced) {
+                        Ok(()) => break,
+                        Err(error) => op.state.fail(0, error),
+                    }
+                }
+                self.end(together);
+                self.file_ops.durable.fetch_sub(writes, Ordering::AcqRel);
             }
         }
     }

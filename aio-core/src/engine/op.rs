@@ -59,6 +59,8 @@ pub(crate) struct OpState {
     pub(crate) epoch: AtomicU64,
     /// Of a write, while it is one that a sync waits for: from its acceptance, or from the time its path was opened.
     accepted: OnceLock<Mutex<Option<Accepted>>>,
+    /// Of a write to an open file: which one.
+    file_key: OnceLock<usize>,
     /// It is durable, and a sync that ends it, if it is a write, is still to be done.
     to_be_synced: AtomicBool,
     /// Made with the op, or by the worker that opened its file.
@@ -90,6 +92,7 @@ impl OpState {
             durable,
             epoch: AtomicU64::new(0),
             accepted: OnceLock::new(),
+            file_key: OnceLock::new(),
             to_be_synced: AtomicBool::new(durable),
             pending: AtomicUsize::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
             early_plan: plan,
@@ -168,6 +171,15 @@ impl OpState {
     /// Syncs wait for this write from now on.
     pub(crate) fn accept(&self, accepted: Accepted) {
         let _ = self.accepted.set(Mutex::new(Some(accepted)));
+    }
+
+    /// Of a write to an open file, what other writes to it have too.
+    pub(crate) fn file_key(&self) -> Option<usize> {
+        self.file_key.get().copied()
+    }
+
+    pub(crate) fn set_file_key(&self, key: usize) {
+        let _ = self.file_key.set(key);
     }
 
     /// If it is a write, syncs need not wait for it any more.

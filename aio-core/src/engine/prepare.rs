@@ -91,6 +91,9 @@ fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, fil
 pub(crate) fn accept(op: &Transfer) {
     if let Target::File(file) = op.desc.target() {
         accept_for(op, file);
+        if op.state.durable {
+            op.state.set_file_key(file.key());
+        }
     }
 }
 

@@ -132,6 +132,9 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
     worker.run_to_the_end();
 }
 
+/// Most durable writes whose files are open only to be synced, before no more are opened.
+const UNSYNCED: usize = 128;
+
 impl AioThread {
     /// Works until the handle is closed and all that was accepted has ended, or the queue breaks.
     fn run_to_the_end(mut self) {
@@ -235,6 +238,12 @@ impl AioThread {
     /// Opens and plans the op in hand.
     fn prepare(&mut self) {
         let Some(op) = self.preparing.clone() else { return };
+        if op.state.durable && op.state.file_key().is_none() && self.shared.file_ops.durable_writes() >= UNSYNCED {
+            self.preparing = None;
+            self.out_of_files = true;
+            self.shared.requeue(op);
+            return;
+        }
         let prepared = prepare::prepare(&self.shared, &op);
         self.preparing = None;
         match prepared {
@@ -253,9 +262,10 @@ impl AioThread {
         }
     }
 
-    /// Whether ops have blocks with a queue, here or in another worker.
+    /// Whether ops have blocks with a queue, here or in another worker, or wait for a sync.
     fn others_in_flight(&self) -> bool {
-        self.flight.len() > 0 || self.shared.counters.in_flight.load(Ordering::Relaxed) > 0
+        let in_flight = self.shared.counters.in_flight.load(Ordering::Relaxed);
+        self.flight.len() > 0 || in_flight > 0 || self.shared.file_ops.durable_writes() > 0
     }
 
     /// Issues blocks of the runs in hand while there is room.

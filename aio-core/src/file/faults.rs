@@ -77,10 +77,14 @@ impl Faults {
         result
     }
 
-    /// Takes the turn for durable blocks if nobody has it; to be given back by [`give_turn`](Self::give_turn).
+    /// Takes the turn for durable blocks if nobody has it or waits for it; to be given back by
+    /// [`give_turn`](Self::give_turn).
     pub(crate) fn try_turn(&self) -> bool {
         let mut turns = self.turns.lock();
-        !std::mem::replace(&mut turns.taken, true)
+        // One write after the other would else have it again before who waits has woken up.
+        let free = !turns.taken && self.turns.waiters() == 0;
+        turns.taken |= free;
+        free
     }
 
     /// The next may ask. What a call that ended well covers, others need not ask for.
@@ -229,6 +233,31 @@ mod tests {
             let asked = asked.into_inner();
             assert!(calls.contains(&asked), "{asked} calls, {fd}, {what:?}");
         }
+    }
+
+    #[test]
+    fn durable_blocks_let_go_first_who_waits() {
+        let faults = Faults::default();
+        assert!(faults.try_turn());
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| data(&faults, || Ok(())));
+            while faults.turns.waiters() == 0 {
+                std::thread::yield_now();
+            }
+            // It cannot wake up meanwhile.
+            let mut turns = faults.turns.lock();
+            turns.taken = false;
+            assert_eq!(faults.turns.waiters(), 1);
+            drop(turns);
+            faults.turns.notify_all();
+            while !sync.is_finished() {
+                if faults.try_turn() {
+                    assert_eq!(faults.turns.waiters(), 0);
+                    faults.give_turn(None);
+                }
+            }
+            sync.join().unwrap().unwrap();
+        });
     }
 
     #[test]

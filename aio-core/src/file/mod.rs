@@ -8,4 +8,5 @@ mod open;
 mod residency;
 mod statx;
 
+pub(crate) use self::open::is_named;
 pub use self::open::{OpenFile, OpenOptions};

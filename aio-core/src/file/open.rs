@@ -314,8 +314,17 @@ impl OpenFile {
 
     /// Whether `path` still names this file.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
-        self.0.facts.regular
-            && nix::sys::stat::lstat(path).is_ok_and(|found| (found.st_dev, found.st_ino) == self.0.facts.identity())
+        self.0.facts.regular && is_named(path, self.identity())
+    }
+
+    /// Device and inode number.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.0.facts.identity()
+    }
+
+    /// The same for all clones, and for nothing else while one of them is there.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 
     /// The slot it has in the queues' file tables.
@@ -346,6 +355,11 @@ impl OpenFile {
         let edges = edges.into_inner().map_or(Ok(()), close_fd);
         close_fd(primary).and(edges)
     }
+}
+
+/// Whether `path` names the regular file with this device and inode number.
+pub(crate) fn is_named(path: &Path, identity: (u64, u64)) -> bool {
+    nix::sys::stat::lstat(path).is_ok_and(|found| (found.st_dev, found.st_ino) == identity)
 }
 
 impl fmt::Debug for OpenFile {
