@@ -287,7 +287,11 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         if state.failed.load(Ordering::Acquire)
             && let Some(failure) = lock(&state.failure).take()
         {
-            return Err(failure.1);
+            // An end of the file says that everything before it was read; of a cancelled op, blocks may be left out.
+            let is_end = matches!(failure.1, Error::UnexpectedEof { .. });
+            if !(is_end && state.is_cancelled()) {
+                return Err(failure.1);
+            }
         }
         let moved = state.moved.load(Ordering::Acquire);
         // Cancelled between the two passes of `validate`, it has moved everything and compared nothing.
@@ -339,5 +343,28 @@ pub(crate) fn report(result: Result<(), Error>) {
     if let Err(error) = result {
         // Who gets the log may panic, too, and then there is nobody left to tell.
         let _ = catch("log", || tracing::error!(%error, "a callback panicked after its op had ended"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desc::PathMode;
+    use crate::owned::Owned;
+    use crate::scope::path_target;
+
+    #[test]
+    fn the_end_of_the_file_is_not_told_of_a_cancelled_op() {
+        for cancelled in [false, true] {
+            let desc = Owned::read(path_target("t", PathMode::Read), vec![0_u8; 100], 0);
+            let op = Op { state: OpState::new(Promise::new(None), OpOptions::default(), None), desc };
+            op.state.fail(50, op.eof(50));
+            if cancelled {
+                op.state.cancel();
+            }
+            let outcome = op.outcome();
+            assert_eq!(matches!(outcome, Err(Error::UnexpectedEof { read: 50, .. })), !cancelled, "{outcome:?}");
+            assert_eq!(matches!(outcome, Err(Error::Cancelled { .. })), cancelled, "{outcome:?}");
+        }
     }
 }
