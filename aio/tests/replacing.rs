@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aio::{AioFile, AioHandle, AtomicFile, Direction};
@@ -189,18 +189,21 @@ fn set_mode(path: &Path, bits: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
 }
 
-#[test]
-fn a_file_that_its_owner_may_not_write_can_be_replaced() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+/// A folder and a file in it that are both another user's, who can get there.
+fn nobodys(folder: &Folder) -> Option<(PathBuf, PathBuf)> {
     let dir = folder.path("d");
     fs::create_dir(&dir).unwrap();
     let path = dir.join("t");
     fs::write(&path, b"old").unwrap();
-    set_mode(&path, 0o444);
-    if !give_to_nobody(&path) || !give_to_nobody(&dir) {
-        return;
-    }
     set_mode(&folder.path(""), 0o755);
+    (give_to_nobody(&path) && give_to_nobody(&dir)).then_some((dir, path))
+}
+
+#[test]
+fn a_file_that_its_owner_may_not_write_can_be_replaced() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let Some((_, path)) = nobodys(&folder) else { return };
+    set_mode(&path, 0o444);
     as_nobody(|| {
         let new = aio.create_atomic(&path).unwrap();
         new.write(vec![1; 10], 0).wait().unwrap();
@@ -214,15 +217,8 @@ fn a_file_that_its_owner_may_not_write_can_be_replaced() {
 #[test]
 fn nothing_is_replaced_in_a_folder_that_cannot_be_opened() {
     let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
-    let dir = folder.path("d");
-    fs::create_dir(&dir).unwrap();
-    let path = dir.join("t");
-    fs::write(&path, b"old").unwrap();
-    if !give_to_nobody(&path) || !give_to_nobody(&dir) {
-        return;
-    }
+    let Some((dir, path)) = nobodys(&folder) else { return };
     set_mode(&dir, 0o333);
-    set_mode(&folder.path(""), 0o755);
     as_nobody(|| {
         let error = aio.create_atomic(&path).unwrap_err().to_string();
         assert!(error.contains("Permission denied") && error.contains(dir.to_str().unwrap()), "{error}");

@@ -165,7 +165,7 @@ mod tests {
 
     /// Runs a sync that ends with `first`, and another sync that comes while it runs. What the second one said, and
     /// whether it asked the kernel.
-    fn beside(first: nix::Result<()>, fd: RawFd, what: Sync) -> (io::Result<()>, bool) {
+    fn beside(first: nix::Result<()>) -> (io::Result<()>, bool) {
         let faults = Faults::default();
         let (runs, asked) = (Barrier::new(2), AtomicUsize::new(0));
         let second = std::thread::scope(|scope| {
@@ -182,7 +182,7 @@ mod tests {
                 assert_eq!(told.is_ok(), first.is_ok());
             });
             runs.wait();
-            faults.sync_by(fd, what, || {
+            data(&faults, || {
                 asked.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             })
@@ -192,13 +192,13 @@ mod tests {
 
     #[test]
     fn of_two_syncs_at_once_neither_says_ok_if_one_was_told_of_a_loss() {
-        let (second, asked) = beside(Err(Errno::EIO), 0, Sync::Data);
+        let (second, asked) = beside(Err(Errno::EIO));
         assert!(second.is_err() && !asked);
     }
 
     #[test]
     fn a_sync_does_not_take_the_word_of_one_that_had_begun_before() {
-        let (second, asked) = beside(Ok(()), 0, Sync::Data);
+        let (second, asked) = beside(Ok(()));
         assert!(second.is_ok() && asked);
     }
 
