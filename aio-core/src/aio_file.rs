@@ -86,9 +86,8 @@ impl AioFile {
     /// The same file; a write through this clone that ended well is on the device, with what is needed to read it back,
     /// or is not.
     ///
-    /// It ends with an `fdatasync(2)`, which writes that end at the same time share; a blocking call of one direct block is
-    /// made with `RWF_DSYNC` (pwritev2(2)) instead while nobody else asks. One [`sync_data`](Self::sync_data)
-    /// after many writes costs less. A failure counts as a failed sync. Reads are as they were.
+    /// It ends with an `fdatasync(2)`, which writes that end at the same time share. One [`sync_data`](Self::sync_data)
+    /// after many writes costs less. Reads are as they were.
     pub fn durable(&self, durable: bool) -> Self {
         Self { options: OpOptions { durable, ..self.options }, ..self.clone() }
     }

@@ -182,7 +182,7 @@ impl fmt::Display for IoError {
             OpKind::Replace => write!(f, "cannot replace {path}, which is as it was")?,
         }
         write!(f, ": {source}")?;
-        match advice(*op, source) {
+        match advice(source) {
             Some(advice) => write!(f, "; {advice}"),
             None => Ok(()),
         }
@@ -190,14 +190,11 @@ impl fmt::Display for IoError {
 }
 
 /// What to do about an error number whose own message does not tell.
-fn advice(op: OpKind, source: &io::Error) -> Option<&'static str> {
+fn advice(source: &io::Error) -> Option<&'static str> {
     Some(match source.raw_os_error()? {
         libc::EFBIG => "the process's file-size limit (ulimit -f) or the file system's largest file size was reached",
         libc::EMFILE => "raise the limit of open files (ulimit -n), or keep fewer open",
         libc::EDQUOT => "the user's quota on this file system is used up",
-        libc::EOPNOTSUPP if op == OpKind::Write => {
-            "durable writes (RWF_DSYNC) are not possible here: write without `durable`, then sync"
-        }
         libc::EIO => "the device reported an error: see the kernel log",
         _ => return None,
     })

@@ -125,7 +125,6 @@ fn request(block: &IoBlock, slot: u32, resfd: Option<u32>) -> iocb {
             Direction::Read => IOCB_CMD_PREAD,
             Direction::Write => IOCB_CMD_PWRITE,
         },
-        aio_rw_flags: if block.durable && block.direction == Direction::Write { libc::RWF_DSYNC } else { 0 },
         // A negative descriptor or offset stays one by this, and the kernel refuses it as it should.
         aio_fildes: block.fd as u32,
         aio_offset: block.offset as i64,

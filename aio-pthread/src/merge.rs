@@ -39,13 +39,11 @@ pub(crate) fn run_length<'a>(blocks: impl IntoIterator<Item = &'a IoBlock>) -> u
     length
 }
 
-/// Whether `right` goes on where `left` ends, and both are small. Durable blocks keep to themselves: a call of several
-/// that fails is followed by one for each, and the kernel tells of a lost write-back once only.
+/// Whether `right` goes on where `left` ends, and both are small.
 fn neighbours(left: &IoBlock, right: &IoBlock) -> bool {
     left.len.max(right.len) <= MAX_BLOCK
         && left.fd == right.fd
         && left.direction == right.direction
-        && !(left.durable || right.durable)
         && left.offset.checked_add(left.len as u64) == Some(right.offset)
 }
 

@@ -22,7 +22,6 @@ fn pool_threads_block_them() {
         .chunks_mut(LEN)
         .enumerate()
         .map(|(at, memory)| IoBlock {
-            durable: false,
             token: at as u64,
             direction: Direction::Write,
             fd: file.as_raw_fd(),

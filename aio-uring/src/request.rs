@@ -13,7 +13,6 @@ pub(crate) fn request(block: &IoBlock, region: Option<u16>, file: Option<u32>) -
     let len = block.len.min(MAX_BYTES) as u32;
     // An offset of u64::MAX would mean "wherever the file position is"; this one is refused.
     let offset = block.offset.min(i64::MAX as u64);
-    let flags = if block.durable { libc::RWF_DSYNC } else { 0 };
     // The crate's two kinds of file share no public trait.
     macro_rules! on_file {
         (|$target:ident| $request:expr) => {
@@ -31,11 +30,9 @@ pub(crate) fn request(block: &IoBlock, region: Option<u16>, file: Option<u32>) -
     }
     let request = match (block.direction, region) {
         (Direction::Read, Some(region)) => on_file!(|file| opcode::ReadFixed::new(file, block.ptr, len, region)),
-        (Direction::Write, Some(region)) => {
-            on_file!(|file| opcode::WriteFixed::new(file, block.ptr, len, region).rw_flags(flags))
-        }
+        (Direction::Write, Some(region)) => on_file!(|file| opcode::WriteFixed::new(file, block.ptr, len, region)),
         (Direction::Read, None) => on_file!(|file| opcode::Read::new(file, block.ptr, len)),
-        (Direction::Write, None) => on_file!(|file| opcode::Write::new(file, block.ptr, len).rw_flags(flags)),
+        (Direction::Write, None) => on_file!(|file| opcode::Write::new(file, block.ptr, len)),
     };
     request.user_data(block.token)
 }

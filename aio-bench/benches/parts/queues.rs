@@ -69,7 +69,6 @@ impl<'a> Queue<'a> {
             queue.add_file(FILE, file.as_fd()).map_err(|error| format!("file: {error}"))?;
         }
         let block = |index: usize| IoBlock {
-            durable: false,
             token: index as u64,
             direction: Direction::Read,
             fd: file.as_raw_fd(),

@@ -54,8 +54,7 @@ pub trait IoBackend: Send + Sync + fmt::Debug {
     /// Transfers one block on the calling thread and returns how many bytes moved, which may be fewer than asked
     /// (0 on a read is end of file). EINTR is returned, not retried.
     ///
-    /// The default is `pread(2)`/`pwrite(2)` (`pwritev2(2)` if it is to be durable) on [`IoBlock::fd`], which nothing
-    /// beats at queue depth 1.
+    /// The default is `pread(2)`/`pwrite(2)` on [`IoBlock::fd`], which nothing beats at queue depth 1.
     ///
     /// # Safety
     ///
@@ -67,10 +66,6 @@ pub trait IoBackend: Send + Sync + fmt::Debug {
         let moved = unsafe {
             match block.direction {
                 Direction::Read => libc::pread(block.fd, block.ptr.cast(), block.len, offset),
-                Direction::Write if block.durable => {
-                    let vector = libc::iovec { iov_base: block.ptr.cast(), iov_len: block.len };
-                    libc::pwritev2(block.fd, &raw const vector, 1, offset, libc::RWF_DSYNC)
-                }
                 Direction::Write => libc::pwrite(block.fd, block.ptr.cast(), block.len, offset),
             }
         };
@@ -235,9 +230,6 @@ pub struct IoBlock {
     pub len: usize,
     /// Where in the file, in bytes; `offset + len` fits in an `i64`.
     pub offset: u64,
-    /// Of a write: its completion says that the bytes are on the device, and what is needed to read them back
-    /// (`RWF_DSYNC`, pwritev2(2)).
-    pub durable: bool,
 }
 
 // SAFETY: a block is a description. Whoever dereferences `ptr` does so under the contract of `IoQueue::submit` or

@@ -45,7 +45,6 @@ pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<
     unsafe { region.ptr().write_bytes(0xa5, BYTES) };
     for (what, direction, at) in [("write to", Direction::Write, 0), ("read of", Direction::Read, BYTES)] {
         let block = IoBlock {
-            durable: false,
             token: 0,
             direction,
             fd: file.as_raw_fd(),

@@ -23,16 +23,12 @@ mod refusing;
 mod rig;
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::arena::page_size;
-use crate::file::cachestat::cachestat;
 use crate::{Capabilities, IoBackend};
 
 pub use fork::fork;
@@ -69,16 +65,6 @@ fn available(backend: &dyn IoBackend) -> Option<Capabilities> {
 fn loud(line: fmt::Arguments<'_>) {
     // Nobody can be told that standard error is closed.
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// How many bytes of the first `len` of a file only the page cache has, rounded up to pages.
-///
-/// # Errors
-///
-/// Where the kernel does not tell: `cachestat(2)` came with Linux 6.5.
-pub(crate) fn dirty_bytes(file: &File, len: u64) -> io::Result<u64> {
-    let found = cachestat(file.as_fd(), 0, len)?;
-    Ok((found.dirty + found.writeback) * page_size() as u64)
 }
 
 /// What a check works with.

@@ -1,6 +1,5 @@
 //! The contract of [`IoBackend`] and its queues.
 
-mod durable;
 mod ending;
 mod errors;
 mod leaks;
@@ -31,8 +30,6 @@ pub fn queue(backend: &dyn IoBackend) {
             transfers::keep_the_queue_full,
             transfers::one_system_call_each,
             transfers::without_a_queue,
-            durable::writes_leave_nothing_in_the_cache,
-            durable::neighbours_of_both_kinds,
             transfers::on_two_threads,
             transfers::respect_the_capacity,
             transfers::fit_the_smallest_queue,

@@ -54,7 +54,7 @@ impl Rig {
         offset: u64,
     ) -> IoBlock {
         let ptr = self.memory.at(at, len);
-        IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset, durable: false }
+        IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset }
     }
 
     /// Takes the queue out, with whatever is in flight in it, and opens another one like it. The caller drops the old

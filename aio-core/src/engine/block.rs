@@ -107,8 +107,7 @@ impl AioThread {
             let addresses = ptr.addr()..ptr.addr() + range.len;
             let region = region.filter(|region| registered.region(issuing.queue, &shared.arena, *region, addresses));
             let offset = segment.offset + range.from as u64;
-            let block =
-                IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset, durable: false };
+            let block = IoBlock { token: 0, direction, fd, file, region, ptr, len: range.len, offset };
             issuing.progress.next += 1;
             if staging.is_some() && direction == Direction::Write {
                 *gathered += range.len;

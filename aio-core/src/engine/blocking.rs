@@ -8,7 +8,6 @@
 //! buffers. What makes the file longer or is larger than a block goes to the workers instead.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -25,7 +24,7 @@ use crate::engine::staging::Staging;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::faults::Sync;
-use crate::file::inode::{Accepted, Inode};
+use crate::file::inode::Inode;
 use crate::plan::{Alignment, Plan};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
@@ -64,16 +63,7 @@ pub(crate) fn read(
     }
     let (ptr, len) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the exclusive borrow lasts for the call, which is over when the function returns.
-    unsafe { transfer(shared, file, None, Direction::Read, ptr, len, offset) }
-}
-
-/// How a durable write becomes so.
-#[derive(Debug, Clone, Copy)]
-struct Durably<'a> {
-    /// Its direct blocks are durable themselves.
-    blocks: bool,
-    /// Set if others have to be synced.
-    sync: &'a Cell<bool>,
+    unsafe { transfer(shared, file, Direction::Read, ptr, len, offset) }
 }
 
 /// Writes on this thread; false if the op is one for the workers.
@@ -93,20 +83,10 @@ pub(crate) fn write(
     if grows || shared.has_file_size_limit || options.validate {
         return Ok(false);
     }
-    let mut accepted = file.inode().map(Inode::accept);
-    let sync = Cell::new(false);
-    let durably = options.durable.then(|| {
-        // All of it bypasses the page cache, through a bounce buffer or not.
-        let unit = u64::from(file.alignment().offset);
-        let is_direct = unit > 0 && (offset | len as u64).is_multiple_of(unit) && file.has_durable_blocks();
-        Durably { blocks: is_direct && accepted.as_mut().is_some_and(Accepted::try_turn), sync: &sync }
-    });
+    let _accepted = file.inode().map(Inode::accept);
     // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
-    let mut written = unsafe { transfer(shared, file, durably, Direction::Write, ptr, len, offset) };
-    if let Some(accepted) = &mut accepted {
-        accepted.give_turn();
-    }
-    if sync.get() && matches!(written, Ok(true)) {
+    let mut written = unsafe { transfer(shared, file, Direction::Write, ptr, len, offset) };
+    if options.durable && matches!(written, Ok(true)) {
         written = file.sync(Sync::Data).map(|()| true).map_err(|source| {
             let (op, path) = (OpKind::Sync, file.path().to_owned());
             Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }).into()
@@ -125,7 +105,6 @@ pub(crate) fn write(
 unsafe fn transfer(
     shared: &Shared,
     file: &OpenFile,
-    durably: Option<Durably<'_>>,
     direction: Direction,
     ptr: *mut u8,
     len: usize,
@@ -140,7 +119,7 @@ unsafe fn transfer(
     check_extents(&[extent])?;
     let read = direction == Direction::Read;
     let alignment = if read && file.is_resident() { Alignment::NONE } else { file.alignment() };
-    let call = Call { shared, file, direction, ptr, len, offset, durably };
+    let call = Call { shared, file, direction, ptr, len, offset };
     let mut counted = Stats::default();
     let Some(direct) = one_way(&extent, alignment) else {
         if read {
@@ -202,7 +181,6 @@ struct Call<'a> {
     ptr: *mut u8,
     len: usize,
     offset: u64,
-    durably: Option<Durably<'a>>,
 }
 
 impl Call<'_> {
@@ -243,10 +221,6 @@ impl Call<'_> {
     #[inline]
     unsafe fn attempt(&self, memory: *mut u8, range: Range<usize>, direct: bool) -> io::Result<usize> {
         let fd = if direct { self.file.fd() } else { self.file.buffered()? };
-        let durable = self.has_durable_block(direct);
-        if let Some(durably) = self.durably.filter(|_| !durable) {
-            durably.sync.set(true);
-        }
         let block = IoBlock {
             token: 0,
             direction: self.direction,
@@ -256,7 +230,6 @@ impl Call<'_> {
             ptr: memory,
             len: range.len(),
             offset: self.offset + range.start as u64,
-            durable,
         };
         // SAFETY: the caller vouches for the memory, and `file` keeps `fd` open.
         unsafe { self.shared.backend.transfer(&block) }
@@ -319,20 +292,11 @@ impl Call<'_> {
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => direct = false,
-                Err(error) => {
-                    if let Some(inode) = file.inode().filter(|_| self.has_durable_block(direct)) {
-                        inode.faults.durable_block_failed(&error);
-                    }
-                    return Err(self.failed(error, at));
-                }
+                Err(error) => return Err(self.failed(error, at)),
             }
         }
         counted.blocks += 1;
         Ok(())
-    }
-
-    fn has_durable_block(&self, direct: bool) -> bool {
-        direct && self.durably.is_some_and(|durably| durably.blocks)
     }
 
     /// No byte moved after `at`.

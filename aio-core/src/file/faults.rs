@@ -2,8 +2,8 @@
 //!
 //! The kernel tells each open file description once that dirty pages could not be written back; whoever asks next hears
 //! Ok, although the bytes are gone (`errseq_t`, see `fsync(2)`). So the first failure is kept here, and every sync after
-//! it fails too. And one at a time asks it, with a sync or with durable blocks of one write, since of two at once through
-//! one descriptor only one would be told.
+//! it fails too. Syncs of an inode run one at a time: of two at once through one descriptor, the kernel would tell only
+//! one.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -25,15 +25,15 @@ pub(crate) enum Sync {
 /// The failures of one inode, of all its open files in this process.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    turns: ThreadSync<Turns>,
+    syncs: ThreadSync<Syncs>,
     failed_sync: Mutex<Option<String>>,
     failed_write: Mutex<Option<String>>,
 }
 
-/// Whoever asks the kernel, one at a time.
+/// The syncs of an inode, which run one at a time.
 #[derive(Debug, Default)]
-struct Turns {
-    taken: bool,
+struct Syncs {
+    running: bool,
     begun: u64,
     /// The last that ended well.
     good: Option<Call>,
@@ -56,46 +56,31 @@ impl Faults {
         })
     }
 
-    /// Waits for a turn, and calls `call`, or takes the word of somebody else's through the same descriptor that began
-    /// meanwhile: so many at once need two calls.
+    /// Waits until no other sync runs, then calls `call`; or takes over the result of a sync through the same descriptor
+    /// that began meanwhile, so that any number of syncs at once needs two calls.
     pub(crate) fn sync_by(&self, fd: RawFd, what: Sync, call: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
-        let mut turns = self.turns.lock();
-        let before = turns.begun;
+        let mut syncs = self.syncs.lock();
+        let before = syncs.begun;
         let covers = |good: &Call| good.number > before && good.fd == fd && good.what >= what;
-        let covered = |turns: &Turns| turns.good.as_ref().is_some_and(covers);
-        turns = self.turns.wait_until(turns, None, |turns| !turns.taken || covered(turns)).0;
+        let covered = |syncs: &Syncs| syncs.good.as_ref().is_some_and(covers);
+        syncs = self.syncs.wait_until(syncs, None, |syncs| !syncs.running || covered(syncs)).0;
         self.check_synced()?;
-        if covered(&turns) {
+        if covered(&syncs) {
             return Ok(());
         }
-        turns.taken = true;
-        turns.begun += 1;
-        let number = turns.begun;
-        drop(turns);
+        syncs.running = true;
+        syncs.begun += 1;
+        let number = syncs.begun;
+        drop(syncs);
         let result = call().map_err(io::Error::from).inspect_err(|error| keep(&self.failed_sync, &reason(error)));
-        self.give_turn(result.is_ok().then_some(Call { number, fd, what }));
-        result
-    }
-
-    /// Takes the turn for durable blocks if nobody has it or waits for it; to be given back by
-    /// [`give_turn`](Self::give_turn).
-    pub(crate) fn try_turn(&self) -> bool {
-        let mut turns = self.turns.lock();
-        // One write after the other would else have it again before who waits has woken up.
-        let free = !turns.taken && self.turns.waiters() == 0;
-        turns.taken |= free;
-        free
-    }
-
-    /// The next may ask. What a call that ended well covers, others need not ask for.
-    pub(crate) fn give_turn(&self, good: Option<Call>) {
-        let mut turns = self.turns.lock();
-        turns.taken = false;
-        if good.is_some() {
-            turns.good = good;
+        let mut syncs = self.syncs.lock();
+        syncs.running = false;
+        if result.is_ok() {
+            syncs.good = Some(Call { number, fd, what });
         }
-        drop(turns);
-        self.turns.notify_all();
+        drop(syncs);
+        self.syncs.notify_all();
+        result
     }
 
     /// An error if a sync has failed.
@@ -106,16 +91,6 @@ impl Faults {
                 "an earlier sync of this file failed ({first}), so bytes written before it may be lost, and no later \
                  sync can vouch for them: write them again, to a new file"
             ))),
-        }
-    }
-
-    /// A durable block failed. Unless it was refused before it began, it counts as a failed sync: what it was told may
-    /// be about bytes of another write.
-    #[cold]
-    pub(crate) fn durable_block_failed(&self, error: &io::Error) {
-        let refused = [libc::EINVAL, libc::EOPNOTSUPP, libc::EFAULT, libc::EFBIG];
-        if !error.raw_os_error().is_some_and(|errno| refused.contains(&errno)) {
-            keep(&self.failed_sync, &reason(error));
         }
     }
 
@@ -172,8 +147,8 @@ mod tests {
             scope.spawn(|| {
                 let told = data(&faults, || {
                     runs.wait();
-                    // Until the second one waits for its turn, or asks the kernel at the same time.
-                    while asked.load(Ordering::SeqCst) == 0 && faults.turns.waiters() == 0 {
+                    // Until the second one waits, or asks the kernel at the same time.
+                    while asked.load(Ordering::SeqCst) == 0 && faults.syncs.waiters() == 0 {
                         std::thread::yield_now();
                     }
                     assert_eq!(asked.load(Ordering::SeqCst), 0, "two at once");
@@ -217,7 +192,7 @@ mod tests {
                 let first = scope.spawn(|| {
                     data(&faults, || {
                         runs.wait();
-                        while faults.turns.waiters() < 3 {
+                        while faults.syncs.waiters() < 3 {
                             std::thread::yield_now();
                         }
                         count()
@@ -232,42 +207,6 @@ mod tests {
             });
             let asked = asked.into_inner();
             assert!(calls.contains(&asked), "{asked} calls, {fd}, {what:?}");
-        }
-    }
-
-    #[test]
-    fn durable_blocks_let_go_first_who_waits() {
-        let faults = Faults::default();
-        assert!(faults.try_turn());
-        std::thread::scope(|scope| {
-            let sync = scope.spawn(|| data(&faults, || Ok(())));
-            while faults.turns.waiters() == 0 {
-                std::thread::yield_now();
-            }
-            // It cannot wake up meanwhile.
-            let mut turns = faults.turns.lock();
-            turns.taken = false;
-            assert_eq!(faults.turns.waiters(), 1);
-            drop(turns);
-            faults.turns.notify_all();
-            while !sync.is_finished() {
-                if faults.try_turn() {
-                    assert_eq!(faults.turns.waiters(), 0);
-                    faults.give_turn(None);
-                }
-            }
-            sync.join().unwrap().unwrap();
-        });
-    }
-
-    #[test]
-    fn a_durable_block_counts_unless_it_was_refused() {
-        for (errno, counts) in
-            [(libc::EIO, true), (libc::ENOSPC, true), (libc::EOPNOTSUPP, false), (libc::EINVAL, false)]
-        {
-            let faults = Faults::default();
-            faults.durable_block_failed(&io::Error::from_raw_os_error(errno));
-            assert_eq!(data(&faults, || Ok(())).is_err(), counts, "{errno}");
         }
     }
 }

@@ -131,23 +131,6 @@ impl Writes {
 pub(crate) struct Accepted {
     inode: Arc<Inode>,
     epoch: u64,
-    /// It has the turn to ask the kernel what was lost.
-    asks: bool,
-}
-
-impl Accepted {
-    /// Whether its blocks may be durable: nobody else asks the kernel meanwhile.
-    pub(crate) fn try_turn(&mut self) -> bool {
-        self.asks = self.asks || self.inode.faults.try_turn();
-        self.asks
-    }
-
-    /// Its blocks are done with.
-    pub(crate) fn give_turn(&mut self) {
-        if std::mem::take(&mut self.asks) {
-            self.inode.faults.give_turn(None);
-        }
-    }
 }
 
 impl Drop for Accepted {
@@ -155,7 +138,6 @@ impl Drop for Accepted {
         if self.inode.key.0.is_forked() {
             return;
         }
-        self.give_turn();
         self.inode.writes.leave(self.epoch);
     }
 }
@@ -292,7 +274,7 @@ impl Inode {
     /// void.
     pub(crate) fn accept(self: &Arc<Self>) -> Accepted {
         self.changes.fetch_add(1, Ordering::Release);
-        Accepted { inode: self.clone(), epoch: self.writes.enter(), asks: false }
+        Accepted { inode: self.clone(), epoch: self.writes.enter() }
     }
 
     /// Differs when writes were begun in between.

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
@@ -107,8 +106,6 @@ struct Inner {
     /// Open from the start; bypasses the page cache if `direct`. Errors of write-back are reported to it.
     primary: OwnedFd,
     direct: bool,
-    /// Whether durable blocks may go by it.
-    durable: OnceLock<bool>,
     /// For the edges of a direct file and while it is resident: the same file through the page cache, opened when first
     /// needed.
     edges: OnceLock<OwnedFd>,
@@ -178,7 +175,6 @@ impl OpenFile {
             residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
             primary,
             direct: alignment.is_some(),
-            durable: OnceLock::new(),
             edges: OnceLock::new(),
             opening: Mutex::new(()),
             // Later opens of the same file must neither make it nor insist on making it.
@@ -264,14 +260,6 @@ impl OpenFile {
             Some(inode) => inode.faults.sync(self.fd(), what),
             None => Err(io::Error::other("it was opened for one read")),
         }
-    }
-
-    /// Whether `RWF_DSYNC` makes a direct block durable. Where that is not known, a sync does it: FUSE, for one, sends
-    /// its server no request for it.
-    pub(crate) fn has_durable_blocks(&self) -> bool {
-        const KNOWN: [FsType; 4] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC];
-        let known = || fstatfs(self.fd()).is_ok_and(|found| KNOWN.contains(&found.filesystem_type()));
-        self.0.direct && *self.0.durable.get_or_init(|| !self.0.facts.regular || known())
     }
 
     /// The descriptor that has been open longest.

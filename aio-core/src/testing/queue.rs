@@ -277,11 +277,7 @@ pub(super) unsafe fn through_cache(block: &IoBlock, len: usize) -> io::Result<us
         }
         Direction::Write => {
             // SAFETY: likewise for reads.
-            let written = file.write_at(unsafe { std::slice::from_raw_parts(block.ptr, len) }, block.offset)?;
-            if block.durable {
-                file.sync_data()?;
-            }
-            Ok(written)
+            file.write_at(unsafe { std::slice::from_raw_parts(block.ptr, len) }, block.offset)
         }
     }
 }

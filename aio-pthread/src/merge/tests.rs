@@ -10,17 +10,7 @@ fn neighbouring(lengths: &[usize]) -> Vec<IoBlock> {
     let mut blocks = Vec::new();
     for (token, &len) in (0..).zip(lengths) {
         let direction = Direction::Read;
-        blocks.push(IoBlock {
-            token,
-            direction,
-            fd: 3,
-            file: None,
-            region: None,
-            ptr: ptr::null_mut(),
-            len,
-            offset,
-            durable: false,
-        });
+        blocks.push(IoBlock { token, direction, fd: 3, file: None, region: None, ptr: ptr::null_mut(), len, offset });
         offset += len as u64;
     }
     blocks
@@ -35,10 +25,9 @@ fn small_neighbours_are_one_run() {
 
 #[test]
 fn whatever_separates_blocks_ends_a_run() {
-    let spoil: [fn(&mut IoBlock); 6] = [
+    let spoil: [fn(&mut IoBlock); 5] = [
         |block| block.fd = 4,
         |block| block.direction = Direction::Write,
-        |block| block.durable = true,
         |block| block.offset += 1,
         |block| block.offset -= 1,
         |block| block.offset = 0,
@@ -48,13 +37,6 @@ fn whatever_separates_blocks_ends_a_run() {
         spoil(&mut blocks[3]);
         assert_eq!(run_length(&blocks), 3, "{:?}", blocks[3]);
     }
-}
-
-#[test]
-fn durable_blocks_stay_alone() {
-    let mut blocks = neighbouring(&[4 * KIB; 3]);
-    blocks.iter_mut().for_each(|block| (block.direction, block.durable) = (Direction::Write, true));
-    assert_eq!(run_length(&blocks), 1);
 }
 
 #[test]

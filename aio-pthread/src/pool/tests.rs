@@ -65,7 +65,6 @@ impl Reads {
     fn run(&mut self, count: usize) {
         let blocks: Vec<_> = (0..count)
             .map(|at| IoBlock {
-                durable: false,
                 token: at as u64,
                 direction: Direction::Read,
                 fd: self.file.as_raw_fd(),

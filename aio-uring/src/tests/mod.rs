@@ -147,7 +147,7 @@ fn block(
 ) -> IoBlock {
     assert!(at + len <= memory.layout.size());
     let ptr = memory.ptr.wrapping_add(at);
-    IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset, durable: false }
+    IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset }
 }
 
 /// Blocks that read `count` pieces of `len` bytes from the start of the file to the same place of `memory`.

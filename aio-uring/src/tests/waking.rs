@@ -14,7 +14,6 @@ fn a_wake_ends_a_wait_for_blocks_in_flight() {
         let memory = Memory::new(PAGE);
         let mut queue = open(&backend, &QueueConfig::new(2));
         let stuck = |token| IoBlock {
-            durable: false,
             token,
             direction: Direction::Read,
             fd: reader.as_raw_fd(),

@@ -10,8 +10,8 @@ mod engine;
 mod meeting;
 mod parking;
 mod still;
+mod syncs;
 mod tickets;
-mod turns;
 mod waker;
 
 use std::path::PathBuf;

@@ -91,7 +91,7 @@ impl Fixture {
         assert!(at + len <= memory.len);
         let ptr = memory.ptr.wrapping_add(at);
         let (fd, offset) = (self.file.as_raw_fd(), at as u64);
-        IoBlock { token, direction, fd, file: None, region: None, ptr, len, offset, durable: false }
+        IoBlock { token, direction, fd, file: None, region: None, ptr, len, offset }
     }
 
     /// The whole file as blocks of `len` bytes, numbered from 0.
