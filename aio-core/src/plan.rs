@@ -7,11 +7,16 @@
 //! cover it only in part, so both go through the cache there, and direct and buffered I/O never meet in a page.
 //!
 //! A segment is cut into blocks of `block_size` bytes, numbered through the op, so that a worker claims blocks by
-//! number and nothing is stored per block.
+//! number and nothing is stored per block. A read is numbered in the order of its extents. A write begins with all that
+//! goes through the page cache, so that it takes each of the two [routes](crate::file::routes) once.
+
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use crate::backend::Direction;
 use crate::desc::{Extent, ExtentMemory};
+use crate::file::routes::Route;
 
 /// What the planner must know of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +36,16 @@ impl Alignment {
 /// The blocks of one op.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// In the order of the extents; blocks are numbered in this order. One is all that an aligned op has.
+    /// Blocks are numbered in this order. One is all that an aligned op has.
     pub(crate) segments: SmallVec<[Segment; 1]>,
     pub(crate) blocks: usize,
     /// Bytes over all extents.
     pub(crate) bytes: u64,
     block_size: usize,
-    /// Whether a segment goes through the page cache.
-    pub(crate) buffered: bool,
+    /// Blocks that go through the page cache. Those of a write come first.
+    pub(crate) cached: usize,
+    /// Blocks at the start that are done already, and the bytes that they moved.
+    pub(crate) done: (usize, u64),
 }
 
 /// A stretch of one extent that is transferred one way.
@@ -70,35 +77,50 @@ pub(crate) struct BlockRange {
 }
 
 impl Plan {
-    /// Plans `extents` of a file with this alignment. Offsets were checked to fit in an `i64`.
-    pub(crate) fn new(extents: &[Extent], alignment: Alignment, block_size: usize) -> Self {
+    /// Plans a read or a write of `extents` of a file with this alignment. Offsets were checked to fit in an `i64`.
+    pub(crate) fn new(direction: Direction, extents: &[Extent], alignment: Alignment, block_size: usize) -> Self {
         let unit = u64::from(alignment.offset);
         // A block is a whole number of units, so that every cut inside a direct segment is aligned.
         let block_size = block_size.next_multiple_of(unit.max(1) as usize);
         let mut plan = Self { block_size, ..Self::default() };
         // Vectored ops have a segment per extent, if they are aligned: room for them at once.
         plan.segments.reserve_exact(extents.len());
-        for (index, extent) in extents.iter().enumerate() {
-            let end = extent.offset + extent.len as u64;
-            let (inner, inner_end) = match unit {
-                0 => (end, end),
-                unit => (extent.offset.next_multiple_of(unit), end / unit * unit),
-            };
-            if inner >= inner_end {
-                plan.push(extent, index, extent.offset, end, false, alignment);
-            } else {
-                plan.push(extent, index, extent.offset, inner, false, alignment);
-                plan.push(extent, index, inner, inner_end, true, alignment);
-                plan.push(extent, index, inner_end, end, false, alignment);
+        let routes: &[Option<Route>] = match direction {
+            Direction::Read => &[None],
+            Direction::Write => &[Some(Route::Cached), Some(Route::Direct)],
+        };
+        for only in routes {
+            let mut next = 0;
+            for (index, extent) in extents.iter().enumerate() {
+                let position = next;
+                next += extent.len as u64;
+                // Hardly any write has edges.
+                let is_whole = unit != 0 && (extent.offset | extent.len as u64).is_multiple_of(unit);
+                if is_whole && *only == Some(Route::Cached) {
+                    continue;
+                }
+                for (from, to, route) in parts(extent, unit) {
+                    if only.is_none_or(|only| only == route) {
+                        plan.push((index, extent), from..to, position + (from - extent.offset), route, alignment);
+                    }
+                }
             }
         }
         plan
     }
 
-    fn push(&mut self, extent: &Extent, index: usize, from: u64, to: u64, direct: bool, alignment: Alignment) {
+    fn push(
+        &mut self,
+        (index, extent): (usize, &Extent),
+        Range { start: from, end: to }: Range<u64>,
+        position: u64,
+        route: Route,
+        alignment: Alignment,
+    ) {
         if from >= to {
             return;
         }
+        let direct = route == Route::Direct;
         let at = (from - extent.offset) as usize;
         let len = (to - from) as usize;
         let memory = extent.memory.map(|memory| memory.advance(at));
@@ -109,14 +131,20 @@ impl Plan {
             memory,
             extent: index,
             at,
-            position: self.bytes,
+            position,
             first_block: self.blocks,
             direct,
             staged: memory.is_none() || (direct && !aligned),
         });
-        self.blocks += len.div_ceil(self.block_size);
+        let blocks = len.div_ceil(self.block_size);
+        self.blocks += blocks;
+        self.cached += if direct { 0 } else { blocks };
         self.bytes += len as u64;
-        self.buffered |= !direct;
+    }
+
+    /// The number of the block that is a part of `segment`, as [`block`](Self::block) gave it.
+    pub(crate) fn number(&self, block: BlockRange) -> usize {
+        self.segments[block.segment].first_block + block.from / self.block_size
     }
 
     /// Block `number`; `hint` is a segment at or before its own, such as that of the block before.
@@ -136,6 +164,17 @@ impl Plan {
     }
 }
 
+/// What of an extent goes which route: the edges through the page cache, and whole units, if there are any, past it.
+fn parts(extent: &Extent, unit: u64) -> [(u64, u64, Route); 3] {
+    let end = extent.offset + extent.len as u64;
+    let (inner, inner_end) = match unit {
+        0 => (end, end),
+        unit => (extent.offset.next_multiple_of(unit), end / unit * unit),
+    };
+    let (inner, inner_end) = if inner < inner_end { (inner, inner_end) } else { (end, end) };
+    [(extent.offset, inner, Route::Cached), (inner, inner_end, Route::Direct), (inner_end, end, Route::Cached)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,39 +191,53 @@ mod tests {
         Alignment { offset: PAGE, memory: 512 }
     }
 
+    fn read(extents: &[Extent]) -> Plan {
+        Plan::new(Direction::Read, extents, direct(), 64 << 10)
+    }
+
     fn shape(plan: &Plan) -> Vec<(u64, usize, bool, bool)> {
         plan.segments.iter().map(|s| (s.offset, s.len, s.direct, s.staged)).collect()
     }
 
     #[test]
     fn an_aligned_extent_is_one_direct_segment() {
-        let plan = Plan::new(&[extent(8192, 1 << 20, 1 << 21)], direct(), 64 << 10);
+        let plan = read(&[extent(8192, 1 << 20, 1 << 21)]);
         assert_eq!(shape(&plan), [(8192, 1 << 20, true, false)]);
-        assert_eq!(plan.blocks, 16);
+        assert_eq!((plan.blocks, plan.cached), (16, 0));
     }
 
     #[test]
     fn an_odd_address_is_staged_and_stays_direct() {
-        let plan = Plan::new(&[extent(0, 8192, 4096 + 8)], direct(), 64 << 10);
-        assert_eq!(shape(&plan), [(0, 8192, true, true)]);
+        assert_eq!(shape(&read(&[extent(0, 8192, 4096 + 8)])), [(0, 8192, true, true)]);
     }
 
     #[test]
     fn an_odd_offset_is_buffered_at_its_edges_only() {
         // The memory is odd by the same amount, so that the inner part is aligned on both sides.
-        let plan = Plan::new(&[extent(100, 12288, 4096 + 100)], direct(), 64 << 10);
-        assert_eq!(shape(&plan), [(100, 3996, false, false), (4096, 8192, true, false), (12288, 100, false, false)]);
+        let odd = extent(100, 12288, 4096 + 100);
+        let (first, inner, last) = ((100, 3996, false, false), (4096, 8192, true, false), (12288, 100, false, false));
+        assert_eq!(shape(&read(&[odd])), [first, inner, last]);
+        let write = Plan::new(Direction::Write, &[odd, odd], direct(), 64 << 10);
+        assert_eq!(shape(&write), [first, last, first, last, inner, inner]);
+        let positions: Vec<_> = write.segments.iter().map(|segment| segment.position).collect();
+        assert_eq!((positions, write.cached), (vec![0, 12188, 12288, 24476, 3996, 16284], 4));
     }
 
     #[test]
     fn less_than_a_page_is_buffered() {
-        let plan = Plan::new(&[extent(512, 512, 4096), extent(4000, 200, 4096)], direct(), 64 << 10);
+        let plan = read(&[extent(512, 512, 4096), extent(4000, 200, 4096)]);
         assert_eq!(shape(&plan), [(512, 512, false, false), (4000, 200, false, false)]);
+        assert_eq!(plan.cached, plan.blocks);
     }
 
     #[test]
     fn a_unit_larger_than_the_block_size_wins() {
-        let plan = Plan::new(&[extent(0, 1 << 17, 1 << 21)], Alignment { offset: 1 << 16, memory: 512 }, 4096);
+        let plan = Plan::new(
+            Direction::Read,
+            &[extent(0, 1 << 17, 1 << 21)],
+            Alignment { offset: 1 << 16, memory: 512 },
+            4096,
+        );
         assert_eq!(plan.blocks, 2);
     }
 
@@ -194,25 +247,28 @@ mod tests {
             extents in prop::collection::vec((0u64..100_000, 0usize..100_000, 1usize..10_000), 0..6),
             unit in prop::sample::select(vec![0u32, 4096, 16384]),
             block_pages in 1usize..20,
+            write in any::<bool>(),
         ) {
             let extents: Vec<Extent> =
                 extents.into_iter().map(|(offset, len, address)| extent(offset, len, address)).collect();
-            let plan = Plan::new(&extents, Alignment { offset: unit, memory: 512 }, block_pages * 4096);
-            let mut covered = vec![0usize; extents.len()];
+            let direction = if write { Direction::Write } else { Direction::Read };
+            let plan = Plan::new(direction, &extents, Alignment { offset: unit, memory: 512 }, block_pages * 4096);
+            // Blocks by their position in the op, and in the order of their numbers.
+            let (mut blocks, mut routes) = (Vec::new(), Vec::new());
             let mut hint = 0;
-            let mut position = 0;
             for number in 0..plan.blocks {
                 let block = plan.block(number, hint);
                 prop_assert_eq!(block, plan.block(number, plan.segment_of(number)));
+                prop_assert_eq!(plan.number(block), number);
                 hint = block.segment;
                 let segment = &plan.segments[block.segment];
                 let whole = &extents[segment.extent];
                 let at = segment.at + block.from;
-                prop_assert_eq!(at, covered[segment.extent]);
                 prop_assert_eq!(segment.offset + block.from as u64, whole.offset + at as u64);
                 prop_assert_eq!(segment.memory.unwrap().address(), whole.memory.unwrap().address() + segment.at);
-                prop_assert_eq!(segment.position + block.from as u64, position);
-                prop_assert!(block.len > 0);
+                prop_assert!(block.len > 0 && at + block.len <= whole.len);
+                let before: usize = extents[..segment.extent].iter().map(|extent| extent.len).sum();
+                prop_assert_eq!(segment.position + block.from as u64, (before + at) as u64);
                 let (from, to) = (segment.offset + block.from as u64, segment.offset + (block.from + block.len) as u64);
                 if segment.direct {
                     prop_assert!(from.is_multiple_of(unit.into()) && to.is_multiple_of(unit.into()));
@@ -221,13 +277,21 @@ mod tests {
                     let unit = u64::from(unit);
                     prop_assert!(segment.offset.next_multiple_of(unit) + unit > segment.offset + segment.len as u64);
                 }
-                position += block.len as u64;
-                covered[segment.extent] += block.len;
+                blocks.push((before + at, block.len));
+                routes.push(segment.direct);
             }
-            for (covered, extent) in covered.iter().zip(&extents) {
-                prop_assert_eq!(*covered, extent.len);
+            prop_assert_eq!(plan.cached, routes.iter().filter(|direct| !**direct).count());
+            if write {
+                prop_assert!(routes.is_sorted(), "the page cache comes first: {:?}", routes);
+                blocks.sort_unstable();
             }
-            prop_assert_eq!(plan.bytes, position);
+            let mut covered = 0;
+            for (from, len) in blocks {
+                prop_assert_eq!(from, covered);
+                covered += len;
+            }
+            prop_assert_eq!(covered, extents.iter().map(|extent| extent.len).sum::<usize>());
+            prop_assert_eq!(plan.bytes, covered as u64);
         }
     }
 }

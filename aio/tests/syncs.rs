@@ -172,7 +172,7 @@ fn a_sync_does_not_wait_for_later_writes_because_there_were_durable_ones() {
             let before = file.write(vec![1; 8192], 4096);
             gate.wait_for(1);
             let sync = file.sync_data();
-            let later = other.write(vec![2; 100], 50_000);
+            let later = other.write(vec![2; 4096], 49_152);
             held.wait_for(1);
             gate.open();
             before.wait().unwrap();

@@ -40,6 +40,8 @@ pub(super) enum Verdict {
     },
     /// The rest of the block is to be submitted.
     Resume,
+    /// Direct I/O does not take this block of a write: it is to be done again, through the page cache.
+    ThroughCache,
     /// The same again.
     Retry(io::Error),
     Failed(Error),
@@ -53,7 +55,7 @@ impl AioThread {
     pub(super) fn issue_run(&mut self, id: RunId) -> Issued {
         let Self { flight, staging, gathered, registered, shared, background, .. } = self;
         let Some(mut issuing) = flight.issuing(id) else { return Issued::All };
-        let (op, file) = (issuing.op, issuing.file);
+        let (op, file, through_cache) = (issuing.op, issuing.file, issuing.through_cache);
         let Some(plan) = op.state.plan() else { return Issued::All };
         let verifying = op.state.is_verifying();
         let direction = if verifying { Direction::Read } else { op.desc.direction() };
@@ -102,7 +104,8 @@ impl AioThread {
                     continue;
                 }
             };
-            let fd = if segment.direct { primary } else { edges };
+            let direct = segment.direct && !through_cache;
+            let fd = if direct { primary } else { edges };
             let file = if fd == primary { slot_of_file } else { None };
             let addresses = ptr.addr()..ptr.addr() + range.len;
             let region = region.filter(|region| registered.region(issuing.queue, &shared.arena, *region, addresses));
@@ -112,7 +115,7 @@ impl AioThread {
             if staging.is_some() && direction == Direction::Write {
                 *gathered += range.len;
             }
-            issuing.push(Slot { run: id, range, block, done: 0, staging, direct: segment.direct, retries: 0 });
+            issuing.push(Slot { run: id, range, block, done: 0, staging, direct, retries: 0 });
         }
         Issued::All
     }
@@ -144,15 +147,12 @@ impl AioThread {
                     return deliver(slot, run, slot.range.len);
                 }
                 counted.short_transfers += 1;
-                resume(slot, run, moved).map_or_else(|source| error(slot, source), |()| Verdict::Resume)
+                resume(slot, run, moved).unwrap_or_else(|source| error(slot, source))
             }
             Err(source) if is_transient(&source) => Verdict::Retry(source),
             // The file system asks for more alignment than it told; the page cache takes anything.
             Err(source) if source.raw_os_error() == Some(libc::EINVAL) && slot.direct => {
-                match use_page_cache(slot, run) {
-                    Ok(()) => Verdict::Resume,
-                    Err(_) => error(slot, source),
-                }
+                use_page_cache(slot, run).unwrap_or_else(|_| error(slot, source))
             }
             Err(source) => error(slot, source),
         }
@@ -210,7 +210,7 @@ fn count(counted: &mut Stats, slot: &Slot, bytes: u64) {
 }
 
 /// Prepares the rest of a block after `moved` bytes of it.
-fn resume(slot: &mut Slot, run: &Run, moved: usize) -> io::Result<()> {
+fn resume(slot: &mut Slot, run: &Run, moved: usize) -> io::Result<Verdict> {
     let block = &mut slot.block;
     block.ptr = block.ptr.wrapping_add(moved);
     block.len -= moved;
@@ -219,18 +219,23 @@ fn resume(slot: &mut Slot, run: &Run, moved: usize) -> io::Result<()> {
     if slot.direct && !block.offset.is_multiple_of(unit) {
         // Stopped inside a direct unit: at the end of the file, or the disk is full. The page cache can go on
         // from here, and says which it is.
-        use_page_cache(slot, run)?;
+        return use_page_cache(slot, run);
     }
-    Ok(())
+    Ok(Verdict::Resume)
 }
 
-fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
+/// Takes a block off direct I/O: a read goes on where it is; a write has to wait until no direct write is in flight.
+fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<Verdict> {
     let Some(file) = run.file() else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
-    slot.block.fd = file.buffered()?.as_raw_fd();
+    let fd = file.buffered()?.as_raw_fd();
+    tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
+    if slot.block.direction == Direction::Write {
+        return Ok(Verdict::ThroughCache);
+    }
+    slot.block.fd = fd;
     slot.block.file = None;
     slot.direct = false;
-    tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
-    Ok(())
+    Ok(Verdict::Resume)
 }
 
 /// The first `bytes` bytes of the block are where the queue was told to put them; brings them to where they belong.

@@ -18,13 +18,13 @@ use crate::backend::{Direction, IoBlock};
 use crate::desc::{Extent, ExtentMemory};
 use crate::engine::Shared;
 use crate::engine::inflight::is_transient;
-use crate::engine::op::OpOptions;
-use crate::engine::op::check_extents;
-use crate::engine::staging::Staging;
+use crate::engine::op::{OpOptions, Transfer, check_extents};
+use crate::engine::staging::{Staging, as_uninit};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::file::inode::Inode;
+use crate::file::routes::{Pass, Route};
 use crate::plan::{Alignment, Plan};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
@@ -66,7 +66,7 @@ pub(crate) fn read(
     unsafe { transfer(shared, file, Direction::Read, ptr, len, offset) }
 }
 
-/// Writes on this thread; false if the op is one for the workers.
+/// Writes on this thread; false if the op is one for the workers, as it is while what is in flight has to be over first.
 pub(crate) fn write(
     shared: &Shared,
     file: &OpenFile,
@@ -98,6 +98,49 @@ pub(crate) fn write(
     written
 }
 
+/// Most edges that are written by a worker itself.
+const EDGES: usize = 16;
+
+/// Writes the edges of an op that makes its file longer, on the worker that prepares it: past the old end nothing has to
+/// be read, and less than a page of each is copied, in less time than a queue needs for a request. What does not work out
+/// here is left to the queue.
+pub(crate) fn write_new_edges(shared: &Shared, op: &Transfer, file: &OpenFile, plan: &mut Plan, old_end: u64) {
+    let unit = u64::from(file.alignment().offset);
+    let edges = || plan.segments.iter().filter(|segment| !segment.direct);
+    let are_new = || edges().all(|edge| edge.offset / unit * unit >= old_end);
+    if unit == 0 || plan.cached == 0 || plan.cached > EDGES || !are_new() {
+        return;
+    }
+    let (Some(inode), Ok(fd)) = (file.inode(), file.buffered()) else { return };
+    let Some(_pass) = inode.routes.try_enter(Route::Cached) else { return };
+    let (mut memory, mut counted) = (Vec::new(), Stats::default());
+    for edge in edges() {
+        memory.resize(edge.len, 0);
+        if op.call("gather", |desc| desc.gather(edge.extent, edge.at, as_uninit(&mut memory))).is_err() {
+            return;
+        }
+        let block = IoBlock {
+            token: 0,
+            direction: Direction::Write,
+            fd: fd.as_raw_fd(),
+            file: None,
+            region: None,
+            ptr: memory.as_mut_ptr(),
+            len: edge.len,
+            offset: edge.offset,
+        };
+        // SAFETY: `memory` is as long as the edge and lives past the call, and `file` keeps `fd` open.
+        if !matches!(unsafe { shared.backend.transfer(&block) }, Ok(moved) if moved == edge.len) {
+            return;
+        }
+        counted.blocks += 1;
+        counted.bytes_buffered += edge.len as u64;
+        counted.bytes_staged += if edge.staged { edge.len as u64 } else { 0 };
+    }
+    plan.done = (plan.cached, counted.bytes_buffered);
+    shared.counters.add(&mut counted);
+}
+
 /// # Safety
 ///
 /// `ptr` is valid for `len` bytes until the call returns, for writes if the direction is a read.
@@ -125,7 +168,7 @@ unsafe fn transfer(
         if read {
             file.count_reads(1, len as u64, offset + len as u64);
         }
-        let plan = Plan::new(&[extent], alignment, shared.config.block_size);
+        let plan = Plan::new(direction, &[extent], alignment, shared.config.block_size);
         // SAFETY: the caller vouches for the memory.
         let moved = unsafe { call.in_segments(&plan, &mut counted) };
         // What the workers do instead, they count.
@@ -134,6 +177,7 @@ unsafe fn transfer(
         }
         return moved;
     };
+    let Ok(pass) = call.enter(direct) else { return Ok(false) };
     // SAFETY: likewise.
     let first = unsafe { call.attempt(ptr, 0..len, direct) };
     if first.as_ref().is_ok_and(|moved| *moved == len) {
@@ -145,9 +189,11 @@ unsafe fn transfer(
         return Ok(true);
     }
     // SAFETY: likewise.
-    let moved = unsafe { call.stretch(0..len, direct, Some(first), None, &mut counted) };
-    call.count(&mut counted);
-    moved.map(|()| true)
+    let moved = unsafe { call.stretch(0..len, direct, pass, Some(first), None, &mut counted) };
+    if !matches!(moved, Ok(false)) {
+        call.count(&mut counted);
+    }
+    moved
 }
 
 /// Whether an extent is one segment without a bounce buffer, and if so, whether it is direct: what [`Plan`] would say.
@@ -173,6 +219,9 @@ fn is_one_in_some(call: u64) -> bool {
     call.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SOME
 }
 
+/// What is in flight of the inode keeps a block from being transferred here and now.
+struct Busy;
+
 /// A blocking call on its way.
 struct Call<'a> {
     shared: &'a Shared,
@@ -189,7 +238,15 @@ impl Call<'_> {
         self.shared.counters.add(counted);
     }
 
-    /// Transfers each segment in its own way; false if there is no bounce buffer left.
+    /// What a block needs while it is in flight: nothing if it is read.
+    #[inline]
+    fn enter(&self, direct: bool) -> Result<Option<Pass>, Busy> {
+        let Some(inode) = self.file.inode().filter(|_| self.direction == Direction::Write) else { return Ok(None) };
+        let route = if direct { Route::Direct } else { Route::Cached };
+        inode.routes.try_enter(route).map(Some).ok_or(Busy)
+    }
+
+    /// Transfers each segment in its own way; false if one is for the workers, or if there is no bounce buffer left.
     ///
     /// # Safety
     ///
@@ -201,16 +258,24 @@ impl Call<'_> {
         if staged.is_some() && bounce.is_none() {
             return Ok(false);
         }
-        let result = plan.segments.iter().try_for_each(|segment| {
+        let mut result = Ok(true);
+        for segment in &plan.segments {
+            let Ok(pass) = self.enter(segment.direct) else {
+                result = Ok(false);
+                break;
+            };
             let range = segment.at..segment.at + segment.len;
             let bounce = bounce.as_mut().filter(|_| segment.staged);
             // SAFETY: the caller vouches for the memory; the bounce buffer is as long as the longest staged segment.
-            unsafe { self.stretch(range, segment.direct, None, bounce, counted) }
-        });
+            result = unsafe { self.stretch(range, segment.direct, pass, None, bounce, counted) };
+            if !matches!(result, Ok(true)) {
+                break;
+            }
+        }
         if let Some(buffer) = bounce {
             bounces.staging().give(buffer);
         }
-        result.map(|()| true)
+        result
     }
 
     /// One system call for a range of the caller's memory, or of a buffer that stands for it from `memory` on.
@@ -235,7 +300,8 @@ impl Call<'_> {
         unsafe { self.shared.backend.transfer(&block) }
     }
 
-    /// Transfers a stretch of the memory, of which a first attempt may have been made.
+    /// Transfers a stretch of the memory, of which a first attempt may have been made; false if what is left of it is for
+    /// the workers. `pass` is what [`enter`](Self::enter) gave.
     ///
     /// # Safety
     ///
@@ -244,10 +310,11 @@ impl Call<'_> {
         &self,
         range: Range<usize>,
         mut direct: bool,
+        mut pass: Option<Pass>,
         mut first: Option<io::Result<usize>>,
         mut bounce: Option<&mut AlignedBuf>,
         counted: &mut Stats,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let Self { file, direction, ptr, offset, .. } = *self;
         let memory = match bounce.as_deref_mut() {
             Some(bounce) => {
@@ -260,7 +327,14 @@ impl Call<'_> {
             None => ptr.wrapping_add(range.start),
         };
         let (mut at, mut retries) = (range.start, 0);
+        let mut through_cache = !direct;
         while at < range.end {
+            if direct && through_cache {
+                direct = false;
+                drop(pass.take());
+                let Ok(entered) = self.enter(direct) else { return Ok(false) };
+                pass = entered;
+            }
             let place = memory.wrapping_add(at - range.start);
             // SAFETY: a part of the caller's memory or of the bounce buffer.
             let moved = first.take().unwrap_or_else(|| unsafe { self.attempt(place, at..range.end, direct) });
@@ -281,7 +355,7 @@ impl Call<'_> {
                     retries = 0;
                     if at < range.end {
                         counted.short_transfers += 1;
-                        direct &= (offset + at as u64).is_multiple_of(file.alignment().offset.into());
+                        through_cache |= !(offset + at as u64).is_multiple_of(file.alignment().offset.max(1).into());
                     }
                 }
                 Err(error) if is_transient(&error) && retries < MAX_RETRIES => {
@@ -291,12 +365,12 @@ impl Call<'_> {
                         std::thread::sleep(std::time::Duration::from_micros(100));
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => direct = false,
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => through_cache = true,
                 Err(error) => return Err(self.failed(error, at)),
             }
         }
         counted.blocks += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// No byte moved after `at`.

@@ -8,7 +8,6 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
-use crate::backend::Direction;
 use crate::desc::{Outcome, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::file_ops::Task;
@@ -18,6 +17,7 @@ use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
 use crate::error::{Error, OpKind, Result};
 use crate::file::faults::Sync;
+use crate::file::routes::{Pass, Route};
 use crate::file::{OpenFile, is_named};
 use crate::sync::{Ordering, lock};
 
@@ -27,6 +27,7 @@ impl Shared {
         let mut accounts = Ended::default();
         let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
+            let Some(op) = self.settle_length(op) else { continue };
             if op.take_sync() {
                 self.run_file_task(Task::Durable(op));
                 continue;
@@ -53,6 +54,30 @@ impl Shared {
         }
     }
 
+    /// Brings the file of a write to the length that it is to have, where that is not its length already. This may make
+    /// a page dirty, so it takes a pass for the page cache; if there is none now, the op is ended with it later, on a
+    /// thread for file operations.
+    fn settle_length(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
+        let mut is_needed = false;
+        // They ask the descriptor, which is foreign code; its panic is the op's error in the end.
+        let asked = catch("target", || is_needed = !op.state.is_lost() && changes_length(&op));
+        if asked.is_err() || !is_needed {
+            return Some(op);
+        }
+        let Some(routes) = op.state.routes() else { return Some(op) };
+        let engine = self.clone();
+        let later = move |op, pass| engine.run_file_task(Task::End(op, pass));
+        let (op, pass) = routes.enter(Route::Cached, op, later)?;
+        change_length(&op, pass);
+        Some(op)
+    }
+
+    /// Ends an op that waited for a pass.
+    pub(crate) fn end_with_pass(self: &Arc<Self>, op: Arc<Transfer>, pass: Pass) {
+        change_length(&op, pass);
+        self.end([op]);
+    }
+
     /// Books ended ops.
     pub(crate) fn account(&self, accounts: Ended) {
         for error in &accounts.unclaimed {
@@ -67,34 +92,22 @@ impl Shared {
 
 /// Gives back what the op held and calls `fini`.
 fn finish(op: &Transfer) -> Outcome {
+    // It has ended well here, or has nothing to give back.
+    settle_growth(op);
     let mut outcome = op.outcome();
     if let Err(error) = &outcome {
         op.note_failed_write(error);
     }
-    match op.desc.target() {
-        Target::File(file) => finish_growing(op, file, outcome.is_ok()),
-        Target::Path(path, mode) => {
-            if let Some(file) = lock(&op.state.opened).take() {
-                finish_growing(op, &file, outcome.is_ok());
-                outcome = finish_path(op, path, *mode, file, outcome);
-            }
-        }
+    if let Target::Path(path, mode) = op.desc.target()
+        && let Some(file) = lock(&op.state.opened).take()
+    {
+        outcome = finish_path(op, path, *mode, file, outcome);
     }
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
         op.note_failed_write(&panicked);
         outcome = outcome.and(Err(panicked));
     }
     outcome
-}
-
-/// Settles the length that a write gave the file.
-fn finish_growing(op: &Transfer, file: &OpenFile, wrote: bool) {
-    let Some(inode) = file.inode().filter(|_| op.desc.direction() == Direction::Write) else { return };
-    if let Some(growing) = lock(&op.state.growing).take()
-        && let Err(error) = inode.grown(file.fd(), growing, wrote)
-    {
-        tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
-    }
 }
 
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
@@ -113,18 +126,48 @@ fn finish_lost(op: &Transfer) -> Outcome {
 /// The last part of a durable write whose bytes have all moved.
 pub(crate) fn make_durable(op: &Transfer) -> Result<()> {
     let Some(file) = op.file() else { return Ok(()) };
-    cut_tail(op, &file)?;
     file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))
 }
 
-/// Of a file that was written as a whole, what it was longer before goes.
-fn cut_tail(op: &Transfer, file: &OpenFile) -> Result<()> {
-    let end = end_of(op);
-    match (op.desc.target(), file.inode()) {
-        (Target::Path(_, PathMode::Write), Some(inode)) if file.len_at_open() > end => {
-            inode.set_len(file.fd(), end).map_err(|source| op.io_error(OpKind::SetLen, 0, end, "", source))
-        }
-        _ => Ok(()),
+/// Whether the file of a write is to get another length now that its blocks are over.
+fn changes_length(op: &Transfer) -> bool {
+    match op.state.ends_well() {
+        true => tail_of(op).is_some(),
+        // The length that it gave the file is given back.
+        false => lock(&op.state.growing).is_some(),
+    }
+}
+
+/// The end of an op that wrote its file as a whole, if the file was longer before.
+fn tail_of(op: &Transfer) -> Option<(OpenFile, u64)> {
+    let Target::Path(_, PathMode::Write) = op.desc.target() else { return None };
+    let (file, end) = (op.file()?, end_of(op));
+    // Durable, it comes by a second time, and is cut already.
+    let is_cut = op.state.durable && !op.state.is_to_be_synced();
+    (file.len_at_open() > end && !is_cut).then_some((file, end))
+}
+
+/// Does what [`changes_length`] saw. A failure is the op's.
+fn change_length(op: &Transfer, _pass: Pass) {
+    if op.state.ends_well()
+        && let Some((file, end)) = tail_of(op)
+        && let Some(inode) = file.inode()
+        && let Err(source) = inode.set_len(file.fd(), end)
+    {
+        op.state.fail(end, op.io_error(OpKind::SetLen, 0, end, "", source));
+    }
+    if !op.state.ends_well() {
+        settle_growth(op);
+    }
+}
+
+/// Settles the length that a write gave its file: it keeps it, or gives it back.
+fn settle_growth(op: &Transfer) {
+    let Some(file) = op.file() else { return };
+    if let (Some(inode), Some(growing)) = (file.inode(), lock(&op.state.growing).take())
+        && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
+    {
+        tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
     }
 }
 
@@ -132,9 +175,6 @@ fn cut_tail(op: &Transfer, file: &OpenFile) -> Result<()> {
 fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outcome: Outcome) -> Outcome {
     let failed = |kind, source: io::Error| op.io_error(kind, 0, end_of(op), "", source);
     let mut outcome = outcome;
-    if !op.state.durable {
-        outcome = outcome.and_then(|bytes| cut_tail(op, &file).map(|()| bytes));
-    }
     let is_new = mode == PathMode::WriteNew;
     let mut remove = is_new && outcome.is_err() && file.is_at(path);
     let identity = file.identity();

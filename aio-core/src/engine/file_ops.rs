@@ -19,6 +19,7 @@ use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::file::inode::Accepted;
+use crate::file::routes::{Pass, Route};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, ThreadSync, lock, thread};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
@@ -40,7 +41,10 @@ pub(crate) struct FileOp {
 /// What is to be done on one of the threads.
 #[derive(Debug)]
 pub(crate) enum Task {
-    Run(Arc<FileOp>),
+    /// With a pass for the page cache, if it may make a page dirty.
+    Run(Arc<FileOp>, Option<Pass>),
+    /// To end a write, which changes the length of its file.
+    End(Arc<Transfer>, Pass),
     /// To end a durable write by a sync.
     Durable(Arc<Transfer>),
 }
@@ -194,18 +198,27 @@ impl Shared {
         let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
         let epoch = self.work.accept(op.priority, full)?;
         *lock(&op.epoch) = epoch;
-        let task = Task::Run(op.clone());
-        if op.is_sync()
-            && let Some(inode) = op.file.shared_inode()
-        {
-            let shared = self.clone();
-            inode.writes.after(move || shared.run_file_task(task));
+        let (shared, op) = (self.clone(), op.clone());
+        if op.is_sync() {
+            let inode = op.file.shared_inode().cloned();
+            let run = move || shared.run_file_task(Task::Run(op, None));
+            match inode {
+                Some(inode) => inode.writes.after(run),
+                None => run(),
+            }
             return Ok(());
         }
-        if let Some(inode) = op.file.inode() {
-            *lock(&op.accepted) = Some(inode.accept());
+        let pass = match op.file.inode().cloned() {
+            None => Some((op, None)),
+            Some(inode) => {
+                *lock(&op.accepted) = Some(inode.accept());
+                let run = move |op, pass| shared.run_file_task(Task::Run(op, Some(pass)));
+                inode.routes.enter(Route::Cached, op, run).map(|(op, pass)| (op, Some(pass)))
+            }
+        };
+        if let Some((op, pass)) = pass {
+            self.run_file_task(Task::Run(op, pass));
         }
-        self.run_file_task(task);
         Ok(())
     }
 
@@ -215,7 +228,11 @@ impl Shared {
             self.file_ops.durable.fetch_add(1, Ordering::AcqRel);
         }
         let mut state = self.file_ops.state.lock();
-        state.queue.push_back(task);
+        // While it has a pass, nothing is written past the page cache.
+        match task {
+            Task::Run(_, None) | Task::Durable(_) => state.queue.push_back(task),
+            Task::Run(_, Some(_)) | Task::End(..) => state.queue.push_front(task),
+        }
         if state.idle >= state.queue.len() || state.threads.len() >= MAX_THREADS {
             drop(state);
             self.file_ops.state.notify_one();
@@ -227,7 +244,8 @@ impl Shared {
             Ok(thread) => state.threads.push(thread),
             Err(_) if !state.threads.is_empty() => {}
             Err(error) => {
-                let task = state.queue.pop_back();
+                // Without a thread nothing else waits.
+                let task = state.queue.pop_front();
                 drop(state);
                 report(catch("log", || {
                     tracing::warn!(%error, "no thread for a file operation: running it on the current one");
@@ -258,7 +276,8 @@ impl Shared {
 
     fn finish_file_task(self: &Arc<Self>, task: Task) {
         match task {
-            Task::Run(op) => self.finish_file_op(op),
+            Task::Run(op, pass) => self.finish_file_op(op, pass),
+            Task::End(op, pass) => self.end_with_pass(op, pass),
             Task::Durable(op) => {
                 let mut together = vec![op];
                 if let Some(key) = together[0].state.file_key() {
@@ -281,8 +300,9 @@ impl Shared {
         }
     }
 
-    fn finish_file_op(self: &Arc<Self>, op: Arc<FileOp>) {
+    fn finish_file_op(self: &Arc<Self>, op: Arc<FileOp>, pass: Option<Pass>) {
         let outcome = op.run();
+        drop(pass);
         if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)
             && !op.is_sync()
             && !op.is_no_matter(error)

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::backend::{Completion, IoBlock, IoQueue};
 use crate::desc::Target;
 use crate::engine::op::{Priority, Transfer, catch, report, report_drop};
 use crate::file::OpenFile;
+use crate::file::routes::Pass;
 use crate::plan::BlockRange;
 
 /// Neighbouring blocks of one op that a worker has claimed.
@@ -24,6 +26,10 @@ pub(crate) struct Run {
     pub(crate) op: Arc<Transfer>,
     /// Keeps the descriptors open that its blocks name, if the op opened them; an open file is the descriptor's.
     opened: Option<OpenFile>,
+    /// Of a write: keeps what takes the other route away.
+    pass: Option<Pass>,
+    /// What the plan has as direct goes through the page cache.
+    pub(crate) through_cache: bool,
     pub(crate) progress: Progress,
 }
 
@@ -44,10 +50,12 @@ pub(crate) struct Progress {
 
 impl Run {
     /// Blocks of an op that is planned, and so has its file.
-    pub(crate) fn new(op: Arc<Transfer>, next: usize, end: usize) -> Self {
+    pub(crate) fn new(op: Arc<Transfer>, blocks: Range<usize>, pass: Option<Pass>, through_cache: bool) -> Self {
+        let Range { start: next, end } = blocks;
         let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
         let opened = op.state.opened();
-        Self { op, opened, progress: Progress { next, end, segment, finished: 0, bytes: 0, in_flight: 0 } }
+        let progress = Progress { next, end, segment, finished: 0, bytes: 0, in_flight: 0 };
+        Self { op, opened, pass, through_cache, progress }
     }
 
     /// The file of its blocks. A run without one has nothing to issue.
@@ -67,7 +75,7 @@ impl Run {
     /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: whoever
     /// ends the op closes it, and wants to be the last to hold it.
     pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
-        drop(self.opened);
+        drop((self.opened, self.pass));
         (self.op, self.progress.finished, self.progress.bytes)
     }
 
@@ -144,6 +152,7 @@ pub(crate) struct Issuing<'a> {
     pub(crate) file: &'a OpenFile,
     pub(crate) progress: &'a mut Progress,
     pub(crate) queue: &'a mut dyn IoQueue,
+    pub(crate) through_cache: bool,
     /// Nothing is in flight, so nothing will be given back if this waits.
     pub(crate) is_idle: bool,
     places: &'a mut [Place],
@@ -248,12 +257,13 @@ impl InFlight {
 
     /// For issuing blocks of this run.
     pub(crate) fn issuing(&mut self, id: RunId) -> Option<Issuing<'_>> {
-        let Run { op, opened, progress } = self.runs.get_mut(id.0)?.as_mut()?;
+        let Run { op, opened, through_cache, progress, .. } = self.runs.get_mut(id.0)?.as_mut()?;
         Some(Issuing {
             file: file_of(op, opened.as_ref())?,
             op,
             progress,
             queue: &mut **self.queue,
+            through_cache: *through_cache,
             is_idle: self.free_places.len() == self.capacity,
             places: &mut self.places,
             free_places: &mut self.free_places,

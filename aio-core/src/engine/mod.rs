@@ -31,6 +31,7 @@ use crate::backend::IoBackend;
 use crate::config::AioConfig;
 use crate::desc::IoOpDesc;
 use crate::error::{Error, Result};
+use crate::file::routes::Route;
 use crate::fork::Generation;
 use crate::registry::{FileTable, Port};
 use crate::stats::Counters;
@@ -41,7 +42,7 @@ pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
 use self::op::{Op, OpOptions, OpState, Transfer};
 use self::promise::Promise;
 
-use self::work::{Full, Work};
+use self::work::{Full, Waiting, Work, wait_for_pass};
 
 /// Slots in each queue's table of registered files.
 pub(crate) const FILE_SLOTS: u32 = 1024;
@@ -193,8 +194,23 @@ impl Shared {
     }
 
     /// Puts an op that a worker has in hand back to the front of its queue, where all workers can get at it.
-    fn requeue(&self, op: Arc<Transfer>) {
-        self.wake(self.work.push_front(op));
+    fn requeue(self: &Arc<Self>, op: Arc<Transfer>) {
+        self.put_back(Waiting::new(op));
+    }
+
+    /// Puts what is left of an op back to the front of its queue.
+    pub(crate) fn put_back(self: &Arc<Self>, waiting: Waiting) {
+        match self.work.push_front(waiting) {
+            Ok(worker) => self.wake(worker),
+            Err(op) => self.end(op),
+        }
+    }
+
+    /// As [`put_back`](Self::put_back), once it may go through the page cache.
+    fn put_back_with_pass(self: &Arc<Self>, waiting: Waiting) {
+        if let Some(waiting) = wait_for_pass(self, Route::Cached, waiting) {
+            self.put_back(waiting);
+        }
     }
 
     fn wake(&self, worker: Option<usize>) {

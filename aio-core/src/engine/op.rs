@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::backend::Direction;
 use crate::desc::{Extent, IoOpDesc, Outcome, Target};
@@ -11,8 +11,19 @@ use crate::engine::promise::Promise;
 use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
 use crate::file::inode::{Accepted, Growing};
+use crate::file::routes::{Pass, Route, Routes};
 use crate::plan::Plan;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
+
+/// What [`OpState::try_enter`] says.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// A read needs nothing.
+    Free,
+    With(Pass),
+    /// Writes on the other route are in flight.
+    Busy,
+}
 
 /// A transfer: its state and its descriptor, in one allocation.
 pub(crate) struct Op<D: ?Sized> {
@@ -145,8 +156,20 @@ impl OpState {
 
     /// Sets the plan; its blocks are pending from now on.
     pub(crate) fn start(&self, plan: Plan) {
-        self.pending.store(plan.blocks, Ordering::Release);
+        let (blocks, bytes) = plan.done;
+        self.moved.store(bytes, Ordering::Release);
+        self.pending.store(plan.blocks - blocks, Ordering::Release);
         let _ = self.late_plan.set(Box::new(plan));
+    }
+
+    /// The first block to be claimed of this pass; 0 until it is planned.
+    pub(crate) fn first_block(&self) -> usize {
+        self.plan().filter(|_| !self.is_verifying()).map_or(0, |plan| plan.done.0)
+    }
+
+    /// Whether all blocks of this pass are accounted for.
+    pub(crate) fn is_over(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0
     }
 
     /// Begins the second pass, which reads every block back.
@@ -173,6 +196,25 @@ impl OpState {
         let _ = self.accepted.set(Mutex::new(Some(accepted)));
     }
 
+    /// Of a write, before its end: the routes of its inode.
+    pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
+        lock(self.accepted.get()?).as_ref().map(|accepted| accepted.routes().clone())
+    }
+
+    /// What a run of blocks needs before it is issued.
+    pub(crate) fn try_enter(&self, route: Route) -> Entered {
+        let Some(accepted) = self.accepted.get().filter(|_| !self.is_verifying()) else { return Entered::Free };
+        match &*lock(accepted) {
+            None => Entered::Free,
+            Some(accepted) => accepted.routes().try_enter(route).map_or(Entered::Busy, Entered::With),
+        }
+    }
+
+    /// It is durable, and not synced yet.
+    pub(crate) fn is_to_be_synced(&self) -> bool {
+        self.to_be_synced.load(Ordering::Acquire)
+    }
+
     /// Of a write to an open file, what other writes to it have too.
     pub(crate) fn file_key(&self) -> Option<usize> {
         self.file_key.get().copied()
@@ -192,6 +234,13 @@ impl OpState {
     pub(crate) fn is_complete(&self) -> bool {
         !self.failed.load(Ordering::Acquire)
             && self.plan().is_some_and(|plan| plan.bytes == self.moved.load(Ordering::Acquire))
+    }
+
+    /// Whether it is over and has done all that it was to do.
+    pub(crate) fn ends_well(&self) -> bool {
+        // Cancelled between the two passes of `validate`, it has moved everything and compared nothing.
+        let verified = !self.validate || self.is_verifying() || self.plan().is_none_or(|plan| plan.blocks == 0);
+        self.is_complete() && verified
     }
 
     /// A queue broke with blocks of this op in flight: its memory is never given back.
@@ -263,7 +312,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     pub(crate) fn take_sync(&self) -> bool {
         let state = &self.state;
         let is_write = || state.accepted.get().is_some();
-        state.to_be_synced.load(Ordering::Acquire)
+        state.is_to_be_synced()
             && is_write()
             && state.is_complete()
             && !state.is_lost()
@@ -294,9 +343,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
             }
         }
         let moved = state.moved.load(Ordering::Acquire);
-        // Cancelled between the two passes of `validate`, it has moved everything and compared nothing.
-        let verified = !state.validate || state.is_verifying() || state.plan().is_none_or(|plan| plan.blocks == 0);
-        if state.is_complete() && verified {
+        if state.ends_well() {
             return Ok(moved);
         }
         Err(Error::Cancelled { op: self.kind(), path: self.path().to_owned(), bytes: moved })

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use crate::backend::Direction;
 use crate::desc::{Extent, IoOpDesc, PathMode, Target};
-use crate::engine::Shared;
 use crate::engine::op::{Transfer, check_extents};
+use crate::engine::{Shared, blocking};
 use crate::error::{OpKind, Result};
 use crate::file::faults::Sync;
+use crate::file::inode::Growth;
+use crate::file::routes::Pass;
 use crate::file::{OpenFile, OpenOptions};
 use crate::plan::{Alignment, Plan};
 use crate::sync::lock;
@@ -70,7 +72,7 @@ pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), val
         return None;
     }
     let plan = plan_of(shared, desc, validate, file);
-    (plan.blocks > 0 && (!plan.buffered || file.buffered_if_open().is_some())).then_some(plan)
+    (plan.blocks > 0 && (plan.cached == 0 || file.buffered_if_open().is_some())).then_some(plan)
 }
 
 /// A read of a resident file goes through the page cache, whatever its alignment. `validate` compares with what the
@@ -84,7 +86,7 @@ fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, fil
         }
         file.count_reads(1, total(extents), range_of(extents).1);
     }
-    Plan::new(extents, alignment, shared.config.block_size)
+    Plan::new(desc.direction(), extents, alignment, shared.config.block_size)
 }
 
 /// Counts a write to an open file among those that a sync of it waits for.
@@ -103,8 +105,17 @@ fn accept_for(op: &Transfer, file: &OpenFile) {
     }
 }
 
-/// Opens, preallocates and plans an op on a worker. On success it has a plan and a file.
-pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
+/// How far [`prepare`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// The op has a plan and a file.
+    Done,
+    /// The op is to be prepared again, with a pass for the page cache.
+    NeedsPass,
+}
+
+/// Opens, preallocates and plans an op on a worker.
+pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Prepared> {
     let file = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => file.clone(),
         // An earlier try got this far, and a new file must not be made twice.
@@ -123,19 +134,27 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             file
         }
     };
-    let plan = plan_of(shared, &op.desc, op.state.validate, &file);
-    if plan.buffered {
+    let mut plan = plan_of(shared, &op.desc, op.state.validate, &file);
+    if plan.cached > 0 {
         file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
     }
     if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
         let (from, end) = range_of(op.desc.extents());
-        let growing = inode
-            .grow(file.fd(), from, end, shared.config.preallocate)
+        let growth = inode
+            .grow(file.fd(), from, end, shared.config.preallocate, pass.as_ref())
             .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
-        *lock(&op.state.growing) = growing;
+        match growth {
+            Growth::None => {}
+            Growth::Begun(growing) => {
+                let from = growing.from;
+                *lock(&op.state.growing) = Some(growing);
+                blocking::write_new_edges(shared, op, &file, &mut plan, from);
+            }
+            Growth::NeedsPass => return Ok(Prepared::NeedsPass),
+        }
     }
     op.state.start(plan);
-    Ok(())
+    Ok(Prepared::Done)
 }
 
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and
@@ -143,7 +162,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
 pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
     op.state.start_verifying();
     let (Some(plan), Some(file)) = (op.state.plan(), op.file()) else { return Ok(()) };
-    let through_cache = !file.is_direct() || plan.buffered;
+    let through_cache = !file.is_direct() || plan.cached > 0;
     let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
     if op.desc.direction() == Direction::Write {
         file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))?;

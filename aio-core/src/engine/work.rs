@@ -12,10 +12,13 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
 
+use crate::engine::Shared;
 use crate::engine::inflight::Run;
-use crate::engine::op::{Priority, Transfer, report_drop};
+use crate::engine::op::{Entered, Priority, Transfer, report_drop};
 use crate::epochs::Epochs;
 use crate::error::{Error, Failures};
+use crate::file::routes::{Pass, Route};
+use crate::plan::Plan;
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync};
 
 /// Everything that waits, and the accounts of what was accepted.
@@ -53,11 +56,16 @@ struct State {
     claims: usize,
 }
 
+/// An op with blocks to be claimed.
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     op: Arc<Transfer>,
     /// The first block that is not claimed.
     next: usize,
+    /// Only that block, which direct I/O does not take: through the page cache.
+    through_cache: bool,
+    /// What it had to wait for.
+    pass: Option<Pass>,
 }
 
 impl State {
@@ -77,19 +85,49 @@ impl State {
 }
 
 impl Waiting {
+    /// An op of which nothing is claimed.
+    pub(crate) fn new(op: Arc<Transfer>) -> Self {
+        Self { next: op.state.first_block(), op, through_cache: false, pass: None }
+    }
+
+    /// A block of an op to be done again, through the page cache.
+    pub(crate) fn again(op: Arc<Transfer>, block: usize) -> Self {
+        Self { op, next: block, through_cache: true, pass: None }
+    }
+
+    /// With what it waited for.
+    fn with(self, pass: Pass) -> Self {
+        Self { pass: Some(pass), ..self }
+    }
+
     fn blocks(&self) -> usize {
-        blocks_of(&self.op) - self.next
+        match self.op.state.plan() {
+            Some(plan) if !self.through_cache => plan.blocks - self.next,
+            _ => 1,
+        }
+    }
+
+    /// The end of the blocks that the next run may have, and the route of a write on which they go.
+    fn stretch(&self, plan: &Plan) -> (usize, Route) {
+        match self.next {
+            next if self.through_cache => (next + 1, Route::Cached),
+            next if next < plan.cached => (plan.cached, Route::Cached),
+            _ => (plan.blocks, Route::Direct),
+        }
     }
 }
 
-/// Ops that other workers end. By the time these references go they may be the last, and a descriptor's drop is foreign
-/// code: it must not run under the lock.
+/// What must not be dropped under the lock. Ops that other workers end: by the time these references go they may be the
+/// last, and a descriptor's drop is foreign code. Passes: whoever waits for one comes back to a queue.
 #[derive(Debug, Default)]
-struct LeftToOthers(SmallVec<[Arc<Transfer>; 2]>);
+struct DroppedLater {
+    ops: SmallVec<[Arc<Transfer>; 2]>,
+    passes: SmallVec<[Pass; 2]>,
+}
 
-impl Drop for LeftToOthers {
+impl Drop for DroppedLater {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(report_drop);
+        self.ops.drain(..).for_each(report_drop);
     }
 }
 
@@ -98,15 +136,16 @@ impl Drop for LeftToOthers {
 pub(crate) enum Claim {
     /// Runs were added.
     Blocks,
-    /// This op must be opened and planned first; then it goes [back to the front](Work::push_front).
-    Prepare(Arc<Transfer>),
+    /// This op must be opened and planned first; then it goes [back to the front](Work::push_front). It may have waited
+    /// for the pass.
+    Prepare(Arc<Transfer>, Option<Pass>),
     /// There is nothing; the worker counts as sleeping if it asked for that.
     Nothing,
 }
 
 /// Blocks that an op waits with: one until it is planned.
 fn blocks_of(op: &Transfer) -> usize {
-    op.state.plan().map_or(1, |plan| plan.blocks)
+    op.state.plan().map_or(1, |plan| plan.blocks - op.state.first_block())
 }
 
 /// How ops ended, for the accounts.
@@ -205,17 +244,24 @@ impl Work {
         let (mut state, epoch) = self.accept_locked(op.state.priority, full)?;
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
-        state.queues[op.state.priority as usize].push_back(Waiting { op: op.clone(), next: 0 });
+        state.queues[op.state.priority as usize].push_back(Waiting::new(op.clone()));
         Ok(self.added(state, blocks_of(op)))
     }
 
     /// Puts an op that was accepted before at the front. Returns a worker to wake. The caller keeps nothing of the op:
-    /// whoever ends it closes its file, and has to be the last to hold it.
-    pub(crate) fn push_front(&self, op: Arc<Transfer>) -> Option<usize> {
-        let blocks = blocks_of(&op);
+    /// whoever ends it closes its file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it
+    /// if it is to be ended.
+    pub(crate) fn push_front(&self, waiting: Waiting) -> Result<Option<usize>, Option<Arc<Transfer>>> {
+        let mut later = DroppedLater::default();
         let mut state = self.state.lock();
-        state.queues[op.state.priority as usize].push_front(Waiting { op, next: 0 });
-        self.added(state, blocks)
+        if let Some(reason) = &state.dead {
+            let ended = fail(waiting, reason, &mut later);
+            drop(state);
+            return Err(ended);
+        }
+        let blocks = waiting.blocks();
+        state.queues[waiting.op.state.priority as usize].push_front(waiting);
+        Ok(self.added(state, blocks))
     }
 
     fn added(&self, mut state: MutexGuard<'_, State>, blocks: usize) -> Option<usize> {
@@ -224,23 +270,26 @@ impl Work {
         state.wake_one(self.depth)
     }
 
-    /// Claims up to `room` blocks, of which up to `background` of the lower priority, into `runs`. Ops that need no
+    /// Claims as many blocks as there is `room` for, of which as many of the lower priority as there is for those, into
+    /// `runs`. Ops that need no
     /// more work because they were stopped go to `ended`. With `sleep`, a worker that finds nothing announces that it
     /// will block. Also gives another worker to wake, for what this one leaves behind: so one large op reaches all.
+    ///
+    /// A write whose route is not open leaves the queue, and comes back to the front of `engine`'s when it is.
     pub(crate) fn claim(
         &self,
-        room: usize,
-        background: usize,
+        engine: &Arc<Shared>,
+        room: [usize; 2],
         runs: &mut Vec<Run>,
         ended: &mut Vec<Arc<Transfer>>,
         worker: usize,
         sleep: bool,
     ) -> (Claim, Option<usize>) {
         // Declared before the lock, so dropped after it.
-        let mut left_to_others = LeftToOthers::default();
+        let mut later = DroppedLater::default();
         let mut state = self.state.lock();
         state.claims = state.claims.wrapping_add(1);
-        let mut left = [room, background.min(room)];
+        let mut left = [room[0], room[1].min(room[0])];
         let mut found = Claim::Nothing;
         // Mostly the normal queue goes first; now and then the other one, so that it never starves.
         let order = if state.claims.is_multiple_of(16) { [1, 0] } else { [0, 1] };
@@ -250,12 +299,13 @@ impl Work {
                 let plan = front.op.state.plan();
                 if front.op.state.is_stopped() {
                     let (skipped, planned) = (front.blocks(), plan.is_some());
-                    let Some(Waiting { op, .. }) = state.queues[class].pop_front() else { break };
+                    let Some(Waiting { op, pass, .. }) = state.queues[class].pop_front() else { break };
+                    later.passes.extend(pass);
                     state.blocks -= skipped;
                     if !planned || op.state.account(skipped, 0) {
                         ended.push(op);
                     } else {
-                        left_to_others.0.push(op);
+                        later.ops.push(op);
                     }
                     continue;
                 }
@@ -263,16 +313,31 @@ impl Work {
                     if matches!(found, Claim::Blocks) {
                         break;
                     }
-                    let Some(Waiting { op, .. }) = state.queues[class].pop_front() else { break };
+                    let Some(Waiting { op, pass, .. }) = state.queues[class].pop_front() else { break };
                     state.blocks -= 1;
                     self.waiting.store(state.blocks, Ordering::Release);
                     // It may take long, and what comes behind it need not wait.
                     state.rooms[worker] = 0;
-                    return (Claim::Prepare(op), state.wake_one(self.depth));
+                    return (Claim::Prepare(op, pass), state.wake_one(self.depth));
                 };
-                let next = front.next;
-                let take = left[class].min(plan.blocks - next);
-                let run = if next + take < plan.blocks {
+                let (end, route) = front.stretch(plan);
+                let (next, through_cache) = (front.next, front.through_cache);
+                let entered = front.pass.take().map_or_else(|| front.op.state.try_enter(route), Entered::With);
+                let (end, pass) = match entered {
+                    Entered::Free => (plan.blocks, None),
+                    Entered::With(pass) => (end, Some(pass)),
+                    Entered::Busy => {
+                        let Some(waiting) = state.queues[class].pop_front() else { break };
+                        state.blocks -= waiting.blocks();
+                        if let Some(waiting) = wait_for_pass(engine, route, waiting) {
+                            state.blocks += waiting.blocks();
+                            state.queues[class].push_front(waiting);
+                        }
+                        continue;
+                    }
+                };
+                let take = left[class].min(end - next);
+                let run = if !through_cache && next + take < plan.blocks {
                     front.next += take;
                     Some(front.op.clone())
                 } else {
@@ -281,7 +346,7 @@ impl Work {
                 };
                 state.blocks -= take;
                 left = left.map(|room| room.saturating_sub(take));
-                runs.extend(run.map(|op| Run::new(op, next, next + take)));
+                runs.extend(run.map(|op| Run::new(op, next..next + take, pass, through_cache)));
                 found = Claim::Blocks;
             }
         }
@@ -314,13 +379,16 @@ impl Work {
     pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
         let queue = &mut state.queues[op.state.priority as usize];
-        let unbegun = |waiting: &Waiting| waiting.next == 0 && Arc::ptr_eq(&waiting.op, op);
+        let unbegun = |waiting: &Waiting| waiting.next == 0 && !waiting.through_cache && Arc::ptr_eq(&waiting.op, op);
         let Some(index) = queue.iter().position(unbegun).filter(|_| !op.state.is_verifying()) else {
             return false;
         };
-        let blocks = queue.remove(index).map_or(0, |waiting| waiting.blocks());
-        state.blocks -= blocks;
+        let removed = queue.remove(index);
+        state.blocks -= removed.as_ref().map_or(0, Waiting::blocks);
         self.waiting.store(state.blocks, Ordering::Release);
+        // Before the pass that it may have.
+        drop(state);
+        drop(removed);
         true
     }
 
@@ -381,7 +449,7 @@ impl Work {
 
     /// A worker is gone. If it was the last one, all that waits is given out to be failed.
     pub(crate) fn worker_died(&self, worker: usize, reason: &str) -> Vec<Arc<Transfer>> {
-        let mut left_to_others = LeftToOthers::default();
+        let mut later = DroppedLater::default();
         let mut state = self.state.lock();
         state.workers -= 1;
         state.sleeping.retain(|sleeper| *sleeper != worker);
@@ -393,18 +461,31 @@ impl Work {
         state.blocks = 0;
         self.waiting.store(0, Ordering::Release);
         let waiting = state.queues.iter_mut().flat_map(std::mem::take);
-        let mut orphans = Vec::new();
-        for Waiting { op, next } in waiting {
-            let left = op.state.plan().map(|plan| plan.blocks - next);
-            op.state.fail(u64::MAX, Error::WorkerDied { reason: reason.to_owned() });
-            if left.is_none_or(|left| op.state.account(left, 0)) {
-                orphans.push(op);
-            } else {
-                left_to_others.0.push(op);
-            }
-        }
+        let orphans = waiting.filter_map(|waiting| fail(waiting, reason, &mut later)).collect();
         drop(state);
         self.state.notify_all();
         orphans
     }
+}
+
+/// Lets an op come back to the front of `engine`'s queue with its pass; or gives it back with it, if it need not wait any
+/// more.
+pub(crate) fn wait_for_pass(engine: &Arc<Shared>, route: Route, waiting: Waiting) -> Option<Waiting> {
+    let Some(routes) = waiting.op.state.routes() else { return Some(waiting) };
+    let engine = engine.clone();
+    let later = move |waiting: Waiting, pass| engine.put_back(waiting.with(pass));
+    routes.enter(route, waiting, later).map(|(waiting, pass)| waiting.with(pass))
+}
+
+/// Fails what is left of an op because no worker is; gives it back if it is to be ended.
+fn fail(waiting: Waiting, reason: &str, later: &mut DroppedLater) -> Option<Arc<Transfer>> {
+    let left = waiting.op.state.plan().map(|_| waiting.blocks());
+    let Waiting { op, pass, .. } = waiting;
+    later.passes.extend(pass);
+    op.state.fail(u64::MAX, Error::WorkerDied { reason: reason.to_owned() });
+    if left.is_none_or(|left| op.state.account(left, 0)) {
+        return Some(op);
+    }
+    later.ops.push(op);
+    None
 }

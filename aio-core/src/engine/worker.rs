@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
 use crate::engine::inflight::{Done, InFlight, Run, RunId, UnknownToken};
-use crate::engine::op::{Transfer, message_of, report_drop};
+use crate::engine::op::{Priority, Transfer, message_of, report_drop};
+use crate::engine::prepare::Prepared;
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
-use crate::engine::work::Claim;
+use crate::engine::work::{Claim, Waiting};
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
+use crate::file::routes::Pass;
 use crate::registry::Letter;
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
@@ -187,14 +189,14 @@ impl AioThread {
             }
             match self.claim(self.flight.room(), false) {
                 Claim::Blocks => {}
-                Claim::Prepare(op) => {
+                Claim::Prepare(op, pass) => {
                     // The device works while the next file is opened, and what has ended closes its file first.
                     self.preparing = Some(op);
                     if self.flight.has_unsubmitted() {
                         self.hand_over()?;
                     }
                     self.flush();
-                    self.prepare();
+                    self.prepare(pass);
                 }
                 Claim::Nothing if self.ended.is_empty() => break,
                 Claim::Nothing => self.flush(),
@@ -222,7 +224,10 @@ impl AioThread {
     fn claim(&mut self, room: usize, sleep: bool) -> Claim {
         let background = self.background_room();
         let mut runs = std::mem::take(&mut self.scratch);
-        let (claim, wake) = self.shared.work.claim(room, background, &mut runs, &mut self.ended, self.id, sleep);
+        let (claim, wake) = {
+            let work = &self.shared.work;
+            work.claim(&self.shared, [room, background], &mut runs, &mut self.ended, self.id, sleep)
+        };
         self.shared.wake(wake);
         for run in runs.drain(..) {
             if run.is_background() {
@@ -236,7 +241,7 @@ impl AioThread {
     }
 
     /// Opens and plans the op in hand.
-    fn prepare(&mut self) {
+    fn prepare(&mut self, pass: Option<Pass>) {
         let Some(op) = self.preparing.clone() else { return };
         if op.state.durable && op.state.file_key().is_none() && self.shared.file_ops.durable_writes() >= UNSYNCED {
             self.preparing = None;
@@ -244,7 +249,7 @@ impl AioThread {
             self.shared.requeue(op);
             return;
         }
-        let prepared = prepare::prepare(&self.shared, &op);
+        let prepared = prepare::prepare(&self.shared, &op, pass);
         self.preparing = None;
         match prepared {
             // Ops in flight hold the files, and give them back as they end.
@@ -256,9 +261,11 @@ impl AioThread {
                 op.state.fail(0, error);
                 self.ended.push(op);
             }
+            Ok(Prepared::NeedsPass) => self.shared.put_back_with_pass(Waiting::new(op)),
             // Nothing to transfer; opening the file was all.
-            Ok(()) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
-            Ok(()) => self.shared.requeue(op),
+            Ok(Prepared::Done) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
+            Ok(Prepared::Done) if op.state.is_over() => self.pass_ended(op),
+            Ok(Prepared::Done) => self.shared.requeue(op),
         }
     }
 
@@ -340,9 +347,9 @@ impl AioThread {
             match self.claim(self.flight.room(), true) {
                 Claim::Nothing if self.ended.is_empty() => sleeping = true,
                 Claim::Nothing | Claim::Blocks => return Ok(()),
-                Claim::Prepare(op) => {
+                Claim::Prepare(op, pass) => {
                     self.preparing = Some(op);
-                    self.prepare();
+                    self.prepare(pass);
                     return Ok(());
                 }
             }
@@ -417,8 +424,27 @@ impl AioThread {
                     self.flight.push_again(index);
                 }
             }
+            Verdict::ThroughCache => self.put_back(index),
             Verdict::Failed(error) => self.fail_block(index, error),
         }
+    }
+
+    /// The block in this place leaves it, to be claimed again alone.
+    fn put_back(&mut self, index: usize) {
+        let again = self.flight.block(index).and_then(|(slot, run)| {
+            let number = run.op.state.plan()?.number(slot.range);
+            Some((run.op.clone(), number))
+        });
+        let (Some((op, block)), Some((id, staging))) = (again, self.flight.release(index)) else { return };
+        if let Some(buffer) = staging {
+            self.staging.give(buffer);
+        }
+        if op.state.priority == Priority::Background {
+            self.background -= 1;
+        }
+        // The run may be over by this, and let the other route's writes in.
+        self.finish_run(id);
+        self.shared.put_back(Waiting::again(op, block));
     }
 
     /// The block in this place is over, well or not.

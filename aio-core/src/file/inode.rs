@@ -16,8 +16,10 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
+use crate::arena::page_size;
 use crate::epochs::Epochs;
 use crate::file::faults::Faults;
+use crate::file::routes::{Pass, Routes};
 use crate::fork::Generation;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
 
@@ -43,6 +45,8 @@ pub(crate) struct Inode {
     changes: AtomicU64,
     /// What failed.
     pub(crate) faults: Faults,
+    /// Which route writes take, past the page cache or through it.
+    pub(crate) routes: Arc<Routes>,
     /// The writes in flight, and the syncs that wait for them.
     pub(crate) writes: Writes,
 }
@@ -133,6 +137,13 @@ pub(crate) struct Accepted {
     epoch: u64,
 }
 
+impl Accepted {
+    /// The routes of its inode.
+    pub(crate) fn routes(&self) -> &Arc<Routes> {
+        &self.inode.routes
+    }
+}
+
 impl Drop for Accepted {
     fn drop(&mut self) {
         if self.inode.key.0.is_forked() {
@@ -142,10 +153,24 @@ impl Drop for Accepted {
     }
 }
 
+/// What [`Inode::grow`] did.
+#[derive(Debug)]
+pub(crate) enum Growth {
+    /// The file is as long as the write needs.
+    None,
+    /// The write makes the file longer.
+    Begun(Growing),
+    /// The file ends inside a page, which file systems may make dirty as they extend it: only with a pass for
+    /// [`Route::Cached`](crate::file::routes::Route::Cached).
+    NeedsPass,
+}
+
 /// A write that may have made the file longer; to be given to [`Inode::grown`] exactly once.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Growing {
+    /// The length of the file before.
+    pub(crate) from: u64,
     end: u64,
 }
 
@@ -166,6 +191,7 @@ impl Inode {
             state: Mutex::default(),
             changes: AtomicU64::new(0),
             faults: Faults::default(),
+            routes: Routes::new(),
             writes: Writes::default(),
         });
         open.insert(key, Arc::downgrade(&inode));
@@ -188,26 +214,30 @@ impl Inode {
     }
 
     /// Extends the file for a write of bytes somewhere in `from..end`, if it is shorter. Extensions of one file are
-    /// serialised here.
+    /// serialised here. A `pass` is one for the page cache.
     pub(crate) fn grow(
         &self,
         fd: BorrowedFd<'_>,
         from: u64,
         end: u64,
         preallocate: bool,
-    ) -> io::Result<Option<Growing>> {
+        pass: Option<&Pass>,
+    ) -> io::Result<Growth> {
         if !self.may_grow(end) {
-            return Ok(None);
+            return Ok(Growth::None);
         }
         let mut state = self.state();
         let len = len_of(fd)?;
+        if end > len && !len.is_multiple_of(page_size() as u64) && pass.is_none() {
+            return Ok(Growth::NeedsPass);
+        }
         if state.growing.is_empty() {
             let foreign = len < self.settled.load(Ordering::Acquire);
             *state = State { committed: len, reserved: len, growing: Vec::new(), foreign };
             self.settled.store(len, Ordering::Release);
         }
         if end <= state.committed {
-            return Ok(None);
+            return Ok(Growth::None);
         }
         if end > len {
             if preallocate {
@@ -216,7 +246,7 @@ impl Inode {
             state.reserved = state.reserved.max(end);
         }
         state.growing.push(end);
-        Ok(Some(Growing { end }))
+        Ok(Growth::Begun(Growing { from: len, end }))
     }
 
     /// The write ended; `wrote` says whether all its bytes are there. If not, the length it gave the file and that
@@ -354,6 +384,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::file::routes::Route;
 
     fn file(len: u64) -> (std::fs::File, Arc<Inode>) {
         let file = tempfile::tempfile().unwrap();
@@ -363,10 +394,29 @@ mod tests {
         (file, inode)
     }
 
+    fn grow(file: &std::fs::File, inode: &Inode, from: u64, end: u64, preallocate: bool) -> Option<Growing> {
+        let pass = inode.routes.try_enter(Route::Cached);
+        match inode.grow(file.as_fd(), from, end, preallocate, pass.as_ref()).unwrap() {
+            Growth::None => None,
+            Growth::Begun(growing) => Some(growing),
+            Growth::NeedsPass => panic!("it had one"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_inside_a_page_grows_with_a_pass_only() {
+        for (len, needs_pass) in [(5000, true), (8192, false)] {
+            let (file, inode) = file(len);
+            let grown = inode.grow(file.as_fd(), len, 20_000, true, None).unwrap();
+            assert_eq!(matches!(grown, Growth::NeedsPass), needs_pass, "{len}");
+            assert_eq!(file.metadata().unwrap().len() == len, needs_pass, "{len}");
+        }
+    }
+
     #[test]
     fn a_failed_write_gives_its_length_back() {
         let (file, inode) = file(1000);
-        let growing = inode.grow(file.as_fd(), 0, 5000, true).unwrap().unwrap();
+        let growing = grow(&file, &inode, 0, 5000, true).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 5000);
         inode.grown(file.as_fd(), growing, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 1000);
@@ -375,22 +425,22 @@ mod tests {
     #[test]
     fn a_failed_write_keeps_what_others_wrote_or_are_writing() {
         let (file, inode) = file(0);
-        let failing = inode.grow(file.as_fd(), 0, 9000, true).unwrap().unwrap();
-        let done = inode.grow(file.as_fd(), 0, 3000, true).unwrap().unwrap();
-        let running = inode.grow(file.as_fd(), 0, 5000, true).unwrap().unwrap();
+        let failing = grow(&file, &inode, 0, 9000, true).unwrap();
+        let done = grow(&file, &inode, 0, 3000, true).unwrap();
+        let running = grow(&file, &inode, 0, 5000, true).unwrap();
         inode.grown(file.as_fd(), done, true).unwrap();
         inode.grown(file.as_fd(), failing, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 5000);
         inode.grown(file.as_fd(), running, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 3000);
-        assert!(inode.grow(file.as_fd(), 0, 3000, true).unwrap().is_none());
+        assert!(grow(&file, &inode, 0, 3000, true).is_none());
     }
 
     #[test]
     fn a_shorter_growing_write_does_not_forget_the_longer() {
         let (file, inode) = file(0);
-        let longer = inode.grow(file.as_fd(), 0, 10_000, false).unwrap().unwrap();
-        let shorter = inode.grow(file.as_fd(), 0, 5000, false).unwrap().unwrap();
+        let longer = grow(&file, &inode, 0, 10_000, false).unwrap();
+        let shorter = grow(&file, &inode, 0, 5000, false).unwrap();
         file.set_len(8000).unwrap();
         inode.grown(file.as_fd(), longer, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 5000);
@@ -401,7 +451,7 @@ mod tests {
     #[test]
     fn allocating_does_not_commit_what_others_only_reserved() {
         let (file, inode) = file(0);
-        let growing = inode.grow(file.as_fd(), 0, 1 << 20, true).unwrap().unwrap();
+        let growing = grow(&file, &inode, 0, 1 << 20, true).unwrap();
         inode.allocate(file.as_fd(), 0, 4096).unwrap();
         inode.grown(file.as_fd(), growing, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 4096);
@@ -411,7 +461,7 @@ mod tests {
     fn a_file_that_somebody_else_cut_is_left_alone() {
         let (file, inode) = file(1 << 20);
         file.set_len(0).unwrap();
-        let growing = inode.grow(file.as_fd(), 1 << 20, 2 << 20, true).unwrap().unwrap();
+        let growing = grow(&file, &inode, 1 << 20, 2 << 20, true).unwrap();
         inode.grown(file.as_fd(), growing, false).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 2 << 20);
     }
@@ -419,7 +469,7 @@ mod tests {
     #[test]
     fn a_gap_before_a_write_is_not_allocated() {
         let (file, inode) = file(0);
-        let growing = inode.grow(file.as_fd(), 100 << 20, (100 << 20) + 4096, true).unwrap().unwrap();
+        let growing = grow(&file, &inode, 100 << 20, (100 << 20) + 4096, true).unwrap();
         assert!(file.metadata().unwrap().blocks() < 1000);
         inode.grown(file.as_fd(), growing, true).unwrap();
         assert_eq!(file.metadata().unwrap().len(), (100 << 20) + 4096);

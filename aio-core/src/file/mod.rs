@@ -6,6 +6,7 @@ pub(crate) mod faults;
 pub(crate) mod inode;
 mod open;
 mod residency;
+pub(crate) mod routes;
 mod statx;
 
 pub(crate) use self::open::is_named;

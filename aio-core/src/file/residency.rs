@@ -26,10 +26,8 @@
 //! - a read that begins after a write was reported finds the new bytes, from the device or in the cache;
 //! - a read beside a write in flight has bytes of its own to read, thus other pages, which the write does not touch.
 //!
-//! The second dropping fails only for a page that is dirty by then. Reads make none dirty. A large folio would be, if
-//! an edge in it was written meanwhile; but the descriptor of the cached reads has `POSIX_FADV_RANDOM`, with which the
-//! kernel fills the cache by single pages and never past the request. (Another program that reads the same file through
-//! the cache, while this one writes it with and without edges, may bring such a folio in.)
+//! The second dropping fails only for a page that is dirty by then. Reads make none dirty, and while a direct write is in
+//! flight, neither does this process: see [`routes`](super::routes).
 //!
 //! The answer is cautious beyond that: a write accepted for the inode in this process, through whichever open file,
 //! makes what is known void until the next sample ([`Inode::changes`]), and a sample with writes in flight says no.

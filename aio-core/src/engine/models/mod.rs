@@ -9,6 +9,7 @@ mod claims;
 mod engine;
 mod meeting;
 mod parking;
+mod routes;
 mod still;
 mod syncs;
 mod tickets;
@@ -111,7 +112,7 @@ impl Bench {
     fn op(&self, blocks: usize) -> Arc<Op<Custom<Blocks>>> {
         let memory = ExtentMemory { ptr: NonNull::dangling(), region: None };
         let extents = [Extent { offset: 0, len: blocks * BLOCK, memory: Some(memory) }];
-        let plan = Plan::new(&extents, Alignment::NONE, BLOCK);
+        let plan = Plan::new(Direction::Read, &extents, Alignment::NONE, BLOCK);
         let target = Target::Path(PathBuf::new(), PathMode::Read);
         let state = OpState::new(Promise::new(None), OpOptions::default(), Some(plan));
         Arc::new(Op { state, desc: Custom(Blocks { target, extents, ends: self.ends.clone() }) })
@@ -128,9 +129,9 @@ impl Bench {
     /// over. False if there was nothing to do; with `sleep`, the worker counts as sleeping then.
     fn turn(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
         let (mut runs, mut ended) = (Vec::new(), Vec::new());
-        let (claim, wake) = self.shared.work.claim(room, room, &mut runs, &mut ended, worker, sleep);
+        let (claim, wake) = self.shared.work.claim(&self.shared, [room; 2], &mut runs, &mut ended, worker, sleep);
         self.shared.wake(wake);
-        assert!(!matches!(claim, Claim::Prepare(_)));
+        assert!(!matches!(claim, Claim::Prepare(..)));
         for mut run in runs {
             each(&run);
             let blocks = run.blocks();

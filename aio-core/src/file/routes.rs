@@ -1,0 +1,226 @@
+//! The two routes that writes of one inode take, past the page cache and through it, and why never both at once.
+//!
+//! A direct write covers whole pages. Before the device writes, the kernel writes out and drops what the cache holds of
+//! them; afterwards it drops them again, since a reader may have brought the old bytes back meanwhile. That second step
+//! cannot drop a page that is dirty: the kernel then logs "Page cache invalidation failure on direct I/O", fails the next
+//! sync with EIO, and leaves the old bytes in the cache, from where a later small write may carry them to the device.
+//!
+//! No write of ours makes a page dirty that another one of ours writes past the cache. But the cache is kept in folios,
+//! which may be larger than a page: the read-ahead of any process that reads the file brings in large ones, and a folio
+//! is dirty as a whole. So what dirties pages (edges, writes through the cache, changes of the length inside a page) and
+//! direct writes of one inode take turns. When the first direct write begins, no write through the cache is in flight,
+//! and the kernel's own first step cleans every folio that the write touches.
+//!
+//! Turns are fair: while a write waits for the other route, none enters this one. All that wait for a route get it
+//! together, so the more writes there are, the fewer turns they take.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fork::Generation;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// Which way a write goes, or a change of the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache.
+    Cached,
+}
+
+/// Who holds which route of an inode, and who waits.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    /// [`WAITING`], [`CACHED`], and from [`ONE`] on the number of passes that are out.
+    word: AtomicU64,
+    /// Not empty only while [`WAITING`] is set, which changes under this lock.
+    waiting: Mutex<VecDeque<Waiter>>,
+    born: Generation,
+}
+
+/// Some wait, and none enters past them.
+const WAITING: u64 = 1;
+/// The route of the passes that are out is [`Route::Cached`].
+const CACHED: u64 = 2;
+const ONE: u64 = 4;
+
+/// A write that waits for its route.
+struct Waiter {
+    route: Route,
+    then: Box<dyn FnOnce(Pass) + Send>,
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+/// Permission to have writes in flight on one route, until it is dropped. Not under a lock that a waiter may take.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    routes: Arc<Routes>,
+}
+
+impl Route {
+    fn bit(self) -> u64 {
+        if self == Self::Cached { CACHED } else { 0 }
+    }
+}
+
+impl Routes {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { word: AtomicU64::new(0), waiting: Mutex::default(), born: Generation::now() })
+    }
+
+    /// A pass, if it can be had at once.
+    pub(crate) fn try_enter(self: &Arc<Self>, route: Route) -> Option<Pass> {
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            let is_open = word & WAITING == 0 && (word < ONE || word & CACHED == route.bit());
+            if !is_open {
+                return None;
+            }
+            let next = ((word & !CACHED) | route.bit()) + ONE;
+            match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(Pass { routes: self.clone() }),
+                Err(changed) => word = changed,
+            }
+        }
+    }
+
+    /// Gives `what` back with a pass, if one can be had at once; else `then` gets both later, on the thread that drops the
+    /// last pass of the other route. Like this call, `then` must not block.
+    pub(crate) fn enter<T: Send + 'static>(
+        self: &Arc<Self>,
+        route: Route,
+        what: T,
+        then: impl FnOnce(T, Pass) + Send + 'static,
+    ) -> Option<(T, Pass)> {
+        if let Some(pass) = self.try_enter(route) {
+            return Some((what, pass));
+        }
+        let mut waiting = lock(&self.waiting);
+        // From here on nobody else enters, and the thread that drops the last pass takes the lock.
+        let word = self.word.fetch_or(WAITING, Ordering::AcqRel);
+        if word < ONE && waiting.is_empty() {
+            self.word.store(ONE | route.bit(), Ordering::Release);
+            return Some((what, Pass { routes: self.clone() }));
+        }
+        waiting.push_back(Waiter { route, then: Box::new(move |pass| then(what, pass)) });
+        None
+    }
+
+    fn leave(self: &Arc<Self>) {
+        let word = self.word.fetch_sub(ONE, Ordering::AcqRel) - ONE;
+        if word < ONE && word & WAITING != 0 {
+            self.give_to_waiters();
+        }
+    }
+
+    /// Gives a pass to all that wait for the route that the first of them waits for.
+    fn give_to_waiters(self: &Arc<Self>) {
+        let mut waiting = lock(&self.waiting);
+        let Some(route) = waiting.front().map(|first| first.route) else { return };
+        // Another thread may have been here first.
+        if self.word.load(Ordering::Acquire) >= ONE {
+            return;
+        }
+        let (given, left): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(|waiter| waiter.route == route);
+        let flag = if left.is_empty() { 0 } else { WAITING };
+        // While WAITING was set and no pass was out, nobody else changed it.
+        self.word.store((given.len() as u64 * ONE) | route.bit() | flag, Ordering::Release);
+        *waiting = left;
+        drop(waiting);
+        // The engine puts what it gets back at the front of its queue: the first of them last.
+        for waiter in given.into_iter().rev() {
+            (waiter.then)(Pass { routes: self.clone() });
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        // In a forked child nobody else may leave, and the lock may be held for ever.
+        if !self.routes.born.is_forked() {
+            self.routes.leave();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn never((): (), _: Pass) {
+        panic!("it got its pass at once, and another one later");
+    }
+
+    #[test]
+    fn one_route_is_open_at_a_time() {
+        let routes = Routes::new();
+        for (one, other) in [(Route::Direct, Route::Cached), (Route::Cached, Route::Direct)] {
+            let first = routes.enter(one, (), never).unwrap();
+            let second = routes.enter(one, (), never).unwrap();
+            drop(first);
+            assert!(routes.try_enter(other).is_none());
+            drop(second);
+            drop(routes.enter(other, (), never).unwrap());
+        }
+    }
+
+    #[test]
+    fn those_that_wait_are_not_passed_by_and_go_together() {
+        let routes = Routes::new();
+        let first = routes.try_enter(Route::Direct).unwrap();
+        let passes = Arc::new(Mutex::new(Vec::new()));
+        for at in 0..3 {
+            for route in [Route::Cached, Route::Direct] {
+                let passes = passes.clone();
+                let then = move |at, pass| lock(&passes).push((at, route, pass));
+                assert!(routes.enter(route, at, then).is_none());
+            }
+        }
+        let take = || std::mem::take(&mut *lock(&passes));
+        assert!(take().is_empty());
+        drop(first);
+        let cached = take();
+        assert!(cached.iter().map(|(at, route, _)| (*at, *route)).eq([2, 1, 0].map(|at| (at, Route::Cached))));
+        assert!(routes.try_enter(Route::Cached).is_none(), "past those that wait");
+        drop(cached);
+        let direct = take();
+        assert!(direct.iter().map(|(at, route, _)| (*at, *route)).eq([2, 1, 0].map(|at| (at, Route::Direct))));
+        drop(routes.try_enter(Route::Direct).unwrap());
+        drop(direct);
+        drop(routes.try_enter(Route::Cached).unwrap());
+    }
+
+    #[test]
+    fn threads_take_turns_and_all_get_through() {
+        let routes = Routes::new();
+        let on: Arc<[AtomicUsize; 2]> = Arc::default();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (routes, on) = (routes.clone(), on.clone());
+                scope.spawn(move || {
+                    for round in 0..2000 {
+                        let route = [Route::Direct, Route::Cached][(thread + round) % 2];
+                        let (give, given) = std::sync::mpsc::channel();
+                        let later = |give: std::sync::mpsc::Sender<Pass>, pass| give.send(pass).unwrap();
+                        let entered = routes.enter(route, give, later);
+                        let pass = entered.map_or_else(|| given.recv().unwrap(), |(_, pass)| pass);
+                        on[route as usize].fetch_add(1, Ordering::SeqCst);
+                        assert_eq!(on[1 - route as usize].load(Ordering::SeqCst), 0);
+                        on[route as usize].fetch_sub(1, Ordering::SeqCst);
+                        drop(pass);
+                    }
+                });
+            }
+        });
+        assert_eq!(routes.word.load(Ordering::SeqCst) & !CACHED, 0);
+    }
+}
