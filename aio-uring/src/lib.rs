@@ -24,13 +24,15 @@
 //! | module | what it is |
 //! |---|---|
 //! | `queue` | blocks in flight: submit, reap, drain, drop |
+//! | `blocks` | from a completion to its block |
 //! | `ring` | the system call |
 //! | `setup` | the flags of the ring, best first |
 //! | `register` | tables of registered memory and files |
 //! | `request` | from a block to what the kernel reads |
-//! | `plain` | blocks that the ring would not transfer right |
+//! | `plain` | blocks that the ring does not transfer, or not right |
 //! | `refusal` | why there is no queue |
 
+mod blocks;
 mod plain;
 mod queue;
 mod refusal;

@@ -1,4 +1,6 @@
-//! Blocks that go past the ring, by plain calls: those of files on FUSE.
+//! Blocks that go past the ring, by plain calls: those of files on FUSE, and those that the ring did not do.
+//!
+//! # FUSE
 //!
 //! When a transfer of a regular file comes short, io_uring asks for the rest itself, and relies on the file system to
 //! have moved the position of the request and of its memory. FUSE does not always: where a file is opened past the page
@@ -7,6 +9,17 @@
 //! the file's beginning once more (seen on Linux 6.18; only servers without `FUSE_ASYNC_DIO`, which nobody here can ask
 //! for). A block that was reported whole cannot be told from one that is, so FUSE gets one call for each block, whose
 //! short result the engine sees. That makes it slower than the pool of threads; it makes it right.
+//!
+//! # No kernel workers
+//!
+//! What may have to wait before it is in flight (writes through the page cache, writes that allocate, everything on
+//! tmpfs) is done by a worker thread that the kernel makes for the ring. Where it may make none, because of
+//! `RLIMIT_NPROC` or of the `pids.max` of a control group, it tries for some 60 ms and ends the request with ECANCELED,
+//! which nothing else does here: the engine never asks for a request to be cancelled. So that block is done by a plain
+//! call, and for the next five seconds requests come with `RWF_NOWAIT`: what would need a kernel worker ends with EAGAIN
+//! at once, or with EOPNOTSUPP where a file system does not know the flag, and is done by a plain call, while direct I/O
+//! that needs none stays in flight. The calls run in `reap`, one after the other, on the thread that owns the queue: it
+//! is as fast as one thread is, and a wake-up waits for the end of the call.
 
 use std::io;
 use std::os::fd::RawFd;

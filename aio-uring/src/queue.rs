@@ -17,6 +17,7 @@ use aio_core::parts::{EventWaker, ProcessGeneration};
 use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Unavailable, Wake};
 use io_uring::{opcode, types};
 
+use crate::blocks::Blocks;
 use crate::plain::{Checked, transfer};
 use crate::refusal;
 use crate::register::Tables;
@@ -24,7 +25,7 @@ use crate::request::request;
 use crate::ring::{Enter, Ring};
 use crate::setup::Rung;
 
-/// The token of the request that watches the bell; blocks never have it.
+/// The number of the request that watches the bell; blocks never have it.
 const BELL: u64 = u64::MAX;
 /// Places in the ring that are not for blocks: one for that request.
 const RESERVED: usize = 1;
@@ -36,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LAPSE: Duration = Duration::from_millis(100);
 /// How long to leave it alone in between.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long no request may wait for a kernel worker once the kernel could not make one, which it takes 60 ms to say.
+const NO_WORKERS: Duration = Duration::from_secs(5);
 
 /// An [`IoQueue`] on a ring of its own.
 pub(crate) struct UringQueue {
@@ -47,8 +50,12 @@ pub(crate) struct UringQueue {
     single_submit: bool,
     /// Blocks accepted and not reported.
     in_flight: usize,
+    /// Those of them that went to the ring.
+    blocks: Blocks,
     /// Those of them that went past the ring, and are over.
     over: Vec<Completion>,
+    /// The kernel could not make a worker; see [`plain`](crate::plain).
+    no_workers_until: Option<Instant>,
     /// Requests pushed so far, of blocks and of the bell.
     pushed: u64,
     /// The value of `pushed` at which the request that watches the bell was pushed, until it completes.
@@ -82,7 +89,9 @@ impl UringQueue {
             waker: Arc::new(waker),
             single_submit: config.single_submit,
             in_flight: 0,
+            blocks: Blocks::default(),
             over: Vec::new(),
+            no_workers_until: None,
             pushed: 0,
             bell_watched: None,
             refused: None,
@@ -159,14 +168,15 @@ impl UringQueue {
         if self.closed { Err(io::Error::from_raw_os_error(libc::ESHUTDOWN)) } else { Ok(()) }
     }
 
-    /// Moves what has completed to `done`, without a system call.
+    /// Moves what has completed to `done`, without a system call but for blocks that the ring did not do.
     fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut outcome = Ok(());
         self.in_flight -= self.over.len();
         done.append(&mut self.over);
+        let mut not_done = Vec::new();
         for completion in self.ring.completions() {
-            let (token, result) = (completion.user_data(), completion.result());
-            if token == BELL {
+            let (number, result) = (completion.user_data(), completion.result());
+            if number == BELL {
                 self.bell_watched = None;
                 self.waker.bell().silence();
                 if result < 0 {
@@ -175,10 +185,40 @@ impl UringQueue {
             } else {
                 self.in_flight -= 1;
                 self.refused = None;
-                done.push(Completion::from_kernel(token, result.into()));
+                let block = self.blocks.take(number);
+                match result.wrapping_neg() {
+                    libc::ECANCELED => {
+                        self.no_workers_until = Instant::now().checked_add(NO_WORKERS);
+                        not_done.push(*block);
+                    }
+                    libc::EAGAIN | libc::EOPNOTSUPP => not_done.push(*block),
+                    // Linux 5.9 and 5.10 may say so of a read that must not wait.
+                    0 if self.no_workers_until.is_some() => not_done.push(*block),
+                    _ => done.push(Completion::from_kernel(block.token, result.into())),
+                }
             }
         }
+        if !not_done.is_empty() {
+            self.submit_before_plain_call();
+        }
+        for block in not_done {
+            // SAFETY: the caller of `submit` keeps the block's memory valid until it is reported, which it is by this.
+            done.push(unsafe { transfer(&block) });
+        }
         outcome
+    }
+
+    /// A plain call may take long: what can go on meanwhile does. A failure is the next reap's.
+    fn submit_before_plain_call(&mut self) {
+        if self.ring.queued() > 0 {
+            let _ = self.enter(Enter::Submit);
+        }
+    }
+
+    /// Whether requests have to do without kernel workers.
+    pub(crate) fn is_without_workers(&mut self) -> bool {
+        self.no_workers_until = self.no_workers_until.filter(|until| Instant::now() < *until);
+        self.no_workers_until.is_some()
     }
 
     /// Queues the request that completes when the bell rings, unless there is one. It stays in the ring from one reap
@@ -258,25 +298,23 @@ impl IoQueue for UringQueue {
         self.check_open()?;
         let blocks = &blocks[..blocks.len().min(self.capacity - self.in_flight)];
         let mut accepted = 0;
+        let no_wait = self.is_without_workers();
         let mut checked = Checked::default();
         let any_plain = blocks.iter().any(|block| checked.needs_plain_call(block, &self.tables));
         for together in blocks.chunks(if self.single_submit || any_plain { 1 } else { blocks.len().max(1) }) {
             if any_plain && checked.needs_plain_call(&together[0], &self.tables) {
-                if self.ring.queued() > 0 {
-                    // The call may take long: what can go on meanwhile does. A failure is the next reap's.
-                    let _ = self.enter(Enter::Submit);
-                }
+                self.submit_before_plain_call();
                 // SAFETY: the caller keeps the block's memory valid for longer than this call.
                 self.over.push(unsafe { transfer(&together[0]) });
                 self.in_flight += 1;
                 accepted += 1;
                 continue;
             }
-            let tables = &self.tables;
+            let (tables, in_ring) = (&self.tables, &mut self.blocks);
             let requests = together.iter().map(|block| {
                 let region = block.region.and_then(|id| tables.region(id));
                 let file = block.file.and_then(|id| tables.file(id));
-                request(block, region, file)
+                request(block, region, file, no_wait).user_data(in_ring.insert(block))
             });
             // SAFETY: the caller keeps the blocks' memory valid until their completions are reaped, or `drain` has
             // returned 0, which it does only when no request of a block can reach the kernel any more.

@@ -7,12 +7,13 @@ use io_uring::{opcode, squeue, types};
 const MAX_BYTES: usize = 0x7fff_f000;
 
 /// The request for `block`: with the fixed opcode if it has the index of a registered `region`, on the registered
-/// `file` if it has a slot.
-pub(crate) fn request(block: &IoBlock, region: Option<u16>, file: Option<u32>) -> squeue::Entry {
+/// `file` if it has a slot. `no_wait`: it ends with EAGAIN or EOPNOTSUPP where it would have to wait for a kernel worker.
+pub(crate) fn request(block: &IoBlock, region: Option<u16>, file: Option<u32>, no_wait: bool) -> squeue::Entry {
     // No truncation: MAX_BYTES fits.
     let len = block.len.min(MAX_BYTES) as u32;
     // An offset of u64::MAX would mean "wherever the file position is"; this one is refused.
     let offset = block.offset.min(i64::MAX as u64);
+    let flags = if no_wait { libc::RWF_NOWAIT } else { 0 };
     // The crate's two kinds of file share no public trait.
     macro_rules! on_file {
         (|$target:ident| $request:expr) => {
@@ -28,11 +29,14 @@ pub(crate) fn request(block: &IoBlock, region: Option<u16>, file: Option<u32>) -
             }
         };
     }
-    let request = match (block.direction, region) {
-        (Direction::Read, Some(region)) => on_file!(|file| opcode::ReadFixed::new(file, block.ptr, len, region)),
-        (Direction::Write, Some(region)) => on_file!(|file| opcode::WriteFixed::new(file, block.ptr, len, region)),
-        (Direction::Read, None) => on_file!(|file| opcode::Read::new(file, block.ptr, len)),
-        (Direction::Write, None) => on_file!(|file| opcode::Write::new(file, block.ptr, len)),
-    };
-    request.user_data(block.token)
+    match (block.direction, region) {
+        (Direction::Read, Some(region)) => {
+            on_file!(|file| opcode::ReadFixed::new(file, block.ptr, len, region).rw_flags(flags))
+        }
+        (Direction::Write, Some(region)) => {
+            on_file!(|file| opcode::WriteFixed::new(file, block.ptr, len, region).rw_flags(flags))
+        }
+        (Direction::Read, None) => on_file!(|file| opcode::Read::new(file, block.ptr, len).rw_flags(flags)),
+        (Direction::Write, None) => on_file!(|file| opcode::Write::new(file, block.ptr, len).rw_flags(flags)),
+    }
 }

@@ -104,8 +104,10 @@ impl Ring {
     /// the ring is closed without it having been submitted.
     pub(crate) unsafe fn push(&mut self, requests: impl Iterator<Item = squeue::Entry>) -> usize {
         let mut queue = self.uring.submission();
+        let room = queue.capacity() - queue.len();
         let mut pushed = 0;
-        for request in requests {
+        // No request is taken from the iterator that is not pushed.
+        for request in requests.take(room) {
             // SAFETY: the caller's contract is the one of `push`.
             if unsafe { queue.push(&request) }.is_err() {
                 break;

@@ -2,6 +2,7 @@
 
 mod dropping;
 mod faults;
+mod kernel_workers;
 mod ladder;
 mod registered;
 mod transfers;

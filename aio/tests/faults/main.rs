@@ -20,6 +20,7 @@ mod fuse;
 mod kills;
 mod limits;
 mod lost_sectors;
+mod no_threads;
 mod refused;
 mod signals;
 mod sysctl;
