@@ -14,6 +14,8 @@
 //! - `io_submit` stops at the first request it cannot take. It returns how many came before, or, if there were none,
 //!   that request's error. So an error belongs to the first request of the call, and a short count means "call again
 //!   to hear why". Only EAGAIN speaks of the context: no room, or no memory.
+//! - EINVAL says that a file has no asynchronous reads or writes, as those of `/proc`, among other things. The block is
+//!   done by a plain call then, on the thread that submits.
 //! - The kernel copies a request during `io_submit` and does not look at it afterwards.
 //! - The id of a context is the address of its completion ring, mapped into the process. Completions can be taken
 //!   from there without a system call (`ring.rs`, where the memory ordering is argued).

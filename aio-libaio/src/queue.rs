@@ -10,14 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aio_core::parts::{EventWaker, ProcessGeneration};
-use aio_core::{Completion, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
+use aio_core::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
-use crate::Avoid;
 use crate::abi::io_event;
 use crate::context::Context;
 use crate::refusal;
 use crate::slots::Slots;
 use crate::wait::{BELL, Wait};
+use crate::{Avoid, LibaioBackend};
 
 /// How often a submission that the kernel has no room for is tried when nothing is in flight that could make room;
 /// with pauses of 1, 2, 4, ... ms that is about a second.
@@ -67,12 +67,13 @@ impl LibaioQueue {
         [ring, Some(wait), library].into_iter().flatten().map(str::to_owned).collect()
     }
 
-    /// Hands the staged requests to the kernel, and returns how many blocks are in flight by that.
+    /// Hands the requests of `blocks`, which were staged, to the kernel, and returns how many are in flight by that.
     ///
     /// # Safety
     ///
-    /// As [`IoQueue::submit`] for the blocks that were staged.
-    unsafe fn submit_staged(&mut self, staged: usize) -> io::Result<usize> {
+    /// As [`IoQueue::submit`].
+    unsafe fn submit_staged(&mut self, blocks: &[IoBlock]) -> io::Result<usize> {
+        let staged = blocks.len();
         let mut accepted = 0;
         let mut tries = 0;
         while accepted < staged {
@@ -104,8 +105,14 @@ impl LibaioQueue {
                     accepted += taken;
                 }
                 Err((Some(libc::EINTR), _)) => {}
-                Err((_, error)) => {
-                    self.slots.refused(accepted, error);
+                Err((errno, error)) => {
+                    let result = match errno {
+                        // Of a file without asynchronous reads or writes, as in /proc; a plain call says what else it is.
+                        // SAFETY: the caller keeps the block's memory valid for longer than this call.
+                        Some(libc::EINVAL) => unsafe { LibaioBackend::default().transfer(&blocks[accepted]) },
+                        _ => Err(error),
+                    };
+                    self.slots.refused(accepted, result);
                     accepted += 1;
                 }
             }
@@ -156,7 +163,7 @@ impl LibaioQueue {
     ) -> io::Result<()> {
         let in_flight = self.slots.in_flight();
         let target = if in_flight == 0 { usize::MAX } else { done.len() + min.min(in_flight) };
-        self.slots.report_failed(done);
+        self.slots.report_over(done);
         self.collect(done)?;
         if timeout == Some(Duration::ZERO) || done.len() >= target {
             return Ok(());
@@ -202,7 +209,7 @@ impl IoQueue for LibaioQueue {
         self.made_in.check()?;
         let staged = self.slots.stage(blocks, self.wait.resfd());
         // SAFETY: the caller vouches for `blocks`, of which the staged ones are the first.
-        let accepted = unsafe { self.submit_staged(staged) };
+        let accepted = unsafe { self.submit_staged(&blocks[..staged]) };
         self.slots.settle(*accepted.as_ref().unwrap_or(&0));
         accepted
     }
@@ -222,7 +229,7 @@ impl IoQueue for LibaioQueue {
             return 0;
         }
         let mut discarded = Vec::new();
-        self.slots.report_failed(&mut discarded);
+        self.slots.report_over(&mut discarded);
         while self.slots.in_kernel() > 0 {
             if let Err(error) = self.discard_some(&mut discarded) {
                 tracing::warn!(%error, "reaping the last blocks of a libaio queue failed; destroying its context");

@@ -6,7 +6,7 @@ use aio_core::{Completion, Direction, IoBlock};
 
 use crate::abi::{IOCB_CMD_PREAD, IOCB_CMD_PWRITE, IOCB_FLAG_RESFD, io_event, iocb};
 
-/// A slab of requests, who waits for them, and the blocks that failed before they reached the kernel.
+/// A slab of requests, their blocks' tokens, and the blocks that were over without a request in the kernel.
 ///
 /// A slot is free, staged (between [`stage`](Self::stage) and [`settle`](Self::settle)) or in the kernel. Its number
 /// is the request's `data`, by which the completion finds it.
@@ -20,7 +20,7 @@ pub(crate) struct Slots {
     staged: Vec<u32>,
     pointers: Vec<*mut iocb>,
     in_kernel: usize,
-    failed: Vec<Completion>,
+    over: Vec<Completion>,
 }
 
 impl Slots {
@@ -34,7 +34,7 @@ impl Slots {
             staged: Vec::with_capacity(count),
             pointers: Vec::with_capacity(count),
             in_kernel: 0,
-            failed: Vec::new(),
+            over: Vec::new(),
         }
     }
 
@@ -44,7 +44,7 @@ impl Slots {
 
     /// Accepted and not reported.
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_kernel + self.failed.len()
+        self.in_kernel + self.over.len()
     }
 
     /// Those of them that the kernel has.
@@ -80,12 +80,12 @@ impl Slots {
         self.in_kernel += count;
     }
 
-    /// The kernel refused the staged request number `at` with `error`: the block completes with that.
-    pub(crate) fn refused(&mut self, at: usize, error: io::Error) {
+    /// The kernel did not take the staged request number `at`: the block completes with `result`.
+    pub(crate) fn refused(&mut self, at: usize, result: io::Result<usize>) {
         let slot = self.staged[at];
         if let Some(token) = self.tokens[slot as usize].take() {
             self.free.push(slot);
-            self.failed.push(Completion { token, result: Err(error) });
+            self.over.push(Completion { token, result });
         }
     }
 
@@ -97,9 +97,9 @@ impl Slots {
         }
     }
 
-    /// Reports the blocks that never reached the kernel.
-    pub(crate) fn report_failed(&mut self, done: &mut Vec<Completion>) {
-        done.append(&mut self.failed);
+    /// Reports the blocks whose requests the kernel did not take.
+    pub(crate) fn report_over(&mut self, done: &mut Vec<Completion>) {
+        done.append(&mut self.over);
     }
 
     /// Reports the block that `event` completes. False: there is none, so the event is not the kernel's doing.

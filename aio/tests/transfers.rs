@@ -38,6 +38,38 @@ fn any_length_at_any_offset() {
     });
 }
 
+/// Those of `/proc` can be read and written, but not asynchronously.
+#[test]
+fn files_without_asynchronous_transfers() {
+    each(|_, aio, folder| {
+        let status = aio.open("/proc/self/status").unwrap();
+        let mut buffer = aio.alloc(4096).unwrap();
+        for len in [5, 4096] {
+            // What is in flight beside it is none the worse for it.
+            let (path, content) = (folder.path("t"), pattern(1, 100_000));
+            let beside = aio.write_path(&path, content.clone());
+            let ended = status.read(vec![0; len], 0).wait();
+            let read = match ended {
+                Ok(read) => read,
+                Err(failed) => {
+                    assert!(matches!(failed.error(), Error::UnexpectedEof { .. }), "{failed}");
+                    failed.into_buffer().unwrap()
+                }
+            };
+            assert!(read.starts_with(b"Name:"));
+            beside.wait().unwrap();
+            assert!(std::fs::read(path).unwrap() == content);
+        }
+        buffer.truncate(5);
+        assert!(status.read(buffer, 0).wait().unwrap()[..] == *b"Name:");
+
+        let path = "/proc/self/oom_score_adj";
+        let same = std::fs::read(path).unwrap();
+        aio.open(path).unwrap().write(same.clone(), 0).wait().unwrap();
+        assert!(std::fs::read(path).unwrap() == same);
+    });
+}
+
 #[test]
 fn any_address() {
     each(|_, aio, folder| {
