@@ -21,6 +21,8 @@
 //!   from there without a system call (`ring.rs`, where the memory ordering is argued).
 //! - Requests are counted against a system-wide limit, `fs.aio-max-nr` (65536 by default), when the context is made.
 //!   A queue of depth *n* takes *n* + 1.
+//! - `io_destroy` takes some 32 ms even if nothing is in flight: it waits for other CPUs to have seen that the context
+//!   goes (RCU), and so does the end of a queue.
 //! - `io_getevents` waits for events of its own context. To be woken by anything else, a queue keeps a poll request
 //!   on an eventfd in the context (`wait.rs`; that no wake-up is lost is argued at
 //!   [`EventWaker`](aio_core::parts::EventWaker)).

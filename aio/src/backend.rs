@@ -1,8 +1,10 @@
 //! Which backends there are, and picking one.
 
 use std::fmt;
+use std::process;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aio_core::{Capabilities, Error, IoBackend, Result, Unavailable};
 
@@ -74,6 +76,20 @@ impl Backend {
             return last;
         }
         self.implementation().ok_or_else(|| self.not_compiled())?.probe()
+    }
+
+    /// Its implementation, once a [`probe`](Self::probe) has succeeded in this process: a second one would cost as much
+    /// as opening a queue, or more. What has changed since then (limits, filters), opening a queue tells.
+    pub(crate) fn probed(self) -> Result<Arc<dyn IoBackend>, Unavailable> {
+        /// The process in which each succeeded; a forked child may have other limits.
+        static PROCESSES: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
+        let probed_in = &PROCESSES[self as usize];
+        let implementation = self.implementation().ok_or_else(|| self.not_compiled())?;
+        if probed_in.load(Ordering::Relaxed) != process::id() {
+            implementation.probe()?;
+            probed_in.store(process::id(), Ordering::Relaxed);
+        }
+        Ok(implementation)
     }
 
     pub(crate) fn not_compiled(self) -> Unavailable {

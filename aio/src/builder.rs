@@ -128,8 +128,6 @@ impl Builder {
 
     fn build_on(&self, backend: Backend) -> Result<AioHandle> {
         self.config.validate_ranges()?;
-        let implementation = backend.implementation().ok_or_else(|| backend.not_compiled())?;
-        implementation.probe()?;
-        AioHandle::with_backend(implementation, self.config.clone())
+        AioHandle::with_backend(backend.probed()?, self.config.clone())
     }
 }

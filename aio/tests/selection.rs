@@ -6,6 +6,7 @@ use std::process::Command;
 
 use aio::{AioConfig, AioFile, AioHandle, Backend, Error, Ticket};
 use static_assertions::assert_impl_all;
+use support::child::{again, assert_passes, forked, is_child};
 use support::{Folder, backends, pattern};
 
 assert_impl_all!(AioHandle: Clone, Send, Sync);
@@ -82,6 +83,37 @@ fn report_backend() {
     match AioHandle::builder().backend(forced.parse().unwrap()).build() {
         Ok(aio) => println!("got {}", aio.backend_name()),
         Err(error) => println!("{error}"),
+    }
+}
+
+/// A probe needs a file in memory, or in the temporary folder; a queue needs neither. So the probe fails without them, and
+/// the second build does not.
+#[test]
+fn a_process_probes_a_backend_once() {
+    const NAME: &str = "a_process_probes_a_backend_once";
+    if !is_child(NAME) {
+        return assert_passes(again(NAME).env("TMPDIR", "/proc"));
+    }
+    let no_files = |work: fn(Backend) -> bool, backend| {
+        aio_core::conformance::refusing(&[libc::SYS_memfd_create], libc::EPERM, || work(backend))
+    };
+    let builds = |backend| match AioHandle::builder().backend(backend).build() {
+        Ok(_) => true,
+        Err(Error::Unavailable(unavailable)) => {
+            assert!(unavailable.reason.contains("memfd_create"), "{unavailable}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    };
+    for backend in backends() {
+        let Some(built) = no_files(builds, backend) else { return };
+        assert!(!built, "a probe of {backend} needs no file");
+        // What failed is tried again, and what succeeded is not.
+        assert!(builds(backend));
+        assert_eq!(no_files(builds, backend), Some(true), "{backend} was probed again");
+        // A child may have other limits.
+        let in_child = |backend| forked(|| (AioHandle::builder().backend(backend).build().is_ok()).then_some(1)) == 0;
+        assert_eq!(no_files(in_child, backend), Some(true), "{backend} was not probed in a child");
     }
 }
 
