@@ -10,6 +10,10 @@
 //! for). A block that was reported whole cannot be told from one that is, so FUSE gets one call for each block, whose
 //! short result the engine sees. That makes it slower than the pool of threads; it makes it right.
 //!
+//! An overlay over FUSE calls itself an overlay, and goes through the ring. That is right: the kernel never tries its
+//! transfers on the thread that submits, and in a kernel worker the ring does not ask for the rest (seen on Linux 6.18,
+//! with FUSE as the lower and as the upper layer).
+//!
 //! # No kernel workers
 //!
 //! What may have to wait before it is in flight (writes through the page cache, writes that allocate, everything on

@@ -1,9 +1,11 @@
 //! Short, late and failed requests, by a file system that makes them to order; see [`crate::troubled_fs`].
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aio::{AioHandle, Direction, Error, OpKind};
+use aio::{AioFile, AioHandle, Direction, Error, OpKind, OpenOptions};
 
+use crate::disk::SmallDisk;
 use crate::support::random::Random;
 use crate::support::{Folder, evict, pattern};
 use crate::troubled_fs::{Asked, Fate, How, TroubledFs, name_of};
@@ -31,7 +33,7 @@ fn each(what: &'static str, at_once: bool, test: fn(&AioHandle, &TroubledFs)) {
 #[test]
 #[ignore = "needs root: .ci/faults"]
 fn short_transfers_are_resumed() {
-    each("short transfers", ONE_BY_ONE, resumes);
+    each("short transfers", ONE_BY_ONE, |aio, fs| resumes(aio, fs, &fs.path("t"), "t"));
 }
 
 /// Nothing says that it is FUSE.
@@ -40,13 +42,28 @@ fn short_transfers_are_resumed() {
 fn a_server_that_does_not_say_what_it_is() {
     each("short transfers of a server without statfs", ONE_BY_ONE, |aio, fs| {
         fs.refuse_statfs(libc::ENOSYS);
-        resumes(aio, fs);
+        resumes(aio, fs, &fs.path("t"), "t");
     });
 }
 
-fn resumes(aio: &AioHandle, fs: &TroubledFs) {
-    let path = fs.path("t");
-    let file = aio.create(&path).unwrap();
+/// Nor does an overlay say so of the file that lies below it: the ring transfers its blocks.
+#[test]
+#[ignore = "needs root: .ci/faults"]
+fn an_overlay_over_it() {
+    each("short transfers below an overlay", ONE_BY_ONE, |aio, fs| {
+        let Some(overlay) = SmallDisk::overlay_on(&fs.path("")) else { return };
+        resumes(aio, fs, &overlay.path().join("t"), "upper/t");
+        let content = pattern(1, 10_000);
+        std::fs::write(fs.path("lower/u"), &content).unwrap();
+        let file = aio.open_with(overlay.path().join("u"), &OpenOptions::new().read(true)).unwrap();
+        ends(&file, &content);
+        file.close().unwrap();
+    });
+}
+
+/// The file at `path` is the one that the file system knows as `name`.
+fn resumes(aio: &AioHandle, fs: &TroubledFs, path: &Path, name: &str) {
+    let file = aio.create(path).unwrap();
     fs.plan(|asked| match asked {
         Asked { cached: true, direction: Direction::Read, .. } => Fate::Serve,
         // By bytes that no alignment allows, and by whole sectors.
@@ -57,8 +74,8 @@ fn resumes(aio: &AioHandle, fs: &TroubledFs) {
     let content = pattern(1, LEN + 333);
     file.write(content.clone(), 0).wait().unwrap();
     assert!(aio.stats().short_transfers > 0, "nothing came short");
-    assert!(fs.content("t") == content);
-    evict(&path);
+    assert!(fs.content(name) == content);
+    evict(path);
     assert!(file.read(vec![0; content.len()], 0).wait().unwrap() == content);
     // On the caller's thread.
     let mut some = vec![0; 12_000];
@@ -66,8 +83,10 @@ fn resumes(aio: &AioHandle, fs: &TroubledFs) {
         file.read_at(&mut some, at as u64).unwrap();
         assert!(some == content[at..][..12_000]);
         file.write_at(&pattern(at as u64, 12_000), 100_000 + at as u64).unwrap();
-        assert!(fs.content("t")[100_000 + at..][..12_000] == pattern(at as u64, 12_000));
+        assert!(fs.content(name)[100_000 + at..][..12_000] == pattern(at as u64, 12_000));
     }
+    fs.plan(|_| Fate::Serve);
+    file.close().unwrap();
 }
 
 /// A read that the end of the file cuts short is not continued at its beginning.
@@ -79,21 +98,24 @@ fn the_end_of_a_file_is_its_end() {
             let content = pattern(1, 10_000);
             let path = fs.path("t");
             aio.write_new(&path, content.clone()).wait().unwrap();
-            let file = aio.open(&path).unwrap();
-            for (from, len) in [(0, 16_384), (4096, 8192), (0, 40_000), (1, 12_000)] {
-                let mut memory = vec![0; len];
-                let failures = [
-                    file.read_at(&mut memory, from as u64).unwrap_err(),
-                    file.read(vec![0; len], from as u64).wait().unwrap_err().into_error(),
-                ];
-                for error in failures {
-                    let Error::UnexpectedEof { read, .. } = error else { panic!("{error}") };
-                    assert_eq!(read as usize, content.len() - from, "{error}");
-                }
-                let failed = file.read(vec![0; len], from as u64).wait().unwrap_err();
-                assert!(failed.into_buffer().unwrap()[..content.len() - from] == content[from..]);
-            }
+            ends(&aio.open(&path).unwrap(), &content);
         });
+    }
+}
+
+fn ends(file: &AioFile, content: &[u8]) {
+    for (from, len) in [(0, 16_384), (4096, 8192), (0, 40_000), (1, 12_000)] {
+        let mut memory = vec![0; len];
+        let failures = [
+            file.read_at(&mut memory, from as u64).unwrap_err(),
+            file.read(vec![0; len], from as u64).wait().unwrap_err().into_error(),
+        ];
+        for error in failures {
+            let Error::UnexpectedEof { read, .. } = error else { panic!("{error}") };
+            assert_eq!(read as usize, content.len() - from, "{error}");
+        }
+        let failed = file.read(vec![0; len], from as u64).wait().unwrap_err();
+        assert!(failed.into_buffer().unwrap()[..content.len() - from] == content[from..]);
     }
 }
 

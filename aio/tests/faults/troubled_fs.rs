@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use aio::Direction;
 use fuser::{
     BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tempfile::TempDir;
 
@@ -58,6 +58,7 @@ pub(crate) struct TroubledFs {
 const TOO_LONG: Duration = Duration::from_secs(100);
 
 struct State {
+    /// And folders, by their paths.
     files: Mutex<BTreeMap<String, File>>,
     plan: Mutex<Plan>,
     failures: Mutex<Vec<(Asked, i32)>>,
@@ -81,6 +82,7 @@ pub(crate) struct How {
 
 struct File {
     inode: u64,
+    kind: FileType,
     bytes: Vec<u8>,
 }
 
@@ -246,6 +248,27 @@ impl State {
         let mut files = self.files.lock().unwrap();
         files.values_mut().find(|file| file.inode == inode.0).map(run).ok_or(Errno::ENOENT)
     }
+
+    /// The path of a name in a folder.
+    fn path(&self, folder: INodeNo, name: &OsStr) -> String {
+        let files = self.files.lock().unwrap();
+        let folder = files.iter().find(|(_, file)| file.inode == folder.0);
+        folder.map_or(String::new(), |(path, _)| format!("{path}/")) + &name.to_string_lossy()
+    }
+
+    /// A new one, without content.
+    fn make(&self, path: String, kind: FileType) -> FileAttr {
+        let mut files = self.files.lock().unwrap();
+        let inode = files.values().map(|file| file.inode).max().unwrap_or(INodeNo::ROOT.0) + 1;
+        let mut file = File { inode, kind, bytes: Vec::new() };
+        let attributes = file.attributes();
+        files.insert(path, file);
+        attributes
+    }
+
+    fn remove(&self, path: &str) -> Result<File, Errno> {
+        self.files.lock().unwrap().remove(path).ok_or(Errno::ENOENT)
+    }
 }
 
 /// The kernel may keep nothing it was told of a file.
@@ -274,7 +297,7 @@ fn attributes(inode: u64, kind: FileType, size: u64) -> FileAttr {
 
 impl File {
     fn attributes(&mut self) -> FileAttr {
-        attributes(self.inode, FileType::RegularFile, self.bytes.len() as u64)
+        attributes(self.inode, self.kind, self.bytes.len() as u64)
     }
 }
 
@@ -288,9 +311,9 @@ impl Filesystem for Served {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let mut files = self.state.files.lock().unwrap();
-        match files.get_mut(&*name.to_string_lossy()) {
+    fn lookup(&self, _: &Request, folder: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let path = self.state.path(folder, name);
+        match self.state.files.lock().unwrap().get_mut(&path) {
             Some(file) => reply.entry(&NEVER, &file.attributes(), Generation(0)),
             None => reply.error(Errno::ENOENT),
         }
@@ -334,12 +357,81 @@ impl Filesystem for Served {
         }
     }
 
-    fn create(&self, _: &Request, _: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
-        let mut files = self.state.files.lock().unwrap();
-        let inode = 2 + files.len() as u64;
-        let mut file = File { inode, bytes: Vec::new() };
-        reply.created(&NEVER, &file.attributes(), Generation(0), FileHandle(0), self.open_flags());
-        files.insert(name.to_string_lossy().into_owned(), file);
+    fn create(&self, _: &Request, folder: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        let made = self.state.make(self.state.path(folder, name), FileType::RegularFile);
+        reply.created(&NEVER, &made, Generation(0), FileHandle(0), self.open_flags());
+    }
+
+    fn mknod(&self, _: &Request, folder: INodeNo, name: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        let made = self.state.make(self.state.path(folder, name), FileType::RegularFile);
+        reply.entry(&NEVER, &made, Generation(0));
+    }
+
+    fn mkdir(&self, _: &Request, folder: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let made = self.state.make(self.state.path(folder, name), FileType::Directory);
+        reply.entry(&NEVER, &made, Generation(0));
+    }
+
+    fn unlink(&self, _: &Request, folder: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        match self.state.remove(&self.state.path(folder, name)) {
+            Ok(_) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn rmdir(&self, request: &Request, folder: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.unlink(request, folder, name, reply);
+    }
+
+    /// Of a file; what a folder holds would stay where it was.
+    fn rename(
+        &self,
+        _: &Request,
+        from: INodeNo,
+        old: &OsStr,
+        to: INodeNo,
+        new: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = (self.state.path(from, old), self.state.path(to, new));
+        match self.state.remove(&from) {
+            Ok(file) => {
+                self.state.files.lock().unwrap().insert(to, file);
+                if flags.contains(RenameFlags::RENAME_WHITEOUT) {
+                    self.state.make(from, FileType::CharDevice);
+                }
+                reply.ok();
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// An upper layer must have attributes; nothing looks at their values here.
+    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::NO_XATTR);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::NO_XATTR);
+    }
+
+    fn readdir(&self, _: &Request, folder: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let prefix = self.state.path(folder, OsStr::new(""));
+        let files = self.state.files.lock().unwrap();
+        let inside = files.iter().filter_map(|(path, file)| Some((path.strip_prefix(&prefix)?, file)));
+        let inside = inside.filter(|(name, _)| !name.contains('/')).map(|(name, file)| (name, file.inode, file.kind));
+        let all = [".", ".."].map(|name| (name, folder.0, FileType::Directory)).into_iter().chain(inside);
+        for (number, (name, inode, kind)) in (1..).zip(all).skip(offset as usize) {
+            if reply.add(INodeNo(inode), number, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -71,12 +71,22 @@ impl SmallDisk {
     /// An overlay, as containers have it, over the file system of the temporary folder.
     fn overlay() -> Option<Self> {
         let disk = Self::unmounted();
-        let layers = ["lower", "upper", "work"].map(|name| disk.folder.path().join(name));
+        let folder = disk.folder.path().to_owned();
+        disk.mount_overlay(&folder)
+    }
+
+    /// An overlay over new folders "lower" and "upper" in `folder`.
+    pub fn overlay_on(folder: &Path) -> Option<Self> {
+        Self::unmounted().mount_overlay(folder)
+    }
+
+    fn mount_overlay(self, folder: &Path) -> Option<Self> {
+        let layers = ["lower", "upper", "work"].map(|name| folder.join(name));
         layers.iter().for_each(|layer| std::fs::create_dir(layer).expect("a layer"));
         let [lower, upper, work] = layers.each_ref().map(|layer| layer.display());
         let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-        let made = run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(disk.path()));
-        or_skip("no overlay", made.map(|()| disk))
+        let made = run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(self.path()));
+        or_skip("no overlay", made.map(|()| self))
     }
 
     fn unmounted() -> Self {
