@@ -107,6 +107,10 @@ pub trait IoQueue {
     /// and EBUSY mean "not now" and come only with blocks in flight, whose completions make room; with none, the queue
     /// tries for a bounded time itself and then returns another error. Anything else means that the queue is broken.
     ///
+    /// A block that the kernel does not transfer in the queue's way, but would in another (a file without asynchronous
+    /// reads, no thread for a ring), is no error: the queue makes a plain call, here or in `reap`, which then takes as
+    /// long as the transfer.
+    ///
     /// # Safety
     ///
     /// The memory of an accepted block stays valid, for writing when it is read into and unchanged by anyone else
