@@ -71,7 +71,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: usize) -> Result<JoinHandle<()>, U
     let backend = shared.backend.name();
     let shared = shared.clone();
     let no_thread = |error: std::io::Error| {
-        Unavailable::new(backend, format!("cannot start a worker thread: {error}"), Some(&error))
+        let limits = "RLIMIT_NPROC (ulimit -u) and pids.max of the control group limit their number";
+        Unavailable::new(backend, format!("cannot start a worker thread: {error}; {limits}"), Some(&error))
     };
     let thread = thread::Builder::new()
         .name(format!("aio-{backend}-{id}"))

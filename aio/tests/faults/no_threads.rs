@@ -76,6 +76,8 @@ fn works(backend: Backend, aio: &AioHandle, path: &Path) {
         // A pool of threads is none without them, but one that is there does what it is asked for.
         assert!(backend == Backend::Pthread && unavailable.reason.contains("ulimit -u"), "{unavailable}");
     }
+    let refused = crate::builder(backend, DirectMode::Auto).build().unwrap_err().to_string();
+    assert!(refused.contains("ulimit -u") && refused.contains("pids.max"), "{refused}");
     // It grows, and what it has is overwritten, by tickets and on this thread.
     Workload::new(aio, path, 1).run(4);
 }
