@@ -24,6 +24,7 @@ mod engine;
 mod epochs;
 mod error;
 mod file;
+mod foreign;
 mod fork;
 mod handle;
 mod owned;

@@ -12,6 +12,7 @@ use crate::engine::op::{Op, Transfer};
 use crate::engine::promise::Promise;
 use crate::engine::{FileOp, Shared};
 use crate::error::{Error, OpError, Result};
+use crate::foreign::log;
 use crate::sync::thread::{self, Thread};
 
 /// One op in flight, which owns its buffer until it has ended.
@@ -179,7 +180,7 @@ impl<T> Drop for Ticket<T> {
             return;
         }
         if let Some(error) = op.promise().detach() {
-            tracing::warn!(%error, "an op failed, and its ticket was dropped without a look");
+            log(|| tracing::warn!(%error, "an op failed, and its ticket was dropped without a look"));
             self.shared.work.unclaimed(error);
         }
     }

@@ -8,6 +8,7 @@ mod support;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,11 +17,11 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use aio::{
-    AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoOpDesc, Outcome, RawOp,
-    Target, Ticket,
+    AioConfig, AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoOpDesc, Outcome,
+    RawOp, Target, Ticket,
 };
 use aio_core::testing::{Fate, Gate, Plain, Rules};
-use aio_core::{Completion, IoBlock};
+use aio_core::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
 use scripted::{Script, Scripted};
 use support::child::alone;
 use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
@@ -407,12 +408,12 @@ fn whoever_lent_memory_that_is_lost_is_told_so_whatever_failed_before() {
     });
 }
 
-/// Panics with every error.
+/// Panics with everything that is said.
 struct Panics;
 
 impl tracing::Subscriber for Panics {
-    fn enabled(&self, what: &tracing::Metadata<'_>) -> bool {
-        *what.level() == tracing::Level::ERROR
+    fn enabled(&self, _what: &tracing::Metadata<'_>) -> bool {
+        true
     }
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
         tracing::span::Id::from_u64(1)
@@ -441,6 +442,73 @@ fn lost_memory_stays_with_the_kernel_whatever_the_log_does() {
             assert!(failed.into_buffer().is_none(), "a buffer that the kernel may use was given back");
             assert!(Arc::strong_count(&memory) > 1, "memory that the kernel may use was given back");
         });
+    });
+}
+
+#[test]
+fn ops_end_whatever_the_log_does() {
+    alone("ops_end_whatever_the_log_does", || {
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        each_backend("a log that panics", |backend, direct| {
+            let aio = plain(backend, direct);
+            let folder = Folder::new();
+            let file = aio.open(folder.file("t", &pattern(1, 4 * BLOCK))).unwrap();
+            let past_the_end = 8 * BLOCK as u64;
+            // Failures that nobody looks at go to the log: from the worker, and from the thread that drops the ticket.
+            drop(file.read(vec![0; BLOCK], past_the_end));
+            let ended = file.read(vec![0; BLOCK], past_the_end);
+            while !ended.is_done() {
+                std::thread::yield_now();
+            }
+            drop(ended);
+            let Error::Failures(failures) = aio.wait().unwrap_err() else { panic!() };
+            assert_eq!(failures.errors.len(), 2, "{failures}");
+            // So do those of a scope that unwinds, which goes on with the panic of its body.
+            let unwound = catch_unwind(AssertUnwindSafe(|| {
+                aio.scope(|scope| {
+                    scope.read(&file, vec![0; BLOCK], past_the_end);
+                    panic!("the body");
+                })
+            }));
+            assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"the body"));
+            assert!(file.read(vec![0; BLOCK], 0).wait().unwrap() == pattern(1, BLOCK));
+            aio.close().unwrap();
+        });
+    });
+}
+
+/// Has no queues, and says so with a payload whose drop panics.
+#[derive(Debug)]
+struct Explodes;
+
+impl IoBackend for Explodes {
+    fn name(&self) -> &'static str {
+        "explodes"
+    }
+
+    fn probe(&self) -> Result<Capabilities, Unavailable> {
+        Err(Unavailable::new("explodes", "it always does", None))
+    }
+
+    fn open_queue(&self, _config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("the payload's drop, too");
+            }
+        }
+        std::panic::panic_any(Bomb)
+    }
+}
+
+#[test]
+fn a_backend_that_panics_is_not_available() {
+    alone("a_backend_that_panics_is_not_available", || {
+        let Err(Error::Unavailable(unavailable)) = AioHandle::with_backend(Arc::new(Explodes), AioConfig::default())
+        else {
+            panic!("there is a handle without a queue");
+        };
+        assert!(unavailable.reason.contains("panicked"), "{unavailable}");
     });
 }
 

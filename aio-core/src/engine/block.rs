@@ -11,6 +11,7 @@ use crate::engine::op::{Priority, Transfer};
 use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
+use crate::foreign::log;
 use crate::plan::{BlockRange, Segment};
 use crate::stats::Stats;
 
@@ -230,7 +231,8 @@ fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
     slot.block.fd = file.buffered()?.as_raw_fd();
     slot.block.file = None;
     slot.direct = false;
-    tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
+    let (path, offset) = (file.path().display(), slot.block.offset);
+    log(|| tracing::debug!(%path, offset, "continuing through the page cache"));
     Ok(())
 }
 

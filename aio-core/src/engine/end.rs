@@ -1,7 +1,6 @@
 //! The end of an op: giving back what it held, telling its descriptor, its waiter and the accounts.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,13 +11,14 @@ use crate::backend::Direction;
 use crate::desc::{Outcome, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::file_ops::Task;
-use crate::engine::op::{Transfer, catch, message_of, report, report_drop};
+use crate::engine::op::{Transfer, attempt, catch, report, report_drop};
 use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
 use crate::error::{Error, OpKind, Result};
 use crate::file::faults::Sync;
 use crate::file::{OpenFile, is_named};
+use crate::foreign::log;
 use crate::sync::{Ordering, lock};
 
 impl Shared {
@@ -32,11 +32,8 @@ impl Shared {
                 continue;
             }
             let lost = op.state.is_lost();
-            let finished = catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(&op) } else { finish(&op) }));
-            // Whatever panicked (a getter of the descriptor, a subscriber of the log), the op has to end.
-            let outcome = finished.unwrap_or_else(|panic| {
-                Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
-            });
+            // Whatever panicked (a getter of the descriptor, for instance), the op has to end.
+            let outcome = attempt("the end of the op", || if lost { finish_lost(&op) } else { finish(&op) });
             // The write does not hold up syncs any more, however it ended.
             op.state.let_syncs_pass();
             let ok = outcome.is_ok();
@@ -56,7 +53,7 @@ impl Shared {
     /// Books ended ops.
     pub(crate) fn account(&self, accounts: Ended) {
         for error in &accounts.unclaimed {
-            report(catch("log", || tracing::warn!(%error, "an op whose ticket was dropped failed")));
+            log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
         }
         if self.work.ended(accounts) {
             self.wake_all();
@@ -65,9 +62,19 @@ impl Shared {
     }
 }
 
-/// Gives back what the op held and calls `fini`.
+/// Gives back what the op held and calls `fini`, whatever else panics: of an op of a scope it drops what was borrowed.
 fn finish(op: &Transfer) -> Outcome {
-    let mut outcome = op.outcome();
+    let mut outcome = attempt("the end of the op", || give_back(op));
+    if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
+        op.note_failed_write(&panicked);
+        outcome = outcome.and(Err(panicked));
+    }
+    outcome
+}
+
+/// Gives back what the op held: the length of a failed write, its file.
+fn give_back(op: &Transfer) -> Outcome {
+    let outcome = op.outcome();
     if let Err(error) = &outcome {
         op.note_failed_write(error);
     }
@@ -76,13 +83,9 @@ fn finish(op: &Transfer) -> Outcome {
         Target::Path(path, mode) => {
             if let Some(file) = lock(&op.state.opened).take() {
                 finish_growing(op, &file, outcome.is_ok());
-                outcome = finish_path(op, path, *mode, file, outcome);
+                return finish_path(op, path, *mode, file, outcome);
             }
         }
-    }
-    if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
-        op.note_failed_write(&panicked);
-        outcome = outcome.and(Err(panicked));
     }
     outcome
 }
@@ -93,7 +96,8 @@ fn finish_growing(op: &Transfer, file: &OpenFile, wrote: bool) {
     if let Some(growing) = lock(&op.state.growing).take()
         && let Err(error) = inode.grown(file.fd(), growing, wrote)
     {
-        tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
+        let path = op.path().display();
+        log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
     }
 }
 
@@ -148,7 +152,7 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
         outcome = Err(failed(OpKind::Close, error));
     }
     if remove && let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
+        log(|| tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write"));
     }
     outcome
 }

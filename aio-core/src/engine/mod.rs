@@ -20,7 +20,7 @@ mod staging;
 pub(crate) mod work;
 pub(crate) mod worker;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,8 +52,19 @@ pub(crate) const REGION_SLOTS: u32 = 16384;
 const YIELDS: u32 = 2;
 
 thread_local! {
-    /// The engine whose worker this thread is, by the address of its `Shared`.
-    static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+    /// The engines that complete ops on this thread now, by the addresses of their `Shared`.
+    static WORKER_OF: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it lives, an engine completes ops on the current thread.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OnWorker(());
+
+impl Drop for OnWorker {
+    fn drop(&mut self) {
+        let _ = WORKER_OF.try_with(|engines| engines.borrow_mut().pop());
+    }
 }
 
 /// What users, tickets and workers share.
@@ -155,13 +166,15 @@ impl Shared {
     }
 
     /// Marks the current thread as one that completes ops of this engine.
-    pub(crate) fn enter_worker(&self) {
-        WORKER_OF.with(|engine| engine.set(std::ptr::from_ref(self).addr()));
+    pub(crate) fn enter_worker(&self) -> OnWorker {
+        WORKER_OF.with(|engines| engines.borrow_mut().push(std::ptr::from_ref(self).addr()));
+        OnWorker(())
     }
 
     /// Whether the current thread completes ops of this engine, and so must not wait for one.
     pub(crate) fn on_worker(&self) -> bool {
-        WORKER_OF.with(Cell::get) == std::ptr::from_ref(self).addr()
+        let engine = std::ptr::from_ref(self).addr();
+        WORKER_OF.try_with(|engines| engines.borrow().contains(&engine)).unwrap_or(false)
     }
 
     /// An error where waiting would wait for itself.
@@ -213,9 +226,8 @@ impl Shared {
         op.state.cancel();
         if self.work.remove(op) {
             // Its callbacks run here, and must no more wait for the engine than on a worker.
-            let before = WORKER_OF.with(|engine| engine.replace(std::ptr::from_ref::<Self>(self).addr()));
+            let _on_worker = self.enter_worker();
             self.end([op.clone()]);
-            WORKER_OF.with(|engine| engine.set(before));
         }
     }
 }

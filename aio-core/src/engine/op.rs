@@ -1,7 +1,6 @@
 //! An op on its way through the engine.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -11,6 +10,7 @@ use crate::engine::promise::Promise;
 use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
 use crate::file::inode::{Accepted, Growing};
+use crate::foreign::{contain, log};
 use crate::plan::Plan;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
@@ -309,14 +309,13 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
 }
 
 /// Runs foreign code; a panic becomes an error.
-pub(crate) fn catch(callback: &'static str, run: impl FnOnce()) -> Result<(), Error> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| Error::Panicked { callback, message: message_of(&*panic) })
+pub(crate) fn catch<R>(callback: &'static str, run: impl FnOnce() -> R) -> Result<R, Error> {
+    contain(run).map_err(|message| Error::Panicked { callback, message })
 }
 
-/// A panic's message, if it is text.
-pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+/// As [`catch`], of code that has an error of its own.
+pub(crate) fn attempt<R>(callback: &'static str, run: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    catch(callback, run).and_then(std::convert::identity)
 }
 
 /// Checks what every range must satisfy before it is planned.
@@ -341,8 +340,7 @@ pub(crate) fn report_drop<T>(value: T) {
 /// A panic in code of the user's that has no op left to fail.
 pub(crate) fn report(result: Result<(), Error>) {
     if let Err(error) = result {
-        // Who gets the log may panic, too, and then there is nobody left to tell.
-        let _ = catch("log", || tracing::error!(%error, "a callback panicked after its op had ended"));
+        log(|| tracing::error!(%error, "a callback panicked after its op had ended"));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::engine::op::{Transfer, check_extents};
 use crate::error::{OpKind, Result};
 use crate::file::faults::Sync;
 use crate::file::{OpenFile, OpenOptions};
+use crate::foreign::log;
 use crate::plan::{Alignment, Plan};
 use crate::sync::lock;
 
@@ -152,7 +153,7 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
         let (offset, len) = (segment.offset.cast_signed(), (segment.len as u64).cast_signed());
         let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
         if let Err(error) = nix::fcntl::posix_fadvise(fd, offset, len, advice) {
-            tracing::debug!(fd = fd.as_raw_fd(), %error, "validate may compare with the page cache");
+            log(|| tracing::debug!(fd = fd.as_raw_fd(), %error, "validate may compare with the page cache"));
         }
     }
     Ok(())

@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
 use crate::desc::Outcome;
-use crate::engine::op::{catch, report};
 use crate::error::{Error, Failures};
+use crate::foreign::log;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, ThreadSync, lock};
 
 /// The engine's side of a ticket or of a scope.
@@ -92,11 +92,11 @@ impl Promise {
         if let Some(scope) = &self.scope {
             if lost {
                 // The borrow ends when the scope returns, so it must not; and it would wait for ever.
-                report(catch("log", || {
+                log(|| {
                     tracing::error!(
                         "a broken I/O queue may still use borrowed memory: aborting rather than corrupting it"
                     );
-                }));
+                });
                 std::process::abort();
             }
             scope.ended(outcome);
