@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::desc::IoOpDesc;
-use crate::engine::op::{Op, Transfer};
+use crate::engine::op::{Op, Transfer, report_drop};
 use crate::engine::promise::Promise;
 use crate::engine::{FileOp, Shared};
 use crate::error::{Error, OpError, Result};
@@ -183,6 +183,8 @@ impl<T> Drop for Ticket<T> {
             log(|| tracing::warn!(%error, "an op failed, and its ticket was dropped without a look"));
             self.shared.work.unclaimed(error);
         }
+        // It may be the last reference, and the user's buffer go with it.
+        report_drop(op);
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -442,6 +443,12 @@ fn explode() -> ! {
     std::panic::panic_any(Bomb)
 }
 
+/// Runs what must not panic here. The payload is one that nothing could get rid of.
+fn assert_calm(run: impl FnOnce()) {
+    let panicked = catch_unwind(AssertUnwindSafe(run)).map_err(std::mem::forget).is_err();
+    assert!(!panicked, "a panic of foreign code reached the caller");
+}
+
 /// A waker that panics where it is told to, and a buffer that panics when dropped.
 struct Explosive(&'static str);
 
@@ -506,6 +513,20 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
         gate.open();
         assert!(aio.wait().unwrap() > 0);
         assert_alive(&aio, &folder);
+        // With a ticket, before or after the op has ended.
+        let ended = file.read(ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0);
+        assert!(aio.wait().unwrap() > 0);
+        assert_calm(|| drop(ended));
+        gate.close();
+        let mut running = file.read(vec![0; BLOCK], 0);
+        gate.wait_for(1);
+        let waker = Waker::from(Arc::new(Explosive("drop")));
+        assert!(Pin::new(&mut running).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert_calm(|| drop(running));
+        gate.open();
+        assert!(aio.wait().unwrap() > 0);
+        assert_alive(&aio, &folder);
         // In a scope, where it is dropped as the op ends.
         aio.scope(|scope| scope.read(&file, ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0)).unwrap();
         assert_alive(&aio, &folder);
@@ -542,7 +563,7 @@ fn cancelling_what_panics_leaves_the_caller_as_it_was() {
         let mut second = file.read(vec![0; BLOCK], 0);
         let waker = Waker::from(Arc::new(Explosive("wake")));
         assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&waker)).is_pending());
-        second.cancel();
+        assert_calm(|| second.cancel());
         assert!(second.is_done());
         gate.open();
         // It is no worker, and may wait.

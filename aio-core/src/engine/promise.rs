@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
 use crate::desc::Outcome;
+use crate::engine::op::report_drop;
 use crate::error::{Error, Failures};
 use crate::foreign::log;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, ThreadSync, lock};
@@ -197,11 +198,14 @@ impl Promise {
         {
             *state = State::Detached;
         }
-        // What is dropped below may be a waker, which is foreign code.
         drop(state);
         match before {
             State::Ended { outcome, .. } => outcome.err(),
-            State::Running(_) | State::Detached | State::Taken => None,
+            State::Running(waiters) => {
+                report_drop(waiters);
+                None
+            }
+            State::Detached | State::Taken => None,
         }
     }
 }
