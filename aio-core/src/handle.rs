@@ -230,7 +230,7 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Failures`] with every failure. [`Error::WaitOnWorker`], [`Error::Forked`] before anything was begun.
+    /// [`Error::Failures`] with the failures. [`Error::WaitOnWorker`], [`Error::Forked`] before anything was begun.
     ///
     /// # Panics
     ///

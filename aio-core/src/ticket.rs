@@ -19,7 +19,7 @@ use crate::sync::thread::{self, Thread};
 ///
 /// A ticket is waited for by blocking ([`wait`](Self::wait)) or as a [`Future`], on any runtime. Dropping it detaches
 /// it: the op runs on, and if it fails, the next [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log
-/// say so.
+/// say so. An op that was cancelled before its ticket was dropped has not failed.
 #[must_use = "dropping a ticket leaves the op to itself; its failure goes to the handle's next wait()"]
 pub struct Ticket<T> {
     /// `None` once the result was given out.

@@ -904,11 +904,8 @@ fn each_op_ends_once_however_it_is_cancelled() {
         assert!(cancelled > 0, "nothing was cancelled in time, of {completed}");
         assert!(dropped > 0);
         match aio.wait() {
-            Ok(ended) => assert_eq!(ended, accounts + dropped),
-            Err(Error::Failures(failures)) => {
-                assert_eq!(failures.completed + failures.errors.len(), accounts + dropped);
-                assert!(failures.errors.iter().all(|error| matches!(error, Error::Cancelled { .. })), "{failures}");
-            }
+            // Those whose tickets were dropped ended well or were cancelled, which is no failure.
+            Ok(ended) => assert!((accounts..=accounts + dropped).contains(&ended), "{ended}, not {accounts}"),
             Err(error) => panic!("{error}"),
         }
         assert_eq!(gate.offences(), Vec::<String>::new());

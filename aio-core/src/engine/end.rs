@@ -67,7 +67,11 @@ fn finish(op: &Transfer) -> Outcome {
     let mut outcome = attempt("the end of the op", || give_back(op));
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
         op.note_failed_write(&panicked);
-        outcome = outcome.and(Err(panicked));
+        match outcome {
+            Ok(_) => outcome = Err(panicked),
+            // Its ticket hears of the first failure.
+            Err(_) => report(Err(panicked)),
+        }
     }
     outcome
 }

@@ -119,7 +119,7 @@ impl Promise {
             }
             State::Detached => {
                 *state = State::Taken;
-                Fulfilled { wakers: SmallVec::new(), unclaimed: outcome.err() }
+                Fulfilled { wakers: SmallVec::new(), unclaimed: unclaimed(outcome) }
             }
             State::Ended { .. } | State::Taken => Fulfilled::default(),
         };
@@ -200,7 +200,7 @@ impl Promise {
         }
         drop(state);
         match before {
-            State::Ended { outcome, .. } => outcome.err(),
+            State::Ended { outcome, .. } => unclaimed(outcome),
             State::Running(waiters) => {
                 report_drop(waiters);
                 None
@@ -210,17 +210,27 @@ impl Promise {
     }
 }
 
+/// The failure of an op whose ticket was dropped. A cancelled op ended as its owner asked.
+fn unclaimed(outcome: Outcome) -> Option<Error> {
+    outcome.err().filter(|error| !matches!(error, Error::Cancelled { .. }))
+}
+
 /// The ops of one scope.
 #[derive(Debug, Default)]
 pub(crate) struct ScopeSync {
     state: ThreadSync<ScopeState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ScopeState {
     running: usize,
-    completed: usize,
-    errors: Vec<Error>,
+    ended: Failures,
+}
+
+impl Default for ScopeState {
+    fn default() -> Self {
+        Self { running: 0, ended: Failures::none() }
+    }
 }
 
 impl ScopeSync {
@@ -232,8 +242,8 @@ impl ScopeSync {
     fn ended(&self, outcome: Outcome) {
         let mut state = self.state.lock();
         match outcome {
-            Ok(_) => state.completed += 1,
-            Err(error) => state.errors.push(error),
+            Ok(_) => state.ended.completed += 1,
+            Err(error) => state.ended.add(error),
         }
         state.running -= 1;
         if state.running == 0 {
@@ -244,10 +254,6 @@ impl ScopeSync {
     /// Waits for all of them.
     pub(crate) fn wait(&self) -> Result<(), Failures> {
         let (mut state, _) = self.state.wait_until(self.state.lock(), None, |state| state.running == 0);
-        let completed = std::mem::take(&mut state.completed);
-        match std::mem::take(&mut state.errors) {
-            errors if errors.is_empty() => Ok(()),
-            errors => Err(Failures { completed, errors }),
-        }
+        state.ended.take().map(|_completed| ())
     }
 }
