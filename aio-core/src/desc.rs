@@ -60,7 +60,8 @@ pub unsafe trait IoOpDesc: Send + Sync {
     }
 
     /// Called once, when the op has ended and the engine is done with the memory: release it, publish the result.
-    /// Must not wait for I/O of the same handle.
+    /// Must not wait for I/O of the same handle. One that waits for I/O of another handle holds up its own handle
+    /// meanwhile; callbacks of two handles that wait for each other wait for ever.
     fn fini(&self, outcome: &Outcome) {
         let _ = outcome;
     }

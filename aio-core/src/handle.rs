@@ -14,7 +14,7 @@ use crate::desc::{Extent, IoOpDesc, PathMode};
 use crate::engine::op::{Op, OpOptions, Priority};
 use crate::engine::promise::Promise;
 use crate::engine::work::Full;
-use crate::engine::{FileCommand, FileOp, Shared, worker};
+use crate::engine::{FileCommand, FileOp, Shared, on_any_worker, worker};
 use crate::error::{Error, OpError, Result};
 use crate::file::{OpenFile, OpenOptions};
 use crate::owned::{Custom, Owned, RawOp, Vouched};
@@ -27,8 +27,8 @@ use crate::ticket::{Owner, Ticket};
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
 ///
 /// Cheap to clone; every clone is the same engine. Dropping the last one, and the last [`AioFile`], waits for every op
-/// that was accepted and ends the threads; on a worker thread, where it cannot wait, it leaves them to end by
-/// themselves.
+/// that was accepted and ends the threads; on a worker thread of any handle, where it does not wait, it leaves them to
+/// end by themselves.
 #[derive(Clone)]
 pub struct AioHandle {
     inner: Arc<Inner>,
@@ -255,9 +255,9 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// As [`wait`](Self::wait); [`Error::WaitOnWorker`] on a worker thread of any handle.
     pub fn close(self) -> Result<()> {
-        self.shared().check_may_wait()?;
+        self.shared().check_may_join()?;
         self.inner.stop();
         Ok(self.shared().work.wait().map(|_completed| ())?)
     }
@@ -319,8 +319,8 @@ impl Inner {
     fn stop(&self) {
         let shared = &self.shared;
         shared.close();
-        if shared.on_worker() {
-            // It would wait for itself. The threads end by themselves.
+        if on_any_worker() {
+            // It could wait for itself. The threads end by themselves.
             return;
         }
         // Held until all have ended, so that nobody who closes at the same time returns before.

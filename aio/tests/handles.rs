@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -357,6 +357,98 @@ fn closing_waits_for_every_thread_whoever_else_closes() {
             write.wait().unwrap();
             sync.wait().unwrap();
         }
+    });
+}
+
+/// Runs something when it is woken.
+struct Then(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Then {
+    fn wake(self: Arc<Self>) {
+        let then = self.0.lock().unwrap().take();
+        then.into_iter().for_each(|then| then());
+    }
+}
+
+#[test]
+fn the_last_handles_of_two_may_go_on_each_others_threads() {
+    each_backend("two last handles", |backend, direct| {
+        let folder = Folder::new();
+        let path = folder.file("t", &pattern(1, 4 * BLOCK));
+        let rules = Arc::new(Plain);
+        // On workers, and on threads for file operations.
+        for syncs in [false, true] {
+            let both = Arc::new(Barrier::new(2));
+            let (tell, told) = mpsc::channel();
+            let open = || {
+                let (aio, gate) = gated(backend, &rules, small(1, 4, direct));
+                gate.close();
+                (aio.open(&path).unwrap(), aio, gate)
+            };
+            let handles = [open(), open()];
+            let tickets = [0, 1].map(|index| {
+                let ((file, _, gate), other) = (&handles[index], &handles[1 - index]);
+                let (other, both, tell) = ((other.0.clone(), other.1.clone()), both.clone(), tell.clone());
+                let then = move || {
+                    // From here on each handle has a thread at work on the other.
+                    both.wait();
+                    let refused = |closed: aio::Result<()>| matches!(closed, Err(Error::WaitOnWorker));
+                    let refuses = refused(other.1.clone().close()) && refused(other.0.clone().close());
+                    drop(other);
+                    tell.send(refuses).unwrap();
+                };
+                let mut write = file.write(vec![1; BLOCK], 0);
+                gate.wait_for(1);
+                // A sync begins when the write before it has ended.
+                let mut sync = file.sync_data();
+                let waker = Waker::from(Arc::new(Then(Mutex::new(Some(Box::new(then))))));
+                let mut context = Context::from_waker(&waker);
+                let pending = if syncs {
+                    Pin::new(&mut sync).poll(&mut context).is_pending()
+                } else {
+                    Pin::new(&mut write).poll(&mut context).is_pending()
+                };
+                assert!(pending);
+                (write, sync)
+            });
+            let gates = handles.map(|(_file, _aio, gate)| gate);
+            gates.iter().for_each(|gate| gate.open());
+            assert!(told.recv().unwrap() && told.recv().unwrap(), "a worker closed what it could wait for");
+            for (write, sync) in tickets {
+                write.wait().unwrap();
+                sync.wait().unwrap();
+            }
+        }
+        // The last thread of an engine lets go of its backend.
+        while Arc::strong_count(&rules) > 1 {
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_cancels_for_another_handle_is_still_a_worker() {
+    each_backend("nested workers", |backend, direct| {
+        let folder = Folder::new();
+        let path = folder.file("t", &pattern(1, 4 * BLOCK));
+        let (one, _) = gated(backend, &Arc::new(Plain), small(1, 4, direct));
+        let (other, gate) = gated(backend, &Arc::new(Plain), small(1, 1, direct));
+        let (file, others) = (one.open(&path).unwrap(), other.open(&path).unwrap());
+        gate.close();
+        let first = others.read(vec![0; BLOCK], 0);
+        gate.wait_for(1);
+        // The queue is full, so this one ends on the thread that cancels it: the worker of the first handle.
+        let (tell, told) = mpsc::channel();
+        let waits = one.clone();
+        let inner = Custom::new(Direction::Read, &others, vec![0; BLOCK]).then(move || {
+            tell.send(matches!(waits.wait(), Err(Error::WaitOnWorker))).unwrap();
+        });
+        let inner = other.submit(inner);
+        let outer = Custom::new(Direction::Read, &file, vec![0; BLOCK]).then(move || inner.cancel());
+        one.submit(outer).wait().unwrap();
+        assert!(told.recv().unwrap(), "a worker may wait for its own handle");
+        gate.open();
+        first.wait().unwrap();
     });
 }
 

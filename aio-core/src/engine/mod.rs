@@ -67,6 +67,11 @@ impl Drop for OnWorker {
     }
 }
 
+/// Whether the current thread completes ops of any engine.
+pub(crate) fn on_any_worker() -> bool {
+    WORKER_OF.try_with(|engines| !engines.borrow().is_empty()).unwrap_or(false)
+}
+
 /// What users, tickets and workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -175,6 +180,13 @@ impl Shared {
     pub(crate) fn on_worker(&self) -> bool {
         let engine = std::ptr::from_ref(self).addr();
         WORKER_OF.try_with(|engines| engines.borrow().contains(&engine)).unwrap_or(false)
+    }
+
+    /// An error where waiting for the threads of the engine could wait for itself: on a worker of any engine, since two
+    /// that wait for each other's threads would never end.
+    pub(crate) fn check_may_join(&self) -> Result<()> {
+        self.check_process()?;
+        if on_any_worker() { Err(Error::WaitOnWorker) } else { Ok(()) }
     }
 
     /// An error where waiting would wait for itself.
