@@ -31,6 +31,7 @@ mod owned;
 mod plan;
 mod registry;
 mod scope;
+mod signals;
 mod stats;
 mod sync;
 #[cfg(feature = "testing")]

@@ -22,6 +22,8 @@ use aio::{
 };
 use aio_core::testing::{Fate, Gate, Plain, Rules};
 use aio_core::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use scripted::{Script, Scripted};
 use support::child::alone;
 use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
@@ -652,5 +654,61 @@ fn a_block_in_memory_of_any_address_is_moved_on_the_callers_thread() {
         // Up to here it was the caller; more than a block is for the workers.
         file.read_at(Memory::odd(2 * BLOCK).bytes_mut(), 0).unwrap();
         assert!(rules.0.load(Ordering::SeqCst) > 0);
+    });
+}
+
+#[test]
+fn a_limit_of_file_sizes_that_comes_later_is_an_error_and_no_signal() {
+    alone("a_limit_of_file_sizes_that_comes_later_is_an_error_and_no_signal", || {
+        let limit = |bytes| setrlimit(Resource::RLIMIT_FSIZE, bytes, RLIM_INFINITY).unwrap();
+        // SAFETY: the default takes no memory. Anything else than the default would not end this process.
+        unsafe { sigaction(Signal::SIGXFSZ, &SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())) }
+            .unwrap();
+        for backend in support::backends() {
+            for (direct, durable) in [
+                (DirectMode::Auto, false),
+                (DirectMode::Auto, true),
+                (DirectMode::Off, false),
+                (DirectMode::Off, true),
+            ] {
+                let aio = plain(backend, direct);
+                let folder = Folder::new();
+                let content = pattern(1, 8 * BLOCK);
+                let path = folder.file("t", &content);
+                let file = aio.open(&path).unwrap().durable(durable);
+                let before = SigSet::thread_get_mask().unwrap();
+                assert!(!before.contains(Signal::SIGXFSZ));
+                limit(BLOCK as u64);
+                // In whole units and not, past the limit and across it: none makes the file longer.
+                for (at, len) in [(2 * BLOCK, 4096), (3 * BLOCK + 7, 100), (BLOCK - 4096, 8192), (BLOCK - 10, 77)] {
+                    let error = file.write_at(&vec![2; len], at as u64).unwrap_err();
+                    assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
+                }
+                file.write_at(&[3; 4096], 4096).unwrap();
+                assert_eq!(
+                    file.set_len(9 * BLOCK as u64).wait().unwrap_err().error().raw_os_error(),
+                    Some(libc::EFBIG)
+                );
+                // No signal waits for the mask to change, and the mask is as it was.
+                assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+                // A thread that blocks the signal itself goes on blocking it.
+                SigSet::from(Signal::SIGXFSZ).thread_block().unwrap();
+                file.write_at(&[2; 100], 3 * BLOCK as u64).unwrap_err();
+                assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGXFSZ));
+                assert_eq!(SigSet::from(Signal::SIGXFSZ).wait().unwrap(), Signal::SIGXFSZ);
+                before.thread_set_mask().unwrap();
+                limit(RLIM_INFINITY);
+                file.write_at(&[4; 100], 3 * BLOCK as u64).unwrap();
+                let found = std::fs::read(&path).unwrap();
+                assert!(found[2 * BLOCK..3 * BLOCK] == content[2 * BLOCK..3 * BLOCK], "a refused write left bytes");
+                assert_eq!((found.len(), &found[4096..8192]), (8 * BLOCK, &[3; 4096][..]));
+                drop((file, aio));
+                // Whether a backend works is seen by a write, too.
+                limit(0);
+                let built = AioHandle::builder().backend(backend).build().map(drop);
+                limit(RLIM_INFINITY);
+                built.unwrap_err();
+            }
+        }
     });
 }

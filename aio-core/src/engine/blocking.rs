@@ -27,6 +27,7 @@ use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::file::inode::{Accepted, Inode};
 use crate::plan::{Alignment, Plan};
+use crate::signals::without_file_size_signal;
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
 
@@ -87,10 +88,9 @@ pub(crate) fn write(
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
     let (ptr, len) = (buffer.as_ptr().cast_mut(), buffer.len());
-    // Extending has to be undone on failure, and past a file-size limit the kernel sends a signal that would end the
-    // process; workers do the one and block the other.
+    // Extending has to be undone on failure, which workers do.
     let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(len as u64)));
-    if grows || shared.has_file_size_limit || options.validate {
+    if grows || options.validate {
         return Ok(false);
     }
     let mut accepted = file.inode().map(Inode::accept);
@@ -101,8 +101,10 @@ pub(crate) fn write(
         let is_direct = unit > 0 && (offset | len as u64).is_multiple_of(unit) && file.has_durable_blocks();
         Durably { blocks: is_direct && accepted.as_mut().is_some_and(Accepted::try_turn), sync: &sync }
     });
-    // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
-    let mut written = unsafe { transfer(shared, file, durably, Direction::Write, ptr, len, offset) };
+    let mut written = without_file_size_signal(|| {
+        // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
+        unsafe { transfer(shared, file, durably, Direction::Write, ptr, len, offset) }
+    });
     if let Some(accepted) = &mut accepted {
         accepted.give_turn();
     }

@@ -20,6 +20,7 @@ use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::file::inode::Accepted;
 use crate::foreign::{log, thread_main};
+use crate::signals::NoFileSizeSignal;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, ThreadSync, lock, thread};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
@@ -233,7 +234,10 @@ impl Shared {
                 drop(state);
                 log(|| tracing::warn!(%error, "no thread for a file operation: running it on the current one"));
                 if let Some(task) = task {
+                    // A change of length may pass the limit of file sizes, and this may be a user's thread.
+                    let blocked = NoFileSizeSignal::new();
                     self.finish_file_task(task);
+                    blocked.discard();
                 }
             }
         }

@@ -24,8 +24,6 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-
 use crate::arena::Arena;
 use crate::backend::IoBackend;
 use crate::config::AioConfig;
@@ -88,8 +86,6 @@ pub(crate) struct Shared {
     /// Spinning makes sense: the thread waited for may run on another CPU, and workers that look for something to do do
     /// not keep others from doing it.
     pub(crate) may_spin: bool,
-    /// `RLIMIT_FSIZE` is set.
-    pub(crate) has_file_size_limit: bool,
     closed: AtomicBool,
 }
 
@@ -109,7 +105,6 @@ impl Shared {
             file_ops: FileOps::default(),
             made_in: Generation::now(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1 && cpus.get() >= workers),
-            has_file_size_limit: getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft != RLIM_INFINITY),
             closed: AtomicBool::new(false),
             backend,
             config,
