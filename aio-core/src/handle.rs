@@ -207,7 +207,8 @@ impl AioHandle {
     /// # Safety
     ///
     /// The memory of every extent is valid until the op has ended (which dropping the ticket does not do): for writes
-    /// and untouched by others if it is read into, for reads and unchanged if it is written from. If the ticket gives
+    /// and untouched by others if it is read into, for reads and unchanged if it is written from. Extents that are read
+    /// into share no memory, and memory that names a [`Region`](crate::Region) lies in it. If the ticket gives
     /// [`Error::WorkerDied`], the memory must stay valid for ever.
     #[allow(unsafe_code)]
     pub unsafe fn submit_raw(&self, op: RawOp) -> Ticket<()> {

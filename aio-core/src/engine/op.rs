@@ -320,6 +320,7 @@ pub(crate) fn attempt<R>(callback: &'static str, run: impl FnOnce() -> Result<R,
 
 /// Checks what every range must satisfy before it is planned.
 pub(crate) fn check_extents(extents: &[Extent]) -> Result<(), Error> {
+    let mut total = 0_u64;
     for extent in extents {
         let end = extent.offset.checked_add(extent.len as u64);
         if end.is_none_or(|end| i64::try_from(end).is_err()) {
@@ -328,6 +329,9 @@ pub(crate) fn check_extents(extents: &[Extent]) -> Result<(), Error> {
                 extent.len, extent.offset
             )));
         }
+        total = total.checked_add(extent.len as u64).ok_or_else(|| {
+            Error::InvalidInput("the extents of the op are longer together than 2^64 - 1 bytes".to_owned())
+        })?;
     }
     Ok(())
 }
