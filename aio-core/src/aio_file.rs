@@ -210,10 +210,10 @@ impl AioFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::WaitOnWorker`], [`Error::Forked`].
+    /// [`Error::Io`]; [`Error::WaitOnWorker`] on a worker thread of any handle, [`Error::Forked`].
     pub fn close(self) -> Result<()> {
         let shared = self.handle.shared().clone();
-        shared.check_may_wait()?;
+        shared.check_may_join()?;
         let path = self.path().to_owned();
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
         shared.work.drain();

@@ -25,7 +25,10 @@ pub type Outcome = Result<u64, Error>;
 /// - Memory that an extent names is valid until [`fini`](Self::fini) has returned or, if `fini` is never called, for
 ///   ever: for writes of any byte values when the direction is [`Direction::Read`], else for reads, with nobody
 ///   changing it meanwhile. The engine does not touch it after `fini`. The bytes are initialised.
+/// - Extents of a read share no memory: workers and the kernel write to them at the same time.
 /// - A [`Region`](crate::Region) that an extent's memory names contains all of it.
+/// - [`gather`](Self::gather) initialises every byte of `into`, unless it panics. It is also called for reads that are
+///   [validated](Self::validate).
 pub unsafe trait IoOpDesc: Send + Sync {
     /// Which way bytes move.
     fn direction(&self) -> Direction;
@@ -33,7 +36,8 @@ pub unsafe trait IoOpDesc: Send + Sync {
     /// The file.
     fn target(&self) -> &Target;
 
-    /// The byte ranges of the file, each with its own memory. Any number, of any length.
+    /// The byte ranges of the file, each with its own memory. Any number, of any length; an op is refused with
+    /// [`Error::InvalidInput`] if one of them ends past 2^63 - 1 or all of them are longer together than 2^64 - 1 bytes.
     fn extents(&self) -> &[Extent];
 
     /// Copies memory into staging: bytes `at..at + into.len()` of an extent, all of which must be written.
@@ -60,7 +64,8 @@ pub unsafe trait IoOpDesc: Send + Sync {
     }
 
     /// Called once, when the op has ended and the engine is done with the memory: release it, publish the result.
-    /// Must not wait for I/O of the same handle.
+    /// Must not wait for I/O of the same handle. One that waits for I/O of another handle holds up its own handle
+    /// meanwhile; callbacks of two handles that wait for each other wait for ever.
     fn fini(&self, outcome: &Outcome) {
         let _ = outcome;
     }

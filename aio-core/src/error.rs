@@ -112,8 +112,9 @@ pub enum Error {
     #[error("the aio handle belongs to the parent process: open a new one after fork")]
     Forked,
 
-    /// Waiting for I/O on the thread that does the I/O (in `fini`, a waker, or a drop on a worker).
-    #[error("cannot wait on an aio worker thread: the op would wait for the thread that completes it")]
+    /// Waiting for I/O on the thread that does the I/O (in `fini`, a waker, or a drop on a worker). Closing a handle or a
+    /// file waits for threads, and so is an error on the workers of other handles, too.
+    #[error("cannot wait on an aio worker thread: what it would wait for may wait for this thread")]
     WaitOnWorker,
 
     /// The worker that had the op stopped. The op's memory may have been leaked on purpose.
@@ -136,7 +137,7 @@ pub enum Error {
     #[error("the result of this ticket was taken already")]
     ResultTaken,
 
-    /// Several ops failed.
+    /// Ops failed whose errors go to one call: those of a scope, or those whose tickets were dropped.
     #[error(transparent)]
     Failures(#[from] Failures),
 }
@@ -287,8 +288,35 @@ impl From<Error> for io::Error {
 pub struct Failures {
     /// How many ops ended well in the same stretch.
     pub completed: usize,
-    /// What failed; never empty.
+    /// The first failures, at most 1024; never empty.
     pub errors: Vec<Error>,
+    /// How many ops failed after these; their errors are not kept, so that failures do not use up the memory.
+    pub more: usize,
+}
+
+impl Failures {
+    /// Most errors that are kept.
+    pub(crate) const KEPT: usize = 1024;
+
+    /// Before any op has ended.
+    pub(crate) const fn none() -> Self {
+        Self { completed: 0, errors: Vec::new(), more: 0 }
+    }
+
+    /// One more op failed.
+    pub(crate) fn add(&mut self, error: Error) {
+        if self.errors.len() < Self::KEPT {
+            self.errors.push(error);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// What has gathered since the last time: how many ops ended well, if none failed.
+    pub(crate) fn take(&mut self) -> Result<usize, Self> {
+        let taken = std::mem::replace(self, Self::none());
+        if taken.errors.is_empty() { Ok(taken.completed) } else { Err(taken) }
+    }
 }
 
 impl std::error::Error for Failures {
@@ -300,14 +328,15 @@ impl std::error::Error for Failures {
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
-        if let [only] = self.errors.as_slice() {
+        let failed = self.errors.len() + self.more;
+        if let ([only], 0) = (self.errors.as_slice(), self.more) {
             return write!(f, "1 op failed ({} completed): {only}", self.completed);
         }
-        write!(f, "{} ops failed ({} completed):", self.errors.len(), self.completed)?;
+        write!(f, "{failed} ops failed ({} completed):", self.completed)?;
         for error in self.errors.iter().take(SHOWN) {
             write!(f, "\n  {error}")?;
         }
-        match self.errors.len().saturating_sub(SHOWN) {
+        match failed.saturating_sub(SHOWN) {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),
         }

@@ -9,6 +9,8 @@ use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::foreign::log;
+
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static REGISTERED: Once = Once::new();
 
@@ -30,7 +32,7 @@ impl Generation {
             // SAFETY: the handler is a static function that only touches an atomic.
             let refused = unsafe { libc::pthread_atfork(None, None, Some(count_up_in_child)) };
             if refused != 0 {
-                tracing::warn!("pthread_atfork failed: a forked child will not be told to open a new handle");
+                log(|| tracing::warn!("pthread_atfork failed: a forked child will not be told to open a new handle"));
             }
         });
         Self(GENERATION.load(Ordering::Relaxed))

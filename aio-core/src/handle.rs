@@ -14,7 +14,7 @@ use crate::desc::{Extent, IoOpDesc, PathMode};
 use crate::engine::op::{Op, OpOptions, Priority};
 use crate::engine::promise::Promise;
 use crate::engine::work::Full;
-use crate::engine::{FileCommand, FileOp, Shared, worker};
+use crate::engine::{FileCommand, FileOp, Shared, on_any_worker, worker};
 use crate::error::{Error, OpError, Result};
 use crate::file::{OpenFile, OpenOptions};
 use crate::owned::{Custom, Owned, RawOp, Vouched};
@@ -27,8 +27,8 @@ use crate::ticket::{Owner, Ticket};
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
 ///
 /// Cheap to clone; every clone is the same engine. Dropping the last one, and the last [`AioFile`], waits for every op
-/// that was accepted and ends the threads; on a worker thread, where it cannot wait, it leaves them to end by
-/// themselves.
+/// that was accepted and ends the threads; on a worker thread of any handle, where it does not wait, it leaves them to
+/// end by themselves.
 #[derive(Clone)]
 pub struct AioHandle {
     inner: Arc<Inner>,
@@ -207,7 +207,8 @@ impl AioHandle {
     /// # Safety
     ///
     /// The memory of every extent is valid until the op has ended (which dropping the ticket does not do): for writes
-    /// and untouched by others if it is read into, for reads and unchanged if it is written from. If the ticket gives
+    /// and untouched by others if it is read into, for reads and unchanged if it is written from. Extents that are read
+    /// into share no memory, and memory that names a [`Region`](crate::Region) lies in it. If the ticket gives
     /// [`Error::WorkerDied`], the memory must stay valid for ever.
     #[allow(unsafe_code)]
     pub unsafe fn submit_raw(&self, op: RawOp) -> Ticket<()> {
@@ -230,7 +231,7 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Failures`] with every failure. [`Error::WaitOnWorker`], [`Error::Forked`] before anything was begun.
+    /// [`Error::Failures`] with the failures. [`Error::WaitOnWorker`], [`Error::Forked`] before anything was begun.
     ///
     /// # Panics
     ///
@@ -255,9 +256,9 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait).
+    /// As [`wait`](Self::wait); [`Error::WaitOnWorker`] on a worker thread of any handle.
     pub fn close(self) -> Result<()> {
-        self.shared().check_may_wait()?;
+        self.shared().check_may_join()?;
         self.inner.stop();
         Ok(self.shared().work.wait().map(|_completed| ())?)
     }
@@ -319,17 +320,14 @@ impl Inner {
     fn stop(&self) {
         let shared = &self.shared;
         shared.close();
-        if shared.on_worker() {
-            // It would wait for itself. The threads end by themselves.
+        if on_any_worker() {
+            // It could wait for itself. The threads end by themselves.
             return;
         }
         // Held until all have ended, so that nobody who closes at the same time returns before.
         let mut threads = self.threads();
-        let join = |thread: JoinHandle<()>| {
-            if thread.join().is_err() {
-                tracing::error!("an aio thread panicked");
-            }
-        };
+        // Panics stay in the threads.
+        let join = |thread: JoinHandle<()>| drop(thread.join());
         threads.drain(..).for_each(join);
         // With the workers gone, nothing starts one of these any more.
         shared.file_ops.take_threads().into_iter().for_each(join);

@@ -24,12 +24,14 @@ mod engine;
 mod epochs;
 mod error;
 mod file;
+mod foreign;
 mod fork;
 mod handle;
 mod owned;
 mod plan;
 mod registry;
 mod scope;
+mod signals;
 mod stats;
 mod sync;
 #[cfg(feature = "testing")]

@@ -128,7 +128,7 @@ pub struct RawOp {
     pub direction: Direction,
     /// The file.
     pub target: Target,
-    /// Byte ranges of the file and their memory.
+    /// Byte ranges of the file and their memory. Of a read, they share no memory.
     pub extents: Vec<Extent>,
     /// Read back and compare.
     pub validate: bool,

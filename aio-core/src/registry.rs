@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::backend::{FileId, Wake};
+use crate::engine::op::{catch, report};
 use crate::fork::Generation;
 use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock};
 
@@ -74,7 +75,7 @@ impl Port {
     /// Makes the worker look around.
     pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.get() {
-            waker.wake();
+            report(catch("wake", || waker.wake()));
         }
     }
 

@@ -18,6 +18,7 @@ use crate::engine::op::{Op, Transfer};
 use crate::engine::promise::{Promise, ScopeSync};
 use crate::engine::work::Full;
 use crate::error::{Error, Failures, Result};
+use crate::foreign::log;
 use crate::owned::Owned;
 
 /// Takes ops on memory that is borrowed for `'env`; see [`AioHandle::scope`](crate::AioHandle::scope).
@@ -58,7 +59,7 @@ pub(crate) fn scope<'env, R>(
 
 /// The caller gets the panic, so the log gets the failures.
 fn report_unwinding(failures: &Failures) {
-    tracing::warn!(%failures, "ops of a scope failed while it was unwinding");
+    log(|| tracing::warn!(%failures, "ops of a scope failed while it was unwinding"));
 }
 
 impl<'scope> Scope<'scope, '_> {

@@ -8,17 +8,18 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::desc::IoOpDesc;
-use crate::engine::op::{Op, Transfer};
+use crate::engine::op::{Op, Transfer, report_drop};
 use crate::engine::promise::Promise;
 use crate::engine::{FileOp, Shared};
 use crate::error::{Error, OpError, Result};
+use crate::foreign::log;
 use crate::sync::thread::{self, Thread};
 
 /// One op in flight, which owns its buffer until it has ended.
 ///
 /// A ticket is waited for by blocking ([`wait`](Self::wait)) or as a [`Future`], on any runtime. Dropping it detaches
 /// it: the op runs on, and if it fails, the next [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log
-/// say so.
+/// say so. An op that was cancelled before its ticket was dropped has not failed.
 #[must_use = "dropping a ticket leaves the op to itself; its failure goes to the handle's next wait()"]
 pub struct Ticket<T> {
     /// `None` once the result was given out.
@@ -179,9 +180,11 @@ impl<T> Drop for Ticket<T> {
             return;
         }
         if let Some(error) = op.promise().detach() {
-            tracing::warn!(%error, "an op failed, and its ticket was dropped without a look");
+            log(|| tracing::warn!(%error, "an op failed, and its ticket was dropped without a look"));
             self.shared.work.unclaimed(error);
         }
+        // It may be the last reference, and the user's buffer go with it.
+        report_drop(op);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aio_core::parts::{EventWaker, ProcessGeneration};
+use aio_core::parts::{EventWaker, ProcessGeneration, log};
 use aio_core::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
 use crate::abi::io_event;
@@ -232,7 +232,9 @@ impl IoQueue for LibaioQueue {
         self.slots.report_over(&mut discarded);
         while self.slots.in_kernel() > 0 {
             if let Err(error) = self.discard_some(&mut discarded) {
-                tracing::warn!(%error, "reaping the last blocks of a libaio queue failed; destroying its context");
+                log(|| {
+                    tracing::warn!(%error, "reaping the last blocks of a libaio queue failed; destroying its context");
+                });
                 // Waits for all of them as well.
                 match self.context.destroy() {
                     Ok(()) => self.slots.clear(),
@@ -253,7 +255,7 @@ impl Drop for LibaioQueue {
     fn drop(&mut self) {
         let lost = self.drain();
         if lost > 0 {
-            tracing::error!(lost, "a libaio queue was dropped with blocks that the kernel may still work on");
+            log(|| tracing::error!(lost, "a libaio queue was dropped with blocks that the kernel may still work on"));
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use aio_core::parts::log;
 use aio_core::{Completion, IoBlock, QueueConfig, Wake};
 
 use crate::merge;
@@ -236,7 +237,7 @@ impl Pool {
                 let summons = if state.idle > 0 { state.summon() } else { Summons::Nobody };
                 let threads = state.threads;
                 drop(state);
-                tracing::warn!(%error, threads, "cannot start another I/O thread");
+                log(|| tracing::warn!(%error, threads, "cannot start another I/O thread"));
                 self.carry_out(summons);
             }
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aio_core::parts::{EventWaker, ProcessGeneration};
+use aio_core::parts::{EventWaker, ProcessGeneration, log};
 use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Unavailable, Wake};
 use io_uring::{opcode, types};
 
@@ -351,7 +351,7 @@ impl IoQueue for UringQueue {
         while self.in_flight > 0 && !self.closed {
             thrown_away.clear();
             if let Err(error) = self.reap(1, None, &mut thrown_away) {
-                tracing::error!(%error, unsent = self.unsent(), "io_uring: draining a broken queue");
+                log(|| tracing::error!(%error, unsent = self.unsent(), "io_uring: draining a broken queue"));
                 // Nothing submits from now on, so these never reach the kernel.
                 self.in_flight -= self.unsent();
                 self.closed = true;
@@ -401,7 +401,9 @@ impl Drop for UringQueue {
     fn drop(&mut self) {
         let stuck = self.drain();
         if stuck > 0 {
-            tracing::error!(blocks = stuck, "io_uring: blocks can never be reaped; registered memory is leaked");
+            log(|| {
+                tracing::error!(blocks = stuck, "io_uring: blocks can never be reaped; registered memory is leaked");
+            });
         }
         if stuck > 0 || self.made_in.is_forked() {
             std::mem::forget(std::mem::take(&mut self.tables));

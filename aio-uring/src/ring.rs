@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use aio_core::parts::ProcessGeneration;
+use aio_core::parts::{ProcessGeneration, log};
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 
@@ -223,7 +223,9 @@ impl Drop for Ring {
             && !self.made_in.is_forked()
             && let Err(error) = unregister_ring_fd(self.uring.as_raw_fd(), index)
         {
-            tracing::warn!(%error, "io_uring stays open until its thread ends: its descriptor cannot be unregistered");
+            log(|| {
+                tracing::warn!(%error, "io_uring stays open until its thread ends: its descriptor cannot be unregistered");
+            });
         }
     }
 }

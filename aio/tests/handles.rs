@@ -8,19 +8,22 @@ mod support;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use aio::{
-    AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoOpDesc, Outcome, RawOp,
-    Target, Ticket,
+    AioConfig, AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoOpDesc, Outcome,
+    RawOp, Target, Ticket,
 };
 use aio_core::testing::{Fate, Gate, Plain, Rules};
-use aio_core::{Completion, IoBlock};
+use aio_core::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use scripted::{Script, Scripted};
 use support::child::alone;
 use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
@@ -359,6 +362,98 @@ fn closing_waits_for_every_thread_whoever_else_closes() {
     });
 }
 
+/// Runs something when it is woken.
+struct Then(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Then {
+    fn wake(self: Arc<Self>) {
+        let then = self.0.lock().unwrap().take();
+        then.into_iter().for_each(|then| then());
+    }
+}
+
+#[test]
+fn the_last_handles_of_two_may_go_on_each_others_threads() {
+    each_backend("two last handles", |backend, direct| {
+        let folder = Folder::new();
+        let path = folder.file("t", &pattern(1, 4 * BLOCK));
+        let rules = Arc::new(Plain);
+        // On workers, and on threads for file operations.
+        for syncs in [false, true] {
+            let both = Arc::new(Barrier::new(2));
+            let (tell, told) = mpsc::channel();
+            let open = || {
+                let (aio, gate) = gated(backend, &rules, small(1, 4, direct));
+                gate.close();
+                (aio.open(&path).unwrap(), aio, gate)
+            };
+            let handles = [open(), open()];
+            let tickets = [0, 1].map(|index| {
+                let ((file, _, gate), other) = (&handles[index], &handles[1 - index]);
+                let (other, both, tell) = ((other.0.clone(), other.1.clone()), both.clone(), tell.clone());
+                let then = move || {
+                    // From here on each handle has a thread at work on the other.
+                    both.wait();
+                    let refused = |closed: aio::Result<()>| matches!(closed, Err(Error::WaitOnWorker));
+                    let refuses = refused(other.1.clone().close()) && refused(other.0.clone().close());
+                    drop(other);
+                    tell.send(refuses).unwrap();
+                };
+                let mut write = file.write(vec![1; BLOCK], 0);
+                gate.wait_for(1);
+                // A sync begins when the write before it has ended.
+                let mut sync = file.sync_data();
+                let waker = Waker::from(Arc::new(Then(Mutex::new(Some(Box::new(then))))));
+                let mut context = Context::from_waker(&waker);
+                let pending = if syncs {
+                    Pin::new(&mut sync).poll(&mut context).is_pending()
+                } else {
+                    Pin::new(&mut write).poll(&mut context).is_pending()
+                };
+                assert!(pending);
+                (write, sync)
+            });
+            let gates = handles.map(|(_file, _aio, gate)| gate);
+            gates.iter().for_each(|gate| gate.open());
+            assert!(told.recv().unwrap() && told.recv().unwrap(), "a worker closed what it could wait for");
+            for (write, sync) in tickets {
+                write.wait().unwrap();
+                sync.wait().unwrap();
+            }
+        }
+        // The last thread of an engine lets go of its backend.
+        while Arc::strong_count(&rules) > 1 {
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_cancels_for_another_handle_is_still_a_worker() {
+    each_backend("nested workers", |backend, direct| {
+        let folder = Folder::new();
+        let path = folder.file("t", &pattern(1, 4 * BLOCK));
+        let (one, _) = gated(backend, &Arc::new(Plain), small(1, 4, direct));
+        let (other, gate) = gated(backend, &Arc::new(Plain), small(1, 1, direct));
+        let (file, others) = (one.open(&path).unwrap(), other.open(&path).unwrap());
+        gate.close();
+        let first = others.read(vec![0; BLOCK], 0);
+        gate.wait_for(1);
+        // The queue is full, so this one ends on the thread that cancels it: the worker of the first handle.
+        let (tell, told) = mpsc::channel();
+        let waits = one.clone();
+        let inner = Custom::new(Direction::Read, &others, vec![0; BLOCK]).then(move || {
+            tell.send(matches!(waits.wait(), Err(Error::WaitOnWorker))).unwrap();
+        });
+        let inner = other.submit(inner);
+        let outer = Custom::new(Direction::Read, &file, vec![0; BLOCK]).then(move || inner.cancel());
+        one.submit(outer).wait().unwrap();
+        assert!(told.recv().unwrap(), "a worker may wait for its own handle");
+        gate.open();
+        first.wait().unwrap();
+    });
+}
+
 // ---- a queue that loses blocks ----
 
 /// The first block fails, and then the queue breaks with the others in flight for ever.
@@ -407,12 +502,12 @@ fn whoever_lent_memory_that_is_lost_is_told_so_whatever_failed_before() {
     });
 }
 
-/// Panics with every error.
+/// Panics with everything that is said.
 struct Panics;
 
 impl tracing::Subscriber for Panics {
-    fn enabled(&self, what: &tracing::Metadata<'_>) -> bool {
-        *what.level() == tracing::Level::ERROR
+    fn enabled(&self, _what: &tracing::Metadata<'_>) -> bool {
+        true
     }
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
         tracing::span::Id::from_u64(1)
@@ -441,6 +536,73 @@ fn lost_memory_stays_with_the_kernel_whatever_the_log_does() {
             assert!(failed.into_buffer().is_none(), "a buffer that the kernel may use was given back");
             assert!(Arc::strong_count(&memory) > 1, "memory that the kernel may use was given back");
         });
+    });
+}
+
+#[test]
+fn ops_end_whatever_the_log_does() {
+    alone("ops_end_whatever_the_log_does", || {
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        each_backend("a log that panics", |backend, direct| {
+            let aio = plain(backend, direct);
+            let folder = Folder::new();
+            let file = aio.open(folder.file("t", &pattern(1, 4 * BLOCK))).unwrap();
+            let past_the_end = 8 * BLOCK as u64;
+            // Failures that nobody looks at go to the log: from the worker, and from the thread that drops the ticket.
+            drop(file.read(vec![0; BLOCK], past_the_end));
+            let ended = file.read(vec![0; BLOCK], past_the_end);
+            while !ended.is_done() {
+                std::thread::yield_now();
+            }
+            drop(ended);
+            let Error::Failures(failures) = aio.wait().unwrap_err() else { panic!() };
+            assert_eq!(failures.errors.len(), 2, "{failures}");
+            // So do those of a scope that unwinds, which goes on with the panic of its body.
+            let unwound = catch_unwind(AssertUnwindSafe(|| {
+                aio.scope(|scope| {
+                    scope.read(&file, vec![0; BLOCK], past_the_end);
+                    panic!("the body");
+                })
+            }));
+            assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"the body"));
+            assert!(file.read(vec![0; BLOCK], 0).wait().unwrap() == pattern(1, BLOCK));
+            aio.close().unwrap();
+        });
+    });
+}
+
+/// Has no queues, and says so with a payload whose drop panics.
+#[derive(Debug)]
+struct Explodes;
+
+impl IoBackend for Explodes {
+    fn name(&self) -> &'static str {
+        "explodes"
+    }
+
+    fn probe(&self) -> Result<Capabilities, Unavailable> {
+        Err(Unavailable::new("explodes", "it always does", None))
+    }
+
+    fn open_queue(&self, _config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("the payload's drop, too");
+            }
+        }
+        std::panic::panic_any(Bomb)
+    }
+}
+
+#[test]
+fn a_backend_that_panics_is_not_available() {
+    alone("a_backend_that_panics_is_not_available", || {
+        let Err(Error::Unavailable(unavailable)) = AioHandle::with_backend(Arc::new(Explodes), AioConfig::default())
+        else {
+            panic!("there is a handle without a queue");
+        };
+        assert!(unavailable.reason.contains("panicked"), "{unavailable}");
     });
 }
 
@@ -492,5 +654,61 @@ fn a_block_in_memory_of_any_address_is_moved_on_the_callers_thread() {
         // Up to here it was the caller; more than a block is for the workers.
         file.read_at(Memory::odd(2 * BLOCK).bytes_mut(), 0).unwrap();
         assert!(rules.0.load(Ordering::SeqCst) > 0);
+    });
+}
+
+#[test]
+fn a_limit_of_file_sizes_that_comes_later_is_an_error_and_no_signal() {
+    alone("a_limit_of_file_sizes_that_comes_later_is_an_error_and_no_signal", || {
+        let limit = |bytes| setrlimit(Resource::RLIMIT_FSIZE, bytes, RLIM_INFINITY).unwrap();
+        // SAFETY: the default takes no memory. Anything else than the default would not end this process.
+        unsafe { sigaction(Signal::SIGXFSZ, &SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())) }
+            .unwrap();
+        for backend in support::backends() {
+            for (direct, durable) in [
+                (DirectMode::Auto, false),
+                (DirectMode::Auto, true),
+                (DirectMode::Off, false),
+                (DirectMode::Off, true),
+            ] {
+                let aio = plain(backend, direct);
+                let folder = Folder::new();
+                let content = pattern(1, 8 * BLOCK);
+                let path = folder.file("t", &content);
+                let file = aio.open(&path).unwrap().durable(durable);
+                let before = SigSet::thread_get_mask().unwrap();
+                assert!(!before.contains(Signal::SIGXFSZ));
+                limit(BLOCK as u64);
+                // In whole units and not, past the limit and across it: none makes the file longer.
+                for (at, len) in [(2 * BLOCK, 4096), (3 * BLOCK + 7, 100), (BLOCK - 4096, 8192), (BLOCK - 10, 77)] {
+                    let error = file.write_at(&vec![2; len], at as u64).unwrap_err();
+                    assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
+                }
+                file.write_at(&[3; 4096], 4096).unwrap();
+                assert_eq!(
+                    file.set_len(9 * BLOCK as u64).wait().unwrap_err().error().raw_os_error(),
+                    Some(libc::EFBIG)
+                );
+                // No signal waits for the mask to change, and the mask is as it was.
+                assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+                // A thread that blocks the signal itself goes on blocking it.
+                SigSet::from(Signal::SIGXFSZ).thread_block().unwrap();
+                file.write_at(&[2; 100], 3 * BLOCK as u64).unwrap_err();
+                assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGXFSZ));
+                assert_eq!(SigSet::from(Signal::SIGXFSZ).wait().unwrap(), Signal::SIGXFSZ);
+                before.thread_set_mask().unwrap();
+                limit(RLIM_INFINITY);
+                file.write_at(&[4; 100], 3 * BLOCK as u64).unwrap();
+                let found = std::fs::read(&path).unwrap();
+                assert!(found[2 * BLOCK..3 * BLOCK] == content[2 * BLOCK..3 * BLOCK], "a refused write left bytes");
+                assert_eq!((found.len(), &found[4096..8192]), (8 * BLOCK, &[3; 4096][..]));
+                drop((file, aio));
+                // Whether a backend works is seen by a write, too.
+                limit(0);
+                let probed = backend.probe().map(drop);
+                limit(RLIM_INFINITY);
+                probed.unwrap_err();
+            }
+        }
     });
 }

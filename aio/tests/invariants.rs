@@ -5,6 +5,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -431,19 +432,38 @@ fn a_callback_that_panics_fails_its_op_alone() {
     });
 }
 
+/// Panics with a payload whose drop panics with another one, without end.
+fn explode() -> ! {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            explode();
+        }
+    }
+    std::panic::panic_any(Bomb)
+}
+
+/// Runs what must not panic here. The payload is one that nothing could get rid of.
+fn assert_calm(run: impl FnOnce()) {
+    let panicked = catch_unwind(AssertUnwindSafe(run)).map_err(std::mem::forget).is_err();
+    assert!(!panicked, "a panic of foreign code reached the caller");
+}
+
 /// A waker that panics where it is told to, and a buffer that panics when dropped.
 struct Explosive(&'static str);
 
 impl Wake for Explosive {
     fn wake(self: Arc<Self>) {
-        assert_ne!(self.0, "wake");
+        if self.0 == "wake" {
+            explode();
+        }
     }
 }
 
 impl Drop for Explosive {
     fn drop(&mut self) {
         if self.0 == "drop" && !std::thread::panicking() {
-            panic!("a value that must not be dropped");
+            explode();
         }
     }
 }
@@ -493,8 +513,62 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
         gate.open();
         assert!(aio.wait().unwrap() > 0);
         assert_alive(&aio, &folder);
+        // With a ticket, before or after the op has ended.
+        let ended = file.read(ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0);
+        assert!(aio.wait().unwrap() > 0);
+        assert_calm(|| drop(ended));
+        gate.close();
+        let mut running = file.read(vec![0; BLOCK], 0);
+        gate.wait_for(1);
+        let waker = Waker::from(Arc::new(Explosive("drop")));
+        assert!(Pin::new(&mut running).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert_calm(|| drop(running));
+        gate.open();
+        assert!(aio.wait().unwrap() > 0);
+        assert_alive(&aio, &folder);
         // In a scope, where it is dropped as the op ends.
         aio.scope(|scope| scope.read(&file, ExplosiveBuffer(vec![0; BLOCK], Explosive("drop")), 0)).unwrap();
+        assert_alive(&aio, &folder);
+        // Beside others that end at the same time, and whose waiters come after it.
+        gate.close();
+        let tickets: Vec<_> = (0..4).map(|_| file.read(vec![0; BLOCK], 0)).collect();
+        gate.wait_for(4);
+        let waits = tickets.into_iter().enumerate().map(|(index, mut ticket)| {
+            if index == 0 {
+                let waker = Waker::from(Arc::new(Explosive("wake")));
+                assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+            std::thread::spawn(move || ticket.wait().unwrap() == pattern(1, BLOCK))
+        });
+        let waits: Vec<_> = waits.collect();
+        gate.open();
+        for wait in waits {
+            assert!(wait.join().unwrap());
+        }
+        assert_alive(&aio, &folder);
+    });
+}
+
+#[test]
+fn cancelling_what_panics_leaves_the_caller_as_it_was() {
+    each_backend("cancelling", |backend, direct| {
+        let (aio, gate) = gated(backend, &Arc::new(Plain), small(1, 1, direct));
+        let folder = Folder::new();
+        let file = aio.open(folder.file("t", &pattern(1, 8 * BLOCK))).unwrap();
+        gate.close();
+        let first = file.read(vec![0; BLOCK], 0);
+        gate.wait_for(1);
+        // The queue is full, so this one ends on the thread that cancels it.
+        let mut second = file.read(vec![0; BLOCK], 0);
+        let waker = Waker::from(Arc::new(Explosive("wake")));
+        assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_calm(|| second.cancel());
+        assert!(second.is_done());
+        gate.open();
+        // It is no worker, and may wait.
+        assert!(first.wait().unwrap() == pattern(1, BLOCK));
+        aio.scope(|scope| scope.read(&file, vec![0; BLOCK], 0)).unwrap();
         assert_alive(&aio, &folder);
     });
 }
@@ -830,11 +904,8 @@ fn each_op_ends_once_however_it_is_cancelled() {
         assert!(cancelled > 0, "nothing was cancelled in time, of {completed}");
         assert!(dropped > 0);
         match aio.wait() {
-            Ok(ended) => assert_eq!(ended, accounts + dropped),
-            Err(Error::Failures(failures)) => {
-                assert_eq!(failures.completed + failures.errors.len(), accounts + dropped);
-                assert!(failures.errors.iter().all(|error| matches!(error, Error::Cancelled { .. })), "{failures}");
-            }
+            // Those whose tickets were dropped ended well or were cancelled, which is no failure.
+            Ok(ended) => assert!((accounts..=accounts + dropped).contains(&ended), "{ended}, not {accounts}"),
             Err(error) => panic!("{error}"),
         }
         assert_eq!(gate.offences(), Vec::<String>::new());

@@ -331,10 +331,46 @@ fn a_failure_goes_to_its_ticket_or_else_to_the_handle() {
         assert_eq!(failures.errors.len(), 1);
         assert!(aio.scope(|scope| scope.read(&file, vec![0; 10], past)).is_err());
         assert_eq!(eofs(aio.wait()), 0);
+        // Cancelled before or after its ticket goes, it ended as it was asked to.
+        gate.close();
+        let first = file.read(vec![0; BLOCK], 0);
+        gate.wait_for(1);
+        for dropped_early in [true, false] {
+            let ticket = file.read(vec![0; 8 * BLOCK], 0);
+            ticket.cancel();
+            if !dropped_early {
+                assert!(ticket.is_done());
+            }
+            drop(ticket);
+        }
+        gate.open();
+        first.wait().unwrap();
+        assert_eq!(eofs(aio.wait()), 0);
         // What close() finds.
         drop(file.read(vec![0; 10], past));
         let Error::Failures(failures) = aio.close().unwrap_err() else { panic!() };
         assert_eq!(failures.errors.len(), 1);
+    });
+}
+
+#[test]
+fn failures_do_not_use_up_the_memory() {
+    const OPS: usize = 1100;
+    each_backend("many failures", |backend, direct| {
+        let (aio, _) = gated(backend, &Arc::new(Plain), small(2, 8, direct));
+        let folder = Folder::new();
+        let file = aio.open(folder.file("t", &pattern(1, BLOCK))).unwrap();
+        let past = BLOCK as u64;
+        (0..OPS).for_each(|_| drop(file.read(vec![0; 10], past)));
+        let unclaimed = aio.wait();
+        let scoped = aio.scope(|scope| (0..OPS).for_each(|_| scope.read(&file, vec![0; 10], past)));
+        for result in [unclaimed.map(drop), scoped] {
+            let Error::Failures(failures) = result.unwrap_err() else { panic!() };
+            assert_eq!((failures.completed, failures.errors.len(), failures.more), (0, 1024, OPS - 1024));
+            let said = failures.to_string();
+            assert!(said.starts_with("1100 ops failed (0 completed):") && said.ends_with("and 1092 more"), "{said}");
+        }
+        assert_eq!(aio.wait().unwrap(), 0);
     });
 }
 

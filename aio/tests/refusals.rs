@@ -2,10 +2,13 @@
 
 mod support;
 
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aio::{AioHandle, Backend, Error, OpenOptions};
+use aio::{AioHandle, Backend, Direction, Error, Extent, IoOpDesc, OpenOptions, Outcome, PathMode, Target};
 use support::child::{again_under, assert_passes, is_child};
 use support::{Folder, each, pattern};
 
@@ -50,6 +53,75 @@ fn ranges_that_cannot_be() {
         let failed = file.write(vec![0; 100], i64::MAX as u64 - 8192).wait().unwrap_err();
         assert_eq!(failed.error().raw_os_error(), Some(libc::EFBIG), "{failed}");
         assert_eq!(file.len().unwrap(), 5000);
+    });
+}
+
+/// Extents of any length, of zeros that lie nowhere.
+struct Zeros {
+    direction: Direction,
+    target: Target,
+    extents: Vec<Extent>,
+    ended: Arc<AtomicUsize>,
+}
+
+// SAFETY: the getters return fields that nothing changes, no extent names memory, and `gather` writes every byte.
+unsafe impl IoOpDesc for Zeros {
+    fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    fn gather(&self, _extent: usize, _at: usize, into: &mut [MaybeUninit<u8>]) {
+        into.fill(MaybeUninit::new(0));
+    }
+
+    fn scatter(&self, _extent: usize, _at: usize, _from: &[u8]) {}
+
+    fn fini(&self, outcome: &Outcome) {
+        assert!(outcome.is_err());
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn lengths_that_cannot_be() {
+    const LONGEST: usize = i64::MAX as usize;
+    each(|_, aio, folder| {
+        let (path, ended) = (folder.file("t", &[1; 10_000]), Arc::<AtomicUsize>::default());
+        let file = aio.open(&path).unwrap();
+        let submit = |direction, target: &Target, extents| {
+            let extents = vec![Extent { offset: 0, len: LONGEST, memory: None }; extents];
+            let failed =
+                aio.submit(Zeros { direction, target: target.clone(), extents, ended: ended.clone() }).wait();
+            assert_eq!(ended.swap(0, Ordering::SeqCst), 1);
+            failed.unwrap_err().into_error()
+        };
+        let by_path = Target::Path(path.clone(), PathMode::Read);
+        for (direction, target) in
+            [(Direction::Read, &file.target()), (Direction::Write, &file.target()), (Direction::Read, &by_path)]
+        {
+            let error = submit(direction, target, 3);
+            assert!(matches!(error, Error::InvalidInput(_)), "{error}");
+            assert!(error.to_string().contains("longer together than 2^64 - 1"), "{error}");
+        }
+        // Just below it: the file ends first.
+        for target in [&file.target(), &by_path] {
+            let error = submit(Direction::Read, target, 2);
+            assert!(
+                matches!(error, Error::UnexpectedEof { length, read: 10_000, .. } if length == u64::MAX - 1),
+                "{error}"
+            );
+        }
+        let error = submit(Direction::Write, &file.target(), 2);
+        assert!(matches!(error.raw_os_error(), Some(libc::EFBIG | libc::ENOSPC)), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), [1; 10_000]);
     });
 }
 

@@ -10,6 +10,7 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::backend::RegionMemory;
+use crate::foreign::log;
 use crate::fork::Generation;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -130,7 +131,7 @@ impl Drop for Mapping {
         }
         // SAFETY: the mapping is this value's, and all who could access it hold the value alive.
         if let Err(errno) = unsafe { munmap(self.ptr.cast(), self.len) } {
-            tracing::warn!(%errno, len = self.len, "cannot unmap memory");
+            log(|| tracing::warn!(%errno, len = self.len, "cannot unmap memory"));
         }
         self.mapped.fetch_sub(self.len as u64, Ordering::Relaxed);
     }

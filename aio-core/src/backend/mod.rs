@@ -23,6 +23,7 @@ use std::time::Duration;
 pub mod parts {
     pub use super::event_waker::{EventFd, EventWaker};
     pub use super::probe::round_trip;
+    pub use crate::foreign::log;
     pub use crate::fork::Generation as ProcessGeneration;
 
     /// The kernel's way to return a count or a negated errno, as Rust's.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{Capabilities, Direction, FileId, IoBlock, IoQueue, Region, RegionId, RegionMemory, Unavailable};
+use crate::signals::NoFileSizeSignal;
 
 /// Bytes that are written and read back.
 const BYTES: usize = 4096;
@@ -30,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// which the refusals are. A queue that kept a block for longer than ten seconds is leaked, with the memory of the block:
 /// dropping it would wait for it, perhaps for ever.
 pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<Capabilities, Unavailable> {
+    let no_signal = NoFileSizeSignal::new();
     let refused = |what: &str, error: io::Error| Unavailable::new(backend, format!("{what}: {error}"), Some(&error));
     let file = anonymous_file().map_err(|error| refused("neither memfd_create nor a temporary file works", error))?;
     let region = Region::new(RegionId(0), Arc::new(Pages(Box::new(UnsafeCell::new([0; 2 * BYTES])))));
@@ -61,6 +63,7 @@ pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<
             if queue.in_flight() > 0 && (late || queue.drain() > 0) {
                 mem::forget((queue, region, file));
             }
+            no_signal.discard();
             return Err(refused(&format!("a {what} a file in memory failed"), error));
         }
     }

@@ -11,6 +11,7 @@ use crate::engine::op::{Priority, Transfer};
 use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
+use crate::foreign::log;
 use crate::plan::{BlockRange, Segment};
 use crate::stats::Stats;
 
@@ -228,7 +229,8 @@ fn resume(slot: &mut Slot, run: &Run, moved: usize) -> io::Result<Verdict> {
 fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<Verdict> {
     let Some(file) = run.file() else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
     let fd = file.buffered()?.as_raw_fd();
-    tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
+    let (path, offset) = (file.path().display(), slot.block.offset);
+    log(|| tracing::debug!(%path, offset, "continuing through the page cache"));
     if slot.block.direction == Direction::Write {
         return Ok(Verdict::ThroughCache);
     }

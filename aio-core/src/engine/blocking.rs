@@ -26,6 +26,7 @@ use crate::file::faults::Sync;
 use crate::file::inode::Inode;
 use crate::file::routes::{Pass, Route};
 use crate::plan::{Alignment, Plan};
+use crate::signals::without_file_size_signal;
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
 
@@ -77,15 +78,16 @@ pub(crate) fn write(
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
     let (ptr, len) = (buffer.as_ptr().cast_mut(), buffer.len());
-    // Extending has to be undone on failure, and past a file-size limit the kernel sends a signal that would end the
-    // process; workers do the one and block the other.
+    // Extending has to be undone on failure, which workers do.
     let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(len as u64)));
-    if grows || shared.has_file_size_limit || options.validate {
+    if grows || options.validate {
         return Ok(false);
     }
     let _accepted = file.inode().map(Inode::accept);
-    // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
-    let mut written = unsafe { transfer(shared, file, Direction::Write, ptr, len, offset) };
+    let mut written = without_file_size_signal(|| {
+        // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
+        unsafe { transfer(shared, file, Direction::Write, ptr, len, offset) }
+    });
     if options.durable && matches!(written, Ok(true)) {
         written = file.sync(Sync::Data).map(|()| true).map_err(|source| {
             let (op, path) = (OpKind::Sync, file.path().to_owned());

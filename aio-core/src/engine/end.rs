@@ -1,7 +1,6 @@
 //! The end of an op: giving back what it held, telling its descriptor, its waiter and the accounts.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
@@ -11,7 +10,7 @@ use smallvec::SmallVec;
 use crate::desc::{Outcome, PathMode, Target};
 use crate::engine::Shared;
 use crate::engine::file_ops::Task;
-use crate::engine::op::{Transfer, catch, message_of, report, report_drop};
+use crate::engine::op::{Transfer, attempt, catch, report, report_drop};
 use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::work::Ended;
@@ -19,6 +18,7 @@ use crate::error::{Error, OpKind, Result};
 use crate::file::faults::Sync;
 use crate::file::routes::{Pass, Route};
 use crate::file::{OpenFile, is_named};
+use crate::foreign::log;
 use crate::sync::{Ordering, lock};
 
 impl Shared {
@@ -33,11 +33,8 @@ impl Shared {
                 continue;
             }
             let lost = op.state.is_lost();
-            let finished = catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(&op) } else { finish(&op) }));
-            // Whatever panicked (a getter of the descriptor, a subscriber of the log), the op has to end.
-            let outcome = finished.unwrap_or_else(|panic| {
-                Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
-            });
+            // Whatever panicked (a getter of the descriptor, for instance), the op has to end.
+            let outcome = attempt("the end of the op", || if lost { finish_lost(&op) } else { finish(&op) });
             // The write does not hold up syncs any more, however it ended.
             op.state.let_syncs_pass();
             let ok = outcome.is_ok();
@@ -59,7 +56,7 @@ impl Shared {
     /// thread for file operations.
     fn settle_length(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
         let mut is_needed = false;
-        // They ask the descriptor, which is foreign code; its panic is the op's error in the end.
+        // They ask the descriptor, which is foreign code.
         let asked = catch("target", || is_needed = !op.state.is_lost() && changes_length(&op));
         if asked.is_err() || !is_needed {
             return Some(op);
@@ -68,20 +65,20 @@ impl Shared {
         let engine = self.clone();
         let later = move |op, pass| engine.run_file_task(Task::End(op, pass));
         let (op, pass) = routes.enter(Route::Cached, op, later)?;
-        change_length(&op, pass);
+        report(catch("target", || change_length(&op, pass)));
         Some(op)
     }
 
     /// Ends an op that waited for a pass.
     pub(crate) fn end_with_pass(self: &Arc<Self>, op: Arc<Transfer>, pass: Pass) {
-        change_length(&op, pass);
+        report(catch("target", || change_length(&op, pass)));
         self.end([op]);
     }
 
     /// Books ended ops.
     pub(crate) fn account(&self, accounts: Ended) {
         for error in &accounts.unclaimed {
-            report(catch("log", || tracing::warn!(%error, "an op whose ticket was dropped failed")));
+            log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
         }
         if self.work.ended(accounts) {
             self.wake_all();
@@ -90,22 +87,32 @@ impl Shared {
     }
 }
 
-/// Gives back what the op held and calls `fini`.
+/// Gives back what the op held and calls `fini`, whatever else panics: of an op of a scope it drops what was borrowed.
 fn finish(op: &Transfer) -> Outcome {
+    let mut outcome = attempt("the end of the op", || give_back(op));
+    if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
+        op.note_failed_write(&panicked);
+        match outcome {
+            Ok(_) => outcome = Err(panicked),
+            // Its ticket hears of the first failure.
+            Err(_) => report(Err(panicked)),
+        }
+    }
+    outcome
+}
+
+/// Gives back what the op held: the length of a failed write, its file.
+fn give_back(op: &Transfer) -> Outcome {
     // It has ended well here, or has nothing to give back.
     settle_growth(op);
-    let mut outcome = op.outcome();
+    let outcome = op.outcome();
     if let Err(error) = &outcome {
         op.note_failed_write(error);
     }
     if let Target::Path(path, mode) = op.desc.target()
         && let Some(file) = lock(&op.state.opened).take()
     {
-        outcome = finish_path(op, path, *mode, file, outcome);
-    }
-    if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
-        op.note_failed_write(&panicked);
-        outcome = outcome.and(Err(panicked));
+        return finish_path(op, path, *mode, file, outcome);
     }
     outcome
 }
@@ -167,7 +174,8 @@ fn settle_growth(op: &Transfer) {
     if let (Some(inode), Some(growing)) = (file.inode(), lock(&op.state.growing).take())
         && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
     {
-        tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
+        let path = op.path().display();
+        log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
     }
 }
 
@@ -188,7 +196,7 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
         outcome = Err(failed(OpKind::Close, error));
     }
     if remove && let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
+        log(|| tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write"));
     }
     outcome
 }

@@ -12,7 +12,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::engine::Shared;
 use crate::engine::end::make_durable;
-use crate::engine::op::{Priority, Transfer, catch, report};
+use crate::engine::op::{Priority, Transfer, attempt, catch, report};
 use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::work::{Ended, Full};
 use crate::error::{Error, IoError, OpKind, Result};
@@ -20,6 +20,8 @@ use crate::file::OpenFile;
 use crate::file::faults::Sync;
 use crate::file::inode::Accepted;
 use crate::file::routes::{Pass, Route};
+use crate::foreign::{log, thread_main};
+use crate::signals::NoFileSizeSignal;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, ThreadSync, lock, thread};
 
 /// Most threads; enough for the syncs of several files to share a journal commit.
@@ -239,7 +241,8 @@ impl Shared {
             return;
         }
         let shared = self.clone();
-        let spawned = thread::Builder::new().name("aio-file".into()).spawn(move || shared.file_op_thread());
+        let run = move || thread_main(|| shared.file_op_thread());
+        let spawned = thread::Builder::new().name("aio-file".into()).spawn(run);
         match spawned {
             Ok(thread) => state.threads.push(thread),
             Err(_) if !state.threads.is_empty() => {}
@@ -247,11 +250,12 @@ impl Shared {
                 // Without a thread nothing else waits.
                 let task = state.queue.pop_front();
                 drop(state);
-                report(catch("log", || {
-                    tracing::warn!(%error, "no thread for a file operation: running it on the current one");
-                }));
+                log(|| tracing::warn!(%error, "no thread for a file operation: running it on the current one"));
                 if let Some(task) = task {
+                    // A change of length may pass the limit of file sizes, and this may be a user's thread.
+                    let blocked = NoFileSizeSignal::new();
                     self.finish_file_task(task);
+                    blocked.discard();
                 }
             }
         }
@@ -259,7 +263,7 @@ impl Shared {
 
     fn file_op_thread(self: &Arc<Self>) {
         crate::engine::worker::block_signals();
-        self.enter_worker();
+        let _on_worker = self.enter_worker();
         let pool = &self.file_ops.state;
         let mut state = pool.lock();
         loop {
@@ -286,10 +290,8 @@ impl Shared {
                 let writes = together.len();
                 // All their blocks are done, so one sync is for all of them; if it failed, the others hear of that.
                 for op in &together {
-                    let mut synced = Ok(());
                     // It asks the descriptor, which is foreign code.
-                    let called = catch("target", || synced = make_durable(op));
-                    match called.and(synced) {
+                    match attempt("a getter", || make_durable(op)) {
                         Ok(()) => break,
                         Err(error) => op.state.fail(0, error),
                     }

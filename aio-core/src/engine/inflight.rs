@@ -15,9 +15,10 @@ use std::time::Duration;
 use crate::arena::AlignedBuf;
 use crate::backend::{Completion, IoBlock, IoQueue};
 use crate::desc::Target;
-use crate::engine::op::{Priority, Transfer, catch, report, report_drop};
+use crate::engine::op::{Priority, Transfer, report_drop};
 use crate::file::OpenFile;
 use crate::file::routes::Pass;
+use crate::foreign::{contain, log};
 use crate::plan::BlockRange;
 
 /// Neighbouring blocks of one op that a worker has claimed.
@@ -370,26 +371,23 @@ impl InFlight {
             std::mem::forget((run.op.clone(), run.opened.clone()));
         }
         if lost {
-            // Last, since a subscriber of the log may panic.
-            report(catch("log", || {
+            log(|| {
                 tracing::error!(
                     left,
                     "an I/O queue is broken and cannot be drained: leaking the memory it may still use"
                 );
-            }));
+            });
         }
         runs
     }
 
     fn drain_and_drop_queue(&mut self) -> usize {
-        use std::panic::{AssertUnwindSafe, catch_unwind};
-
         if self.capacity == 0 {
             return 0;
         }
         self.capacity = 0;
         let queue = &mut self.queue;
-        let left = catch_unwind(AssertUnwindSafe(|| queue.drain())).unwrap_or(usize::MAX);
+        let left = contain(|| queue.drain()).unwrap_or(usize::MAX);
         if left == 0 {
             // SAFETY: dropped once, because capacity 0 marks it as gone, and not used afterwards.
             let queue = unsafe { ManuallyDrop::take(&mut self.queue) };

@@ -20,11 +20,9 @@ mod staging;
 pub(crate) mod work;
 pub(crate) mod worker;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
-
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use crate::arena::Arena;
 use crate::backend::IoBackend;
@@ -53,8 +51,24 @@ pub(crate) const REGION_SLOTS: u32 = 16384;
 const YIELDS: u32 = 2;
 
 thread_local! {
-    /// The engine whose worker this thread is, by the address of its `Shared`.
-    static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+    /// The engines that complete ops on this thread now, by the addresses of their `Shared`.
+    static WORKER_OF: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it lives, an engine completes ops on the current thread.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OnWorker(());
+
+impl Drop for OnWorker {
+    fn drop(&mut self) {
+        let _ = WORKER_OF.try_with(|engines| engines.borrow_mut().pop());
+    }
+}
+
+/// Whether the current thread completes ops of any engine.
+pub(crate) fn on_any_worker() -> bool {
+    WORKER_OF.try_with(|engines| !engines.borrow().is_empty()).unwrap_or(false)
 }
 
 /// What users, tickets and workers share.
@@ -73,8 +87,6 @@ pub(crate) struct Shared {
     /// Spinning makes sense: the thread waited for may run on another CPU, and workers that look for something to do do
     /// not keep others from doing it.
     pub(crate) may_spin: bool,
-    /// `RLIMIT_FSIZE` is set.
-    pub(crate) has_file_size_limit: bool,
     closed: AtomicBool,
 }
 
@@ -94,7 +106,6 @@ impl Shared {
             file_ops: FileOps::default(),
             made_in: Generation::now(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1 && cpus.get() >= workers),
-            has_file_size_limit: getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft != RLIM_INFINITY),
             closed: AtomicBool::new(false),
             backend,
             config,
@@ -156,13 +167,22 @@ impl Shared {
     }
 
     /// Marks the current thread as one that completes ops of this engine.
-    pub(crate) fn enter_worker(&self) {
-        WORKER_OF.with(|engine| engine.set(std::ptr::from_ref(self).addr()));
+    pub(crate) fn enter_worker(&self) -> OnWorker {
+        WORKER_OF.with(|engines| engines.borrow_mut().push(std::ptr::from_ref(self).addr()));
+        OnWorker(())
     }
 
     /// Whether the current thread completes ops of this engine, and so must not wait for one.
     pub(crate) fn on_worker(&self) -> bool {
-        WORKER_OF.with(Cell::get) == std::ptr::from_ref(self).addr()
+        let engine = std::ptr::from_ref(self).addr();
+        WORKER_OF.try_with(|engines| engines.borrow().contains(&engine)).unwrap_or(false)
+    }
+
+    /// An error where waiting for the threads of the engine could wait for itself: on a worker of any engine, since two
+    /// that wait for each other's threads would never end.
+    pub(crate) fn check_may_join(&self) -> Result<()> {
+        self.check_process()?;
+        if on_any_worker() { Err(Error::WaitOnWorker) } else { Ok(()) }
     }
 
     /// An error where waiting would wait for itself.
@@ -229,9 +249,8 @@ impl Shared {
         op.state.cancel();
         if self.work.remove(op) {
             // Its callbacks run here, and must no more wait for the engine than on a worker.
-            let before = WORKER_OF.with(|engine| engine.replace(std::ptr::from_ref::<Self>(self).addr()));
+            let _on_worker = self.enter_worker();
             self.end([op.clone()]);
-            WORKER_OF.with(|engine| engine.set(before));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! An op on its way through the engine.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -12,6 +11,7 @@ use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
 use crate::file::inode::{Accepted, Growing};
 use crate::file::routes::{Pass, Route, Routes};
+use crate::foreign::{contain, log};
 use crate::plan::Plan;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
@@ -356,18 +356,18 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
 }
 
 /// Runs foreign code; a panic becomes an error.
-pub(crate) fn catch(callback: &'static str, run: impl FnOnce()) -> Result<(), Error> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| Error::Panicked { callback, message: message_of(&*panic) })
+pub(crate) fn catch<R>(callback: &'static str, run: impl FnOnce() -> R) -> Result<R, Error> {
+    contain(run).map_err(|message| Error::Panicked { callback, message })
 }
 
-/// A panic's message, if it is text.
-pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+/// As [`catch`], of code that has an error of its own.
+pub(crate) fn attempt<R>(callback: &'static str, run: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    catch(callback, run).and_then(std::convert::identity)
 }
 
 /// Checks what every range must satisfy before it is planned.
 pub(crate) fn check_extents(extents: &[Extent]) -> Result<(), Error> {
+    let mut total = 0_u64;
     for extent in extents {
         let end = extent.offset.checked_add(extent.len as u64);
         if end.is_none_or(|end| i64::try_from(end).is_err()) {
@@ -376,6 +376,9 @@ pub(crate) fn check_extents(extents: &[Extent]) -> Result<(), Error> {
                 extent.len, extent.offset
             )));
         }
+        total = total.checked_add(extent.len as u64).ok_or_else(|| {
+            Error::InvalidInput("the extents of the op are longer together than 2^64 - 1 bytes".to_owned())
+        })?;
     }
     Ok(())
 }
@@ -388,8 +391,7 @@ pub(crate) fn report_drop<T>(value: T) {
 /// A panic in code of the user's that has no op left to fail.
 pub(crate) fn report(result: Result<(), Error>) {
     if let Err(error) = result {
-        // Who gets the log may panic, too, and then there is nobody left to tell.
-        let _ = catch("log", || tracing::error!(%error, "a callback panicked after its op had ended"));
+        log(|| tracing::error!(%error, "a callback panicked after its op had ended"));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::file::faults::Sync;
 use crate::file::inode::Growth;
 use crate::file::routes::Pass;
 use crate::file::{OpenFile, OpenOptions};
+use crate::foreign::log;
 use crate::plan::{Alignment, Plan};
 use crate::sync::lock;
 
@@ -171,7 +172,7 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
         let (offset, len) = (segment.offset.cast_signed(), (segment.len as u64).cast_signed());
         let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
         if let Err(error) = nix::fcntl::posix_fadvise(fd, offset, len, advice) {
-            tracing::debug!(fd = fd.as_raw_fd(), %error, "validate may compare with the page cache");
+            log(|| tracing::debug!(fd = fd.as_raw_fd(), %error, "validate may compare with the page cache"));
         }
     }
     Ok(())

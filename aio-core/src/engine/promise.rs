@@ -13,8 +13,9 @@ use std::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
 use crate::desc::Outcome;
-use crate::engine::op::{catch, report};
+use crate::engine::op::report_drop;
 use crate::error::{Error, Failures};
+use crate::foreign::log;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, ThreadSync, lock};
 
 /// The engine's side of a ticket or of a scope.
@@ -92,11 +93,11 @@ impl Promise {
         if let Some(scope) = &self.scope {
             if lost {
                 // The borrow ends when the scope returns, so it must not; and it would wait for ever.
-                report(catch("log", || {
+                log(|| {
                     tracing::error!(
                         "a broken I/O queue may still use borrowed memory: aborting rather than corrupting it"
                     );
-                }));
+                });
                 std::process::abort();
             }
             scope.ended(outcome);
@@ -118,7 +119,7 @@ impl Promise {
             }
             State::Detached => {
                 *state = State::Taken;
-                Fulfilled { wakers: SmallVec::new(), unclaimed: outcome.err() }
+                Fulfilled { wakers: SmallVec::new(), unclaimed: unclaimed(outcome) }
             }
             State::Ended { .. } | State::Taken => Fulfilled::default(),
         };
@@ -197,13 +198,21 @@ impl Promise {
         {
             *state = State::Detached;
         }
-        // What is dropped below may be a waker, which is foreign code.
         drop(state);
         match before {
-            State::Ended { outcome, .. } => outcome.err(),
-            State::Running(_) | State::Detached | State::Taken => None,
+            State::Ended { outcome, .. } => unclaimed(outcome),
+            State::Running(waiters) => {
+                report_drop(waiters);
+                None
+            }
+            State::Detached | State::Taken => None,
         }
     }
+}
+
+/// The failure of an op whose ticket was dropped. A cancelled op ended as its owner asked.
+fn unclaimed(outcome: Outcome) -> Option<Error> {
+    outcome.err().filter(|error| !matches!(error, Error::Cancelled { .. }))
 }
 
 /// The ops of one scope.
@@ -212,11 +221,16 @@ pub(crate) struct ScopeSync {
     state: ThreadSync<ScopeState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ScopeState {
     running: usize,
-    completed: usize,
-    errors: Vec<Error>,
+    ended: Failures,
+}
+
+impl Default for ScopeState {
+    fn default() -> Self {
+        Self { running: 0, ended: Failures::none() }
+    }
 }
 
 impl ScopeSync {
@@ -228,8 +242,8 @@ impl ScopeSync {
     fn ended(&self, outcome: Outcome) {
         let mut state = self.state.lock();
         match outcome {
-            Ok(_) => state.completed += 1,
-            Err(error) => state.errors.push(error),
+            Ok(_) => state.ended.completed += 1,
+            Err(error) => state.ended.add(error),
         }
         state.running -= 1;
         if state.running == 0 {
@@ -240,10 +254,6 @@ impl ScopeSync {
     /// Waits for all of them.
     pub(crate) fn wait(&self) -> Result<(), Failures> {
         let (mut state, _) = self.state.wait_until(self.state.lock(), None, |state| state.running == 0);
-        let completed = std::mem::take(&mut state.completed);
-        match std::mem::take(&mut state.errors) {
-            errors if errors.is_empty() => Ok(()),
-            errors => Err(Failures { completed, errors }),
-        }
+        state.ended.take().map(|_completed| ())
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::arena::Arena;
 use crate::backend::{FileId, IoQueue, Region, RegionId};
 use crate::file::OpenFile;
+use crate::foreign::log;
 use crate::registry::FileTable;
 
 /// What was registered with one queue, and what it refused.
@@ -72,8 +73,10 @@ impl Registrations {
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => self.use_regions = false,
             Err(error) if !self.warned => {
                 self.warned = true;
-                tracing::warn!(%error, "memory could not be registered with the kernel: using it unregistered, which \
-                    costs speed (see RLIMIT_MEMLOCK, ulimit -l)");
+                log(|| {
+                    tracing::warn!(%error, "memory could not be registered with the kernel: using it unregistered, \
+                        which costs speed (see RLIMIT_MEMLOCK, ulimit -l)");
+                });
             }
             Err(_) => {}
         }
@@ -97,7 +100,7 @@ impl Registrations {
             match queue.add_file(id, file.fd()) {
                 Ok(()) => self.files[index] = Some(id.generation),
                 Err(error) => {
-                    tracing::debug!(%error, "files are not registered with this queue");
+                    log(|| tracing::debug!(%error, "files are not registered with this queue"));
                     self.use_files = error.kind() != std::io::ErrorKind::Unsupported;
                     return None;
                 }
@@ -112,7 +115,7 @@ impl Registrations {
         if *entry == Some(id.generation) {
             *entry = None;
             if let Err(error) = queue.remove_file(id) {
-                tracing::warn!(%error, "a queue could not give a file's slot back");
+                log(|| tracing::warn!(%error, "a queue could not give a file's slot back"));
             }
         }
     }

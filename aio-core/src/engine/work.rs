@@ -50,9 +50,8 @@ struct State {
     dead: Option<String>,
     closed: bool,
     epochs: Epochs,
-    /// Since the last wait.
-    completed: usize,
-    failures: Vec<Error>,
+    /// Ends since the last wait; failures of ops with a ticket are not among them.
+    since: Failures,
     claims: usize,
 }
 
@@ -192,8 +191,7 @@ impl Work {
             dead: None,
             closed: false,
             epochs: Epochs::default(),
-            completed: 0,
-            failures: Vec::new(),
+            since: Failures::none(),
             claims: 0,
         };
         Self {
@@ -398,8 +396,8 @@ impl Work {
         for (accepted, ended) in state.accepted.iter_mut().zip(ended.accepted) {
             *accepted -= ended;
         }
-        state.completed += ended.completed;
-        state.failures.extend(ended.unclaimed);
+        state.since.completed += ended.completed;
+        ended.unclaimed.into_iter().for_each(|error| state.since.add(error));
         for (epoch, ops) in ended.epochs {
             state.epochs.leave(epoch, ops);
         }
@@ -411,18 +409,13 @@ impl Work {
 
     /// A failure that came to light after its op had ended.
     pub(crate) fn unclaimed(&self, error: Error) {
-        self.state.lock().failures.push(error);
+        self.state.lock().since.add(error);
     }
 
     /// Waits for the ops accepted so far. Gives back how many ended well since the last time, or the failures that
     /// nobody else heard of.
     pub(crate) fn wait(&self) -> Result<usize, Failures> {
-        let mut state = self.drained();
-        let completed = std::mem::take(&mut state.completed);
-        match std::mem::take(&mut state.failures) {
-            errors if errors.is_empty() => Ok(completed),
-            errors => Err(Failures { completed, errors }),
-        }
+        self.drained().since.take()
     }
 
     /// Waits for the ops accepted so far, and leaves the accounts alone.

@@ -5,14 +5,13 @@
 //! across ops, and users' code runs only after the device has got its next blocks.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
 use crate::engine::inflight::{Done, InFlight, Run, RunId, UnknownToken};
-use crate::engine::op::{Priority, Transfer, message_of, report_drop};
+use crate::engine::op::{Priority, Transfer, attempt, report_drop};
 use crate::engine::prepare::Prepared;
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
@@ -20,6 +19,7 @@ use crate::engine::work::{Claim, Waiting};
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
+use crate::foreign::{contain, log, thread_main};
 use crate::registry::Letter;
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
@@ -76,28 +76,27 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: usize) -> Result<JoinHandle<()>, U
     };
     let thread = thread::Builder::new()
         .name(format!("aio-{backend}-{id}"))
-        .spawn(move || start(shared, id, &report))
+        .spawn(move || thread_main(move || start(shared, id, &report)))
         .map_err(no_thread)?;
-    match opened.recv() {
-        Ok(Ok(())) => Ok(thread),
-        Ok(Err(unavailable)) => {
-            let _ = thread.join();
-            Err(unavailable)
-        }
-        Err(_) => Err(Unavailable::new(backend, "the backend panicked while it opened a queue", None)),
-    }
+    let refusal = match opened.recv() {
+        Ok(Ok(())) => return Ok(thread),
+        Ok(Err(unavailable)) => unavailable,
+        Err(_) => Unavailable::new(backend, "the backend panicked while it opened a queue", None),
+    };
+    let _ = thread.join();
+    Err(refusal)
 }
 
 /// Signals are for the threads of the user. In particular SIGXFSZ, which comes with EFBIG, would end the process.
 pub(crate) fn block_signals() {
     if let Err(error) = nix::sys::signal::SigSet::all().thread_block() {
-        tracing::debug!(%error, "could not block signals on a worker");
+        log(|| tracing::debug!(%error, "could not block signals on a worker"));
     }
 }
 
 fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavailable>>) {
     block_signals();
-    shared.enter_worker();
+    let _on_worker = shared.enter_worker();
     let config = &shared.config;
     let mut queue = QueueConfig::new(config.queue_depth);
     queue.single_submit = config.single_submit;
@@ -141,10 +140,10 @@ const UNSYNCED: usize = 128;
 impl AioThread {
     /// Works until the handle is closed and all that was accepted has ended, or the queue breaks.
     fn run_to_the_end(mut self) {
-        let reason = match catch_unwind(AssertUnwindSafe(|| self.run())) {
+        let reason = match contain(|| self.run()) {
             Ok(Ok(())) => "the handle is closed".to_owned(),
             Ok(Err(reason)) => reason,
-            Err(panic) => format!("a panic: {}", message_of(&*panic)),
+            Err(panic) => format!("a panic: {panic}"),
         };
         self.stop(&reason);
     }
@@ -250,7 +249,7 @@ impl AioThread {
             self.shared.requeue(op);
             return;
         }
-        let prepared = prepare::prepare(&self.shared, &op, pass);
+        let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
         self.preparing = None;
         match prepared {
             // Ops in flight hold the files, and give them back as they end.
@@ -313,7 +312,7 @@ impl AioThread {
             self.ended.push(op);
             return;
         }
-        match prepare::prepare_verify(&op) {
+        match attempt("a getter", || prepare::prepare_verify(&op)) {
             Ok(()) => self.shared.requeue(op),
             Err(error) => {
                 state.fail(0, error);

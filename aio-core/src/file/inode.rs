@@ -20,6 +20,7 @@ use crate::arena::page_size;
 use crate::epochs::Epochs;
 use crate::file::faults::Faults;
 use crate::file::routes::{Pass, Routes};
+use crate::foreign::log;
 use crate::fork::Generation;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
 
@@ -364,7 +365,7 @@ fn allocate_or_restore(fd: BorrowedFd<'_>, state: &State, before: u64, range: Ra
             Ok(())
         };
         if let Err(restore) = restored {
-            tracing::warn!(fd = fd.as_raw_fd(), %restore, "could not put a file's length back");
+            log(|| tracing::warn!(fd = fd.as_raw_fd(), %restore, "could not put a file's length back"));
         }
         return Err(error);
     }
