@@ -9,16 +9,18 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 use xattr::FileExt;
 
 use crate::aio_file::AioFile;
+use crate::config::DirectMode;
 use crate::error::{Error, IoError, OpKind, Result};
-use crate::file::OpenOptions;
+use crate::file::{OpenFile, OpenOptions, close_fd};
 use crate::fork::Generation;
 use crate::handle::AioHandle;
 
@@ -43,11 +45,14 @@ const NAME: usize = 200;
 /// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may give
 /// those; what it may not give, nobody gets instead. A target that is a
 /// symbolic link keeps pointing to where the new file is put. Hard links of the old file keep the old contents. Dropped
-/// without [`commit`](Self::commit), it is removed, and the target stays as it was.
+/// without [`commit`](Self::commit), it is removed, and the target stays as it was. It holds up to five descriptors, so that a
+/// commit needs no more.
 #[derive(Debug)]
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.
     file: AioFile,
+    /// Of the file's descriptors, to be closed by the commit, which might have none left to make them.
+    duplicates: Vec<OwnedFd>,
     temporary: Temporary,
     target: PathBuf,
     /// Open from the start, since after the rename it would be too late to find that it cannot be opened.
@@ -75,15 +80,18 @@ impl AtomicFile {
                 Error::from(Box::new(IoError { op: OpKind::Open, path, offset: 0, length: 0, backend: "", source }))
             }
         };
+        handle.shared().check_open()?;
         let (target, replaced) = resolve(path).map_err(opening(path))?;
         let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
-        let (made, temporary) = temporary_beside(&target, replaced.is_some()).map_err(opening(path))?;
-        let file = handle.open_with(&temporary, &OpenOptions::new().read(true).write(true))?;
+        let (file, temporary) =
+            temporary_beside(&target, replaced.is_some(), handle.config().direct).map_err(opening(path))?;
+        let temporary = Temporary::new(temporary);
+        let duplicates = file.duplicates().map_err(opening(path))?;
         if let Some(replaced) = replaced {
             // Now that it is open: they may not let this process open it.
-            grant(&made, &target, &replaced).map_err(opening(path))?;
+            grant(&file, &target, &replaced).map_err(opening(path))?;
         }
-        Ok(Self { file, temporary: Temporary::new(temporary), target, folder })
+        Ok(Self { file: handle.file(file), duplicates, temporary, target, folder })
     }
 
     /// The path that the file will have, with symbolic links resolved.
@@ -108,7 +116,7 @@ impl AtomicFile {
     /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step.
     #[doc(hidden)]
     pub fn commit_in_steps(self, mut after: impl FnMut(CommitStep)) -> Result<()> {
-        let Self { file, temporary, target, folder } = self;
+        let Self { file, duplicates, temporary, target, folder } = self;
         // Also waits for the writes, so that after it all failures are known.
         let synced = file.sync_all().wait().map_err(Error::from);
         if matches!(synced, Err(Error::Forked)) {
@@ -133,7 +141,8 @@ impl AtomicFile {
             source,
         };
         // Told also if a clone keeps it open, and without waiting for what else the handle does.
-        open.flush().map_err(|source| Box::new(failed(OpKind::Close, open.path(), source)))?;
+        let closed = duplicates.into_iter().map(close_fd).fold(Ok(()), Result::and);
+        closed.map_err(|source| Box::new(failed(OpKind::Close, open.path(), source)))?;
         drop(file);
         after(CommitStep::Closed);
         temporary.persist(&target).map_err(|error| Box::new(failed(OpKind::Replace, &target, error)))?;
@@ -197,23 +206,25 @@ fn resolve(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
 }
 
 /// A new file in the target's folder, which a rename can reach.
-fn temporary_beside(target: &Path, replaces: bool) -> io::Result<(File, TempPath)> {
+fn temporary_beside(target: &Path, replaces: bool, direct: DirectMode) -> io::Result<(OpenFile, TempPath)> {
     let name = target.file_name().unwrap_or_default().as_bytes();
     let mut prefix = b".".to_vec();
     prefix.extend(&name[..name.len().min(NAME)]);
     prefix.push(b'.');
     let prefix = OsString::from_vec(prefix);
-    let made = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").make_in(folder_of(target), |path| {
-        // Whoever may not read the old file shall not get hold of the new one before it has the old permissions.
-        let mode = if replaces { 0o600 } else { 0o666 };
-        File::options().write(true).create_new(true).mode(mode).open(path)
-    })?;
+    // Users who may not read the old file shall not get hold of the new one before it has the old permissions.
+    let options = OpenOptions::new().read(true).create_new(true).private(replaces);
+    let made = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .make_in(folder_of(target), |path| OpenFile::try_open(path, &options, direct))?;
     Ok(made.into_parts())
 }
 
 /// Lets those have the new file who may have the one that it replaces; nobody else, where not all of that can be given.
-fn grant(new: &File, target: &Path, replaced: &Metadata) -> io::Result<()> {
+fn grant(new: &OpenFile, target: &Path, replaced: &Metadata) -> io::Result<()> {
     const ACCESS_LIST: &str = "system.posix_acl_access";
+    let new = &File::from(new.fd().try_clone_to_owned()?);
     let own = new.metadata()?;
     let (uid, gid) = (replaced.uid(), replaced.gid());
     let mut mode = replaced.permissions().mode();

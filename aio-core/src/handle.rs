@@ -129,7 +129,8 @@ impl AioHandle {
         self.arena().try_alloc(len)
     }
 
-    /// Opens an existing file for reading, and for writing too if that is permitted.
+    /// Opens an existing file for reading, and for writing too if that is permitted. It takes two descriptors where direct
+    /// I/O is possible.
     ///
     /// # Errors
     ///
@@ -161,13 +162,17 @@ impl AioHandle {
     ///
     /// [`Error::Io`] with the reason.
     pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<AioFile> {
+        self.shared().check_open()?;
+        Ok(self.file(OpenFile::open(path.as_ref(), options, self.config().direct)?))
+    }
+
+    /// A file of this handle.
+    pub(crate) fn file(&self, file: OpenFile) -> AioFile {
         let shared = self.shared();
-        shared.check_open()?;
-        let file = OpenFile::open(path.as_ref(), options, shared.config.direct)?;
         if let Some(registered) = shared.files.register().filter(|_| shared.config.register_files) {
             file.set_registered(registered);
         }
-        Ok(AioFile::new(file, self.clone()))
+        AioFile::new(file, self.clone())
     }
 
     /// Begins to replace the file at `path`, or to make it: what is written to the [`AtomicFile`] is there as a whole

@@ -114,6 +114,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>) -> Result<()> {
             let read = *mode == PathMode::Read || op.state.validate;
             let options = OpenOptions::new()
                 .read(read)
+                .one_op(true)
                 .one_read(*mode == PathMode::Read && !op.state.validate)
                 .create(*mode == PathMode::Write)
                 .create_new(*mode == PathMode::WriteNew);

@@ -8,5 +8,5 @@ mod open;
 mod residency;
 mod statx;
 
-pub(crate) use self::open::is_named;
 pub use self::open::{OpenFile, OpenOptions};
+pub(crate) use self::open::{close_fd, is_named};
