@@ -23,6 +23,7 @@ use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::{OpenFile, OpenOptions, close_fd};
 use crate::fork::Generation;
 use crate::handle::AioHandle;
+use crate::printable::shown;
 
 /// Bytes of a target's name that its temporary's has: with the rest it stays below the 255 of most file systems.
 const NAME: usize = 200;
@@ -127,7 +128,7 @@ impl AtomicFile {
         if let Some(failure) = open.inode().and_then(|inode| inode.faults.failed_write()) {
             return Err(Error::InvalidInput(format!(
                 "{} is not replaced: a write to its new contents failed: {failure}",
-                target.display()
+                shown(&target)
             )));
         }
         synced?;

@@ -28,6 +28,7 @@ mod fork;
 mod handle;
 mod owned;
 mod plan;
+mod printable;
 mod registry;
 mod scope;
 mod stats;
@@ -54,6 +55,8 @@ pub use file::{OpenFile, OpenOptions};
 pub use handle::AioHandle;
 pub use owned::RawOp;
 pub use plan::Alignment;
+#[doc(hidden)]
+pub use printable::Printable;
 pub use scope::Scope;
 pub use stats::Stats;
 pub use sync::ThreadSync;

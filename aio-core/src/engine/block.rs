@@ -12,6 +12,7 @@ use crate::engine::staging::{Staging, as_uninit};
 use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
 use crate::plan::{BlockRange, Segment};
+use crate::printable::shown;
 use crate::stats::Stats;
 
 /// How far issuing the blocks of a run got.
@@ -230,7 +231,7 @@ fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<()> {
     slot.block.fd = file.buffered()?.as_raw_fd();
     slot.block.file = None;
     slot.direct = false;
-    tracing::debug!(path = %file.path().display(), offset = slot.block.offset, "continuing through the page cache");
+    tracing::debug!(path = %shown(file.path()), offset = slot.block.offset, "continuing through the page cache");
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use crate::engine::work::Ended;
 use crate::error::{Error, OpKind, Result};
 use crate::file::faults::Sync;
 use crate::file::{OpenFile, is_named};
+use crate::printable::shown;
 use crate::sync::{Ordering, lock};
 
 impl Shared {
@@ -93,7 +94,7 @@ fn finish_growing(op: &Transfer, file: &OpenFile, wrote: bool) {
     if let Some(growing) = lock(&op.state.growing).take()
         && let Err(error) = inode.grown(file.fd(), growing, wrote)
     {
-        tracing::warn!(path = %op.path().display(), %error, "could not give back the length of a failed write");
+        tracing::warn!(path = %shown(op.path()), %error, "could not give back the length of a failed write");
     }
 }
 
@@ -148,7 +149,7 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
         outcome = Err(failed(OpKind::Close, error));
     }
     if remove && let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write");
+        tracing::warn!(path = %shown(path), %error, "could not remove the file of a failed write");
     }
     outcome
 }

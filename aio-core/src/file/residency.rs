@@ -45,6 +45,7 @@ use crate::arena::page_size;
 use crate::file::OpenFile;
 use crate::file::cachestat::cachestat;
 use crate::file::inode::Inode;
+use crate::printable::shown;
 use crate::sync::{AtomicU64, Ordering, process};
 
 /// Reads between samples; one of `WEIGHT` bytes more counts as one more.
@@ -125,7 +126,7 @@ impl Residency {
             _ => Ok(ELSEWHERE),
         };
         let verdict = verdict.unwrap_or_else(|error| {
-            tracing::debug!(path = %file.path().display(), %error, "not known whether the file is cached");
+            tracing::debug!(path = %shown(file.path()), %error, "not known whether the file is cached");
             NEVER
         });
         self.verdict.store(verdict, Ordering::Release);
