@@ -45,6 +45,8 @@ pub(super) fn in_file(path: &Path, error: Error) -> Error {
 
 /// The value of a text in which no object has a key twice.
 pub(super) fn parse(text: &str) -> Result<Value> {
+    // Some editors begin files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match serde_json::from_str(text) {
         Ok(Unambiguous(value)) => Ok(value),
         Err(error) => Err(Error::InvalidInput(format!("the configuration is not valid JSON: {error}"))),
