@@ -5,7 +5,7 @@
 //! Until the rename the old file is there, afterwards the new one; both are whole. What a crash leaves behind is at most
 //! the temporary, whose name says what it is: `.NAME.XXXXXX.tmp`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::ops::Deref;
@@ -20,13 +20,15 @@ use xattr::FileExt;
 use crate::aio_file::AioFile;
 use crate::config::DirectMode;
 use crate::error::{Error, IoError, OpKind, Result};
-use crate::file::{OpenFile, OpenOptions, close_fd};
+use crate::file::{OpenFile, OpenOptions, check_path, close_fd, refusal};
 use crate::fork::Generation;
 use crate::handle::AioHandle;
 use crate::printable::shown;
 
 /// Bytes of a target's name that its temporary's has: with the rest it stays below the 255 of most file systems.
 const NAME: usize = 200;
+/// Symbolic links that Linux follows, one after the other.
+const MOST_LINKS: usize = 40;
 
 /// A file that is to take the place of another, or of none. Writes go through the [`AioFile`] that it derefs to.
 ///
@@ -44,10 +46,9 @@ const NAME: usize = 200;
 /// ```
 ///
 /// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may give
-/// those; what it may not give, nobody gets instead. A target that is a
-/// symbolic link keeps pointing to where the new file is put. Hard links of the old file keep the old contents. Dropped
-/// without [`commit`](Self::commit), it is removed, and the target stays as it was. It holds up to five descriptors, so that a
-/// commit needs no more.
+/// those; what it may not give, nobody gets instead. A symbolic link stays, and what it points to is replaced or made. Hard
+/// links of the old file keep the old contents. Dropped without [`commit`](Self::commit), it is removed, and the target
+/// stays as it was. It holds up to five descriptors, so that a commit needs no more.
 #[derive(Debug)]
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.
@@ -193,16 +194,39 @@ impl Drop for Temporary {
 
 /// Where `path` leads, and what is there.
 fn resolve(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
-    let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    check_path(path)?;
+    file_name(path)?;
     match fs::metadata(path) {
         Ok(found) if found.is_file() => Ok((path.canonicalize()?, Some(found))),
-        Ok(found) if found.is_dir() => Err(invalid("it is a directory, not a file")),
-        Ok(_) => Err(invalid("only a regular file can be replaced")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
-            let name = path.file_name().ok_or_else(|| invalid("it has no file name"))?;
-            Ok((folder_of(path).canonicalize()?.join(name), None))
-        }
+        Ok(found) => Err(refusal(found.mode()).unwrap_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a block device, and only regular files can be replaced",
+            )
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((where_to_make(path)?, None)),
         Err(error) => Err(error),
+    }
+}
+
+/// Where open(2) with O_CREAT would make the file: at the end of symbolic links that point to nothing.
+fn where_to_make(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let target = folder_of(&path).canonicalize()?.join(file_name(&path)?);
+        match fs::read_link(&target) {
+            Ok(link) => path = folder_of(&target).join(link),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
+}
+
+/// The last part of a path, unless only a folder can have it. [`Path`] takes no notice of slashes and dots at the end.
+fn file_name(path: &Path) -> io::Result<&OsStr> {
+    match path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next() {
+        None | Some(b"" | b"." | b"..") => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        Some(name) => Ok(OsStr::from_bytes(name)),
     }
 }
 

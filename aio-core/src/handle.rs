@@ -134,12 +134,13 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is no such file, it may not be read, or it is a directory, a pipe or the like.
+    /// [`Error::Io`] if there is no such file, it may not be read, or it is a directory, a FIFO or the like.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<AioFile> {
         let path = path.as_ref();
         match self.open_with(path, &OpenOptions::new().read(true).write(true)) {
             Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY)) =>
+                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY))
+                    || error.kind() == std::io::ErrorKind::Unsupported =>
             {
                 self.open_with(path, &OpenOptions::new().read(true))
             }
@@ -147,7 +148,8 @@ impl AioHandle {
         }
     }
 
-    /// Opens a file for reading and writing, and makes it if it does not exist. What it holds stays.
+    /// Opens a file for reading and writing, and makes it if it does not exist, at the end of symbolic links if there are
+    /// any. What it holds stays.
     ///
     /// # Errors
     ///
@@ -175,12 +177,13 @@ impl AioHandle {
         AioFile::new(file, self.clone())
     }
 
-    /// Begins to replace the file at `path`, or to make it: what is written to the [`AtomicFile`] is there as a whole
-    /// after its [`commit`](AtomicFile::commit), and before that nothing is.
+    /// Begins to replace the file at `path`, or to make it, at the end of symbolic links if there are any: what is
+    /// written to the [`AtomicFile`] is there as a whole after its [`commit`](AtomicFile::commit), and before that
+    /// nothing is.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if a file cannot be made beside `path`, or `path` is something else than a regular file.
+    /// [`Error::Io`] if a file cannot be made beside the target, or the target is something else than a regular file.
     pub fn create_atomic(&self, path: impl AsRef<Path>) -> Result<AtomicFile> {
         AtomicFile::create(self, path.as_ref())
     }
@@ -190,13 +193,14 @@ impl AioHandle {
         self.start(Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options)
     }
 
-    /// Writes `buffer` to a new file at `path`; an existing one is an error. If writing fails, the file is removed.
+    /// Writes `buffer` to a new file at `path`; an existing one, or a symbolic link, is an error. If writing fails, the
+    /// file is removed.
     pub fn write_new<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
         self.start(Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options)
     }
 
-    /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist. A file that
-    /// was longer is cut once all is written; if writing fails, it holds a mixture.
+    /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist, at the end of
+    /// symbolic links if there are any. A file that was longer is cut once all is written; if writing fails, it holds a mixture.
     pub fn write_path<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
         self.start(Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
     }

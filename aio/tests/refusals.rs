@@ -1,13 +1,18 @@
 //! What bad input and bad luck get: one sentence with the path and the reason, and nothing else disturbed.
 
+#[path = "support/disk.rs"]
+mod disk;
 mod support;
 
 use std::fmt::Debug;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use aio::{AioConfig, AioHandle, Backend, Error, OpenOptions};
+use disk::SmallDisk;
 use support::child::{again_under, alone, assert_passes, is_child};
 use support::{Folder, each, pattern};
 use tracing::field::Field;
@@ -27,16 +32,61 @@ fn files_that_are_none() {
         let failed = aio.read_path(&missing, vec![0; 10]).wait().unwrap_err();
         assert_eq!(failed.to_string(), error.to_string());
 
-        let directory = folder.path("");
-        let error = aio.open_with(&directory, &OpenOptions::new().read(true)).unwrap_err();
-        assert!(error.to_string().ends_with("it is a directory, not a file"), "{error}");
-        assert!(aio.open(&directory).unwrap_err().to_string().contains("directory"));
-
         let pipe = folder.path("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let error = aio.open_with(&pipe, &OpenOptions::new().read(true)).unwrap_err();
-        assert!(error.to_string().contains("it is a pipe"), "{error}");
-        assert!(aio.open("/dev/null").unwrap_err().to_string().contains("character device"));
+        let socket = folder.path("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let long = folder.path(&"x".repeat(300));
+        for (path, kind, why) in [
+            (folder.path(""), io::ErrorKind::IsADirectory, "Is a directory"),
+            (pipe, io::ErrorKind::InvalidInput, "it is a FIFO, and only regular files and block devices"),
+            (socket, io::ErrorKind::InvalidInput, "it is a socket, and only regular files and block devices"),
+            ("/dev/null".into(), io::ErrorKind::InvalidInput, "it is a character device, and only regular files"),
+            ("".into(), io::ErrorKind::InvalidInput, "cannot open \"\": the path is empty"),
+            (folder.path("a\0b"), io::ErrorKind::InvalidInput, "a\\u{0}b: no path has a NUL byte in it"),
+            (long, io::ErrorKind::InvalidFilename, "File name too long"),
+        ] {
+            let write = OpenOptions::new().write(true);
+            let errors: [Error; 7] = [
+                aio.open(&path).unwrap_err(),
+                aio.open_with(&path, &OpenOptions::new().read(true)).unwrap_err(),
+                aio.open_with(&path, &write).unwrap_err(),
+                aio.create(&path).unwrap_err(),
+                aio.read_path(&path, vec![0; 10]).wait().unwrap_err().into(),
+                aio.write_path(&path, vec![0; 10]).wait().unwrap_err().into(),
+                aio.create_atomic(&path).unwrap_err(),
+            ];
+            for error in errors {
+                let text = error.to_string();
+                assert!(text.starts_with("cannot open ") && text.contains(why), "{text}");
+                assert_eq!(error.kind(), kind, "{text}");
+            }
+        }
+    });
+}
+
+/// It has `read(2)` and `mmap(2)`, and `write(2)` fails with EINVAL.
+#[test]
+fn hugetlbfs_is_read_only() {
+    let Some(disk) = SmallDisk::in_memory("hugetlbfs") else { return };
+    each(|_, aio, _| {
+        let path = disk.path().join("t");
+        let new = disk.path().join("new");
+        let errors: [Error; 3] = [
+            aio.open_with(&new, &OpenOptions::new().create_new(true)).unwrap_err(),
+            aio.write_new(&new, vec![1; 5000]).wait().unwrap_err().into(),
+            aio.create_atomic(&path).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("hugetlbfs can be mapped and read, but not written"), "{error}");
+        }
+        assert!(!new.exists());
+        // A hole takes no page.
+        std::fs::File::create(&path).unwrap().set_len(2 << 20).unwrap();
+        let file = aio.open(&path).unwrap();
+        assert!(file.read(vec![1; 5000], 1).wait().unwrap() == [0; 5000]);
+        assert!(aio.read_path(&path, vec![1; 5000]).wait().unwrap() == [0; 5000]);
+        std::fs::remove_file(&path).unwrap();
     });
 }
 

@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use aio::{AioFile, AioHandle, AtomicFile, Direction};
+use aio::{AioFile, AioHandle, AtomicFile, Direction, OpenOptions, Result};
 use aio_core::conformance::refusing;
 use aio_core::testing::Plain;
 use support::staged::{Panics, Staged};
@@ -72,6 +73,78 @@ fn a_write_whose_end_panics_is_not_committed() {
     let error = new.commit().unwrap_err().to_string();
     assert!(error.contains("a write to its new contents failed"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
+}
+
+type Call = fn(&AioHandle, &Path) -> Result<()>;
+
+/// The calls that make a file or replace it.
+const REPLACING: [Call; 3] = [
+    |aio, path| aio.create(path)?.write_at(b"new", 0),
+    |aio, path| Ok(aio.write_path(path, b"new".to_vec()).wait().map(drop)?),
+    |aio, path| {
+        let new = aio.create_atomic(path)?;
+        new.write_at(b"new", 0)?;
+        new.commit()
+    },
+];
+
+/// The calls that only make one.
+const MAKING: [Call; 2] = [
+    |aio, path| aio.open_with(path, &OpenOptions::new().create_new(true))?.write_at(b"new", 0),
+    |aio, path| Ok(aio.write_new(path, b"new".to_vec()).wait().map(drop)?),
+];
+
+#[test]
+fn a_file_is_made_where_symbolic_links_point_to() {
+    each(|_, aio, folder| {
+        let link = |to: &str, at: &str| {
+            symlink(to, folder.path(at)).unwrap();
+            folder.path(at)
+        };
+        fs::create_dir(folder.path("d")).unwrap();
+        let first = link("d/second", "first");
+        let _second = link("third", "d/second");
+        let absolute = link(first.to_str().unwrap(), "absolute");
+        let nowhere = link("missing/t", "nowhere");
+        let slash = link("d/third/", "slash");
+        let circle = link("circle", "circle");
+        let before = names(folder);
+        for call in REPLACING {
+            for path in [&first, &absolute] {
+                call(aio, path).unwrap();
+                assert_eq!(fs::read(folder.path("d/third")).unwrap(), b"new");
+                fs::remove_file(folder.path("d/third")).unwrap();
+            }
+            assert_eq!(call(aio, &nowhere).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(call(aio, &slash).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+            assert_eq!(call(aio, &circle).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        }
+        // A link is a file that exists, wherever it points.
+        for call in MAKING {
+            for path in [&first, &absolute, &nowhere, &slash, &circle] {
+                assert_eq!(call(aio, path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            }
+        }
+        assert_eq!((names(folder), fs::read_dir(folder.path("d")).unwrap().count()), (before, 1));
+    });
+}
+
+#[test]
+fn no_file_is_made_under_the_name_of_a_folder() {
+    each(|_, aio, folder| {
+        fs::create_dir(folder.path("d")).unwrap();
+        for call in REPLACING.into_iter().chain(MAKING) {
+            for name in ["d/new/", "new/", "new//", "d", "d/", "d/.", "d/.."] {
+                let error = call(aio, &folder.path(name)).unwrap_err();
+                assert!(matches!(error.raw_os_error(), Some(libc::EISDIR | libc::EEXIST)), "{name}: {error}");
+            }
+            for name in ["new/.", "new/..", ""] {
+                let path = if name.is_empty() { name.into() } else { folder.path(name) };
+                call(aio, &path).unwrap_err();
+            }
+        }
+        assert_eq!((names(folder), fs::read_dir(folder.path("d")).unwrap().count()), (vec!["d".to_owned()], 0));
+    });
 }
 
 #[test]

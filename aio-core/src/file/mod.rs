@@ -9,4 +9,5 @@ mod residency;
 mod statx;
 
 pub use self::open::{OpenFile, OpenOptions};
-pub(crate) use self::open::{close_fd, is_named};
+pub(crate) use self::open::{check_path, close_fd, is_named};
+pub(crate) use self::statx::refusal;

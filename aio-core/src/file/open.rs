@@ -3,13 +3,16 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::stat::{Mode, fchmod, fstat};
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
+use nix::sys::stat::{Mode, fchmod, fstat, stat};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, HUGETLBFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
@@ -17,7 +20,7 @@ use crate::error::{IoError, OpKind, Result};
 use crate::file::faults::Sync;
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
-use crate::file::statx::{FileFacts, facts};
+use crate::file::statx::{FileFacts, facts, refusal};
 use crate::plan::Alignment;
 use crate::registry::Registered;
 use crate::sync::{Mutex, lock};
@@ -59,7 +62,7 @@ impl OpenOptions {
         self
     }
 
-    /// Make the file; an existing one is an error. Implies `write`.
+    /// Make the file; an existing one, or a symbolic link, is an error. Implies `write`.
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
@@ -137,7 +140,7 @@ struct Inner {
 }
 
 impl OpenFile {
-    /// Opens `path`. Directories, pipes and character devices are refused.
+    /// Opens `path`, which is a regular file or a block device.
     pub(crate) fn open(path: &Path, options: &OpenOptions, default: DirectMode) -> Result<Self> {
         Self::try_open(path, options, options.direct.unwrap_or(default)).map_err(|source| {
             let (op, path) = (OpKind::Open, path.to_owned());
@@ -147,7 +150,8 @@ impl OpenFile {
 
     /// [`open`](Self::open), with the bare reason.
     pub(crate) fn try_open(path: &Path, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
-        let (primary, made) = open_first(path, options)?;
+        check_path(path)?;
+        let (primary, made) = open_first(path, options).map_err(|error| explained(path, error))?;
         let opened = Self::from_fd(path, primary, made, options, mode);
         if opened.is_err() && options.create_new {
             // Made by this call, and of no use to anybody.
@@ -165,8 +169,8 @@ impl OpenFile {
     ) -> io::Result<Self> {
         let flags = options.flags();
         let facts = facts(primary.as_fd())?;
-        if let Some(reason) = facts.not_a_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        if let Some(refusal) = facts.refusal() {
+            return Err(refusal);
         }
         let mut alignment = facts.direct_alignment().filter(|_| mode != DirectMode::Off);
         let chooses = mode == DirectMode::Auto
@@ -187,6 +191,12 @@ impl OpenFile {
                 return Err(io::Error::new(
                     io::ErrorKind::Unsupported,
                     "direct I/O was asked for, but this file system does not offer it",
+                ));
+            }
+            if flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR) && is_on_hugetlbfs(&primary) {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "files on hugetlbfs can be mapped and read, but not written",
                 ));
             }
             set_flags(&primary, OFlag::empty())?;
@@ -410,7 +420,7 @@ impl OpenFile {
 }
 
 /// The first descriptor, and whether it made the file.
-fn open_first(path: &Path, options: &OpenOptions) -> io::Result<(OwnedFd, bool)> {
+fn open_first(path: &Path, options: &OpenOptions) -> nix::Result<(OwnedFd, bool)> {
     let mode = Mode::from_bits_truncate(if options.private { 0o600 } else { 0o666 });
     // Not to hang on a pipe that nobody writes to; cleared later.
     let flags = options.flags() | OFlag::O_NONBLOCK;
@@ -422,6 +432,27 @@ fn open_first(path: &Path, options: &OpenOptions) -> io::Result<(OwnedFd, bool)>
         }
     }
     Ok((open(path, flags, mode)?, options.create_new))
+}
+
+/// An error for what no system call would take as a path.
+pub(crate) fn check_path(path: &Path) -> io::Result<()> {
+    let why = match path.as_os_str().as_bytes() {
+        [] => "the path is empty",
+        path if path.contains(&0) => "no path has a NUL byte in it",
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+/// The kernel calls sockets, FIFOs that are opened for writing only, and devices without a driver missing devices.
+fn explained(path: &Path, error: Errno) -> io::Error {
+    let found = if matches!(error, Errno::ENXIO | Errno::ENODEV) { stat(path).ok() } else { None };
+    found.and_then(|found| refusal(found.st_mode)).unwrap_or_else(|| error.into())
+}
+
+/// Its `write(2)` answers EINVAL.
+fn is_on_hugetlbfs(fd: &OwnedFd) -> bool {
+    fstatfs(fd).is_ok_and(|found| found.filesystem_type() == HUGETLBFS_MAGIC)
 }
 
 /// Whether `path` names the regular file with this device and inode number.

@@ -49,6 +49,20 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
     })
 }
 
+/// Why ops on a file of this type (`st_mode`) make no sense, if they do not.
+pub(crate) fn refusal(mode: u32) -> Option<io::Error> {
+    let what = match mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFBLK => return None,
+        libc::S_IFDIR => return Some(io::Error::from_raw_os_error(libc::EISDIR)),
+        libc::S_IFIFO => "a FIFO",
+        libc::S_IFSOCK => "a socket",
+        libc::S_IFCHR => "a character device",
+        _ => "of no known type",
+    };
+    let why = format!("it is {what}, and only regular files and block devices can be used");
+    Some(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
 impl FileFacts {
     /// Device and inode number; a block device is the same by whichever node it was opened.
     pub(crate) fn identity(&self) -> (u64, u64) {
@@ -61,14 +75,8 @@ impl FileFacts {
     }
 
     /// Why ops on it make no sense, if they do not.
-    pub(crate) fn not_a_file(&self) -> Option<&'static str> {
-        match self.file_type {
-            libc::S_IFREG | libc::S_IFBLK => None,
-            libc::S_IFDIR => Some("it is a directory, not a file"),
-            libc::S_IFIFO => Some("it is a pipe: only regular files and block devices have offsets"),
-            libc::S_IFCHR => Some("it is a character device: only regular files and block devices have offsets"),
-            _ => Some("it is neither a regular file nor a block device"),
-        }
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
+        refusal(self.file_type)
     }
 
     /// The units of direct I/O; `None` if the file system says that it has none.
