@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
@@ -20,7 +20,7 @@ use xattr::FileExt;
 use crate::aio_file::AioFile;
 use crate::config::DirectMode;
 use crate::error::{Error, IoError, OpKind, Result};
-use crate::file::{OpenFile, OpenOptions, check_path, close_fd, refusal};
+use crate::file::{OpenFile, OpenOptions, attributes, check_path, close_fd, refusal};
 use crate::fork::Generation;
 use crate::handle::AioHandle;
 use crate::printable::shown;
@@ -76,15 +76,15 @@ pub enum CommitStep {
 
 impl AtomicFile {
     pub(crate) fn create(handle: &AioHandle, path: &Path) -> Result<Self> {
-        let opening = |path: &Path| {
+        let failing = |op, path: &Path| {
             let path = path.to_owned();
-            move |source| {
-                Error::from(Box::new(IoError { op: OpKind::Open, path, offset: 0, length: 0, backend: "", source }))
-            }
+            move |source| Error::from(Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }))
         };
+        let opening = |path: &Path| failing(OpKind::Open, path);
         handle.shared().check_open()?;
         let (target, replaced) = resolve(path).map_err(opening(path))?;
         let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
+        check_rename(&target, &folder, replaced.is_some()).map_err(failing(OpKind::Replace, &target))?;
         let (file, temporary) =
             temporary_beside(&target, replaced.is_some(), handle.config().direct).map_err(opening(path))?;
         let temporary = Temporary::new(temporary);
@@ -228,6 +228,32 @@ fn file_name(path: &Path) -> io::Result<&OsStr> {
         None | Some(b"" | b"." | b"..") => Err(io::Error::from_raw_os_error(libc::EISDIR)),
         Some(name) => Ok(OsStr::from_bytes(name)),
     }
+}
+
+/// What is known to keep `rename(2)` from giving a new file the target's name, found before anything is written.
+fn check_rename(target: &Path, folder: &File, replaces: bool) -> io::Result<()> {
+    let has = |path, bits| attributes(path).is_ok_and(|found| found & bits as u64 != 0);
+    let fixed = libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND;
+    let refused = |errno| Err(io::Error::from_raw_os_error(errno));
+    if replaces && has(target, libc::STATX_ATTR_MOUNT_ROOT) {
+        return refused(libc::EBUSY);
+    }
+    if has(folder_of(target), fixed) || replaces && (has(target, fixed) || is_kept(target, folder)) {
+        return refused(libc::EPERM);
+    }
+    Ok(())
+}
+
+/// Whether the folder is sticky and neither it nor the target is this process's.
+fn is_kept(target: &Path, folder: &File) -> bool {
+    // The kernel asks the same of those who want this flag: that they are the owner, or may act for the owner.
+    let is_anothers = |path| {
+        let flags = libc::O_NOATIME | libc::O_NONBLOCK;
+        let opened = File::options().read(true).custom_flags(flags).open(path);
+        opened.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+    };
+    let is_sticky = folder.metadata().is_ok_and(|found| found.mode() & libc::S_ISVTX != 0);
+    is_sticky && is_anothers(target) && is_anothers(folder_of(target))
 }
 
 /// A new file in the target's folder, which a rename can reach.

@@ -196,6 +196,13 @@ fn advice(op: OpKind, source: &io::Error) -> Option<&'static str> {
         libc::EOPNOTSUPP if op == OpKind::Write => {
             "durable writes (RWF_DSYNC) are not possible here: write without `durable`, then sync"
         }
+        libc::EBUSY if op == OpKind::Replace => {
+            "if something is mounted there (see findmnt), replace the file that is mounted, or write it in place"
+        }
+        libc::EPERM if op == OpKind::Replace => {
+            "the file or its folder is immutable or append-only (see lsattr), or the folder is sticky and the file another \
+             user's"
+        }
         libc::EIO => "the device reported an error: see the kernel log",
         _ => return None,
     })

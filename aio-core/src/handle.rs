@@ -183,7 +183,9 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if a file cannot be made beside the target, or the target is something else than a regular file.
+    /// [`Error::Io`] if a file cannot be made beside the target, or the target is something else than a regular file, or
+    /// what must not be replaced: a mount point (as files that are mounted into a container are), immutable, or another
+    /// user's in a sticky folder.
     pub fn create_atomic(&self, path: impl AsRef<Path>) -> Result<AtomicFile> {
         AtomicFile::create(self, path.as_ref())
     }

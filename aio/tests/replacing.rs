@@ -4,11 +4,12 @@ mod support;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
-use aio::{AioFile, AioHandle, AtomicFile, Direction, OpenOptions, Result};
+use aio::{AioFile, AioHandle, AtomicFile, Direction, Error, OpKind, OpenOptions, Result};
 use aio_core::conformance::refusing;
 use aio_core::testing::Plain;
 use support::staged::{Panics, Staged};
@@ -145,6 +146,126 @@ fn no_file_is_made_under_the_name_of_a_folder() {
         }
         assert_eq!((names(folder), fs::read_dir(folder.path("d")).unwrap().count()), (vec!["d".to_owned()], 0));
     });
+}
+
+/// What a command did, until this is dropped.
+struct Undo(Command);
+
+impl Undo {
+    /// `None`, with a line on standard error, where the command cannot do it.
+    fn after(done: &mut Command, undo: Command) -> Option<Self> {
+        let output = done.output().unwrap();
+        if !output.status.success() {
+            eprintln!("SKIPPED: {done:?}: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(Self(undo))
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let undone = self.0.status();
+        assert!(std::thread::panicking() || undone.unwrap().success(), "{:?}", self.0);
+    }
+}
+
+fn command(program: &str, arguments: &[&str], paths: &[&Path]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).args(paths);
+    command
+}
+
+fn mounted_over(path: &Path, with: &Path) -> Option<Undo> {
+    Undo::after(&mut command("mount", &["--bind"], &[with, path]), command("umount", &[], &[path]))
+}
+
+fn assert_not_replaced(error: &Error, errno: i32, advice: &str) {
+    assert!(matches!(error, Error::Io(error) if error.op == OpKind::Replace), "{error}");
+    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+    assert!(error.to_string().contains(advice), "{error}");
+}
+
+/// As a container has files of its host.
+#[test]
+fn a_mount_point_is_found_before_anything_is_written() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (path, host) = (folder.file("t", b"old"), folder.file("host", b"of the host"));
+    symlink("t", folder.path("link")).unwrap();
+    let Some(mounted) = mounted_over(&path, &host) else { return };
+    let before = names(&folder);
+    for path in [&path, &folder.path("link")] {
+        assert_not_replaced(&aio.create_atomic(path).unwrap_err(), libc::EBUSY, "mounted");
+        assert_eq!(names(&folder), before);
+    }
+    // What is mounted can be replaced, and written in place.
+    aio.write_path(&path, b"in place".to_vec()).wait().unwrap();
+    let new = aio.create_atomic(&host).unwrap();
+    new.write_at(b"new", 0).unwrap();
+    new.commit().unwrap();
+    drop(mounted);
+    assert_eq!((fs::read(&path).unwrap(), fs::read(&host).unwrap()), (b"old".to_vec(), b"new".to_vec()));
+    // What comes later is found later.
+    let new = aio.create_atomic(&path).unwrap();
+    new.write_at(b"new", 0).unwrap();
+    let Some(mounted) = mounted_over(&path, &host) else { return };
+    assert_not_replaced(&new.commit().unwrap_err(), libc::EBUSY, "mounted");
+    drop(mounted);
+    assert_eq!((fs::read(&path).unwrap(), names(&folder)), (b"old".to_vec(), before));
+}
+
+#[test]
+fn what_may_not_be_replaced_is_found_before_anything_is_written() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let dir = folder.path("d");
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join("t");
+    fs::write(&path, b"old").unwrap();
+    let entries = || fs::read_dir(&dir).unwrap().count();
+    for (flag, of) in [("i", &path), ("a", &path), ("i", &dir), ("a", &dir)] {
+        let chattr = |sign: &str| command("chattr", &[&format!("{sign}{flag}")], &[of]);
+        let Some(_undo) = Undo::after(&mut chattr("+"), chattr("-")) else { return };
+        assert_not_replaced(&aio.create_atomic(&path).unwrap_err(), libc::EPERM, "immutable or append-only");
+        if of == &dir {
+            assert_not_replaced(&aio.create_atomic(dir.join("new")).unwrap_err(), libc::EPERM, "lsattr");
+        }
+        assert_eq!(entries(), 1);
+    }
+    let new = aio.create_atomic(&path).unwrap();
+    new.commit().unwrap();
+}
+
+#[test]
+fn a_file_of_another_user_in_a_sticky_folder_is_not_replaced() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let Some((dir, own)) = nobodys(&folder) else { return };
+    let anothers = dir.join("another's");
+    fs::write(&anothers, b"old").unwrap();
+    let replace = |path: &Path| {
+        let new = aio.create_atomic(path)?;
+        new.write_at(b"new", 0)?;
+        new.commit()
+    };
+    // In a folder of one's own, everything.
+    set_mode(&dir, 0o1777);
+    as_nobody(|| replace(&anothers).unwrap());
+    assert_eq!(fs::metadata(&anothers).unwrap().uid(), NOBODY);
+    for path in [&dir, &anothers] {
+        chown(path, Some(0), Some(0)).unwrap();
+    }
+    fs::write(&anothers, b"old").unwrap();
+    as_nobody(|| {
+        assert_not_replaced(&aio.create_atomic(&anothers).unwrap_err(), libc::EPERM, "sticky");
+        replace(&own).unwrap();
+        replace(&dir.join("new")).unwrap();
+    });
+    // Root may.
+    assert_eq!(fs::read(&anothers).unwrap(), b"old");
+    replace(&anothers).unwrap();
+    // Of one that cannot be opened it is not known.
+    set_mode(&anothers, 0o600);
+    as_nobody(|| assert_not_replaced(&replace(&anothers).unwrap_err(), libc::EPERM, "sticky"));
+    assert_eq!((fs::read(&anothers).unwrap(), fs::read_dir(&dir).unwrap().count()), (b"new".to_vec(), 3));
 }
 
 #[test]
@@ -311,7 +432,7 @@ fn a_group_that_cannot_be_given_gives_nobody_rights() {
     // The second one denies the group what everybody else has.
     for (old, new) in [(0o664, 0o644), (0o604, 0o600)] {
         set_mode(&path, old);
-        if std::os::unix::fs::chown(&path, None, Some(NOBODY)).is_err() {
+        if chown(&path, None, Some(NOBODY)).is_err() {
             eprintln!("SKIPPED: a file of another group");
             return;
         }

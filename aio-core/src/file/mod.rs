@@ -10,4 +10,4 @@ mod statx;
 
 pub use self::open::{OpenFile, OpenOptions};
 pub(crate) use self::open::{check_path, close_fd, is_named};
-pub(crate) use self::statx::refusal;
+pub(crate) use self::statx::{attributes, refusal};

@@ -1,9 +1,12 @@
-//! What `statx(2)` says of an open file. Neither `std` nor nix has `STATX_DIOALIGN`.
+//! What `statx(2)` says of a file. Neither `std` nor nix has `STATX_DIOALIGN`.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::arena::page_size;
 use crate::plan::Alignment;
@@ -23,18 +26,9 @@ pub(crate) struct FileFacts {
     dio: Option<(u32, u32)>,
 }
 
-/// Asks the kernel.
+/// Asks the kernel about an open file.
 pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
-    let mut statx = MaybeUninit::<libc::statx>::zeroed();
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
-    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor, which the borrow keeps open; the result buffer
-    // is large enough by its type.
-    let status = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, statx.as_mut_ptr()) };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroed is a valid statx, and the kernel filled it in on top.
-    let statx = unsafe { statx.assume_init() };
+    let statx = statx(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let file_type = u32::from(statx.stx_mode) & libc::S_IFMT;
     Ok(FileFacts {
         regular: file_type == libc::S_IFREG,
@@ -47,6 +41,25 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
         dio: (statx.stx_mask & libc::STATX_DIOALIGN != 0)
             .then_some((statx.stx_dio_mem_align, statx.stx_dio_offset_align)),
     })
+}
+
+/// What a path names itself, as opposed to what a symbolic link points to: `STATX_ATTR_*`.
+pub(crate) fn attributes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    Ok(statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW)?.stx_attributes)
+}
+
+fn statx(fd: RawFd, path: &CStr, flags: i32) -> io::Result<libc::statx> {
+    let mut statx = MaybeUninit::<libc::statx>::zeroed();
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
+    // SAFETY: the path ends with a NUL, a descriptor that is not open is an error, and the result buffer is large enough
+    // by its type.
+    let status = unsafe { libc::statx(fd, path.as_ptr(), flags, mask, statx.as_mut_ptr()) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid statx, and the kernel filled it in on top.
+    Ok(unsafe { statx.assume_init() })
 }
 
 /// Why ops on a file of this type (`st_mode`) make no sense, if they do not.
