@@ -8,15 +8,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
-use aio::{AioHandle, DirectMode, OpenOptions, Result};
+use aio::{AioHandle, DirectMode, Error, OpenOptions, Result, Ticket};
 use aio_core::conformance::refusing;
+use aio_core::testing::Plain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use support::child::alone;
 use support::users::{as_nobody, give_to_nobody, nobodys, set_mode};
-use support::{Folder, backends, each, pattern};
+use support::{Folder, backends, each, each_backend, gated, pattern, small};
 
 /// Whole pages, and an odd length, of which some goes through the page cache.
 const LENGTHS: [usize; 2] = [8192, 5000];
@@ -108,6 +109,65 @@ fn what_is_opened_needs_no_more_descriptors_or_is_not_opened() {
                 assert_ne!(refused, 0);
                 assert!(fs::read(&target).unwrap() == pattern(1, 5000));
             }
+        });
+    });
+}
+
+/// Workers that open many files at once: a file that another op has open is waited for, and a half-opened one given up.
+#[test]
+fn ops_by_path_wait_for_the_descriptors_of_each_other() {
+    alone("ops_by_path_wait_for_the_descriptors_of_each_other", || {
+        for backend in backends() {
+            let aio = AioHandle::builder().backend(backend).threads(8).build().unwrap();
+            let folder = Folder::new();
+            let path = |index: usize| folder.path(&index.to_string());
+            let odd = folder.file("odd", &pattern(1, 10_001));
+            // One for whole pages; odd lengths need two at a time.
+            for (more, len) in [(1, 8192), (1, 10_001), (2, 10_001), (5, 10_001), (9, 8192)] {
+                let enough = more > 1 || len == 8192;
+                with_descriptors(more, || {
+                    let new = |index: usize| aio.write_new(path(index), pattern(1, len));
+                    let whole = |index: usize| aio.write_path(path(index), pattern(1, len));
+                    let writes: [&dyn Fn(usize) -> Ticket<Vec<u8>>; 2] = [&new, &whole];
+                    for write in writes {
+                        let tickets: Vec<_> = (0..100).map(write).collect();
+                        for ticket in tickets {
+                            let errno = ticket.wait().err().map(|failed| failed.error().raw_os_error());
+                            assert_eq!(errno, if enough { None } else { Some(Some(libc::EMFILE)) });
+                        }
+                    }
+                    // The end of the file lies inside a page.
+                    let tickets: Vec<_> = (0..100).map(|_| aio.read_path(&odd, vec![0; 12_288])).collect();
+                    for ticket in tickets {
+                        let error = ticket.wait().unwrap_err().into_error();
+                        let met = matches!(error, Error::UnexpectedEof { read: 10_001, .. });
+                        assert!(met || more == 1, "{error}");
+                    }
+                });
+                for index in 0..100 {
+                    assert!(!enough || fs::read(path(index)).unwrap() == pattern(1, len));
+                    let _may_be_there = fs::remove_file(path(index));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_op_by_path_does_not_wait_for_files_that_stay_open() {
+    alone("an_op_by_path_does_not_wait_for_files_that_stay_open", || {
+        each_backend("an op by path beside one in flight", |backend, direct| {
+            let (aio, gate) = gated(backend, &Arc::new(Plain), small(2, 8, direct));
+            let folder = Folder::new();
+            let path = folder.file("t", &pattern(1, 8192));
+            let file = aio.open(&path).unwrap();
+            gate.close();
+            let read = file.read(vec![0; 8192], 0);
+            gate.wait_for(1);
+            let failed = with_descriptors(0, || aio.read_path(&path, vec![0; 8192]).wait().unwrap_err());
+            assert_eq!(failed.error().raw_os_error(), Some(libc::EMFILE));
+            gate.open();
+            read.wait().unwrap();
         });
     });
 }

@@ -33,7 +33,8 @@ impl Shared {
                 continue;
             }
             let lost = op.state.is_lost();
-            let finished = catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(&op) } else { finish(&op) }));
+            let finished =
+                catch_unwind(AssertUnwindSafe(|| if lost { finish_lost(self, &op) } else { finish(self, &op) }));
             // Whatever panicked (a getter of the descriptor, a subscriber of the log), the op has to end.
             let outcome = finished.unwrap_or_else(|panic| {
                 Err(Error::Panicked { callback: "the end of the op", message: message_of(&*panic) })
@@ -67,7 +68,7 @@ impl Shared {
 }
 
 /// Gives back what the op held and calls `fini`.
-fn finish(op: &Transfer) -> Outcome {
+fn finish(shared: &Shared, op: &Transfer) -> Outcome {
     let mut outcome = op.outcome();
     if let Err(error) = &outcome {
         op.note_failed_write(error);
@@ -76,6 +77,7 @@ fn finish(op: &Transfer) -> Outcome {
         Target::File(file) => finish_growing(op, file, outcome.is_ok()),
         Target::Path(path, mode) => {
             if let Some(file) = lock(&op.state.opened).take() {
+                let _held = shared.paths.held();
                 finish_growing(op, &file, outcome.is_ok());
                 outcome = finish_path(op, path, *mode, file, outcome);
             }
@@ -99,7 +101,9 @@ fn finish_growing(op: &Transfer, file: &OpenFile, wrote: bool) {
 }
 
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
-fn finish_lost(op: &Transfer) -> Outcome {
+fn finish_lost(shared: &Shared, op: &Transfer) -> Outcome {
+    // It is not closed, so that no op should wait for that.
+    drop(op.state.opened().map(|_file| shared.paths.held()));
     let reason = match op.outcome() {
         Err(Error::WorkerDied { reason }) => reason,
         Err(error) => format!("its queue broke after another failure: {error}"),

@@ -39,6 +39,7 @@ use crate::sync::{AtomicBool, Ordering, thread, thread_local};
 use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
 use self::op::{Op, OpOptions, OpState, Transfer};
+use self::prepare::Paths;
 use self::promise::Promise;
 
 use self::work::{Full, Work};
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Arc<[Port]>,
     pub(crate) files: Arc<FileTable>,
     pub(crate) file_ops: FileOps,
+    pub(crate) paths: Paths,
     made_in: Generation,
     /// Spinning makes sense: the thread waited for may run on another CPU, and workers that look for something to do do
     /// not keep others from doing it.
@@ -91,6 +93,7 @@ impl Shared {
             files: FileTable::new(ports.clone(), slots),
             ports,
             file_ops: FileOps::default(),
+            paths: Paths::default(),
             made_in: Generation::now(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1 && cpus.get() >= workers),
             has_file_size_limit: getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft != RLIM_INFINITY),

@@ -209,12 +209,16 @@ impl Work {
         Ok(self.added(state, blocks_of(op)))
     }
 
-    /// Puts an op that was accepted before at the front. Returns a worker to wake. The caller keeps nothing of the op:
+    /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open, behind
+    /// those that are and so may hold them. Returns a worker to wake. The caller keeps nothing of the op:
     /// whoever ends it closes its file, and has to be the last to hold it.
     pub(crate) fn push_front(&self, op: Arc<Transfer>) -> Option<usize> {
         let blocks = blocks_of(&op);
         let mut state = self.state.lock();
-        state.queues[op.state.priority as usize].push_front(Waiting { op, next: 0 });
+        let queue = &mut state.queues[op.state.priority as usize];
+        let prepared = queue.iter().take_while(|waiting| waiting.op.state.is_prepared()).count();
+        let at = if op.state.plan().is_some() { 0 } else { prepared };
+        queue.insert(at, Waiting { op, next: 0 });
         self.added(state, blocks)
     }
 
