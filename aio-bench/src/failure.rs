@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aio_core::Printable;
+
 /// What a command failed with, and so its exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -54,12 +56,9 @@ impl From<aio::Error> for Failure {
 /// A text from outside as part of a sentence: one line, not endless, without what a terminal would obey.
 pub(crate) fn one_line(text: &str) -> String {
     const CHARS: usize = 400;
-    let is_obeyed = |letter: char| letter.is_control() && letter != '\t';
-    let mut escaped = String::new();
     // One more than is shown tells whether there is more.
-    for letter in text.chars().take(CHARS + 1) {
-        if is_obeyed(letter) { escaped.extend(letter.escape_default()) } else { escaped.push(letter) }
-    }
+    let end = text.char_indices().nth(CHARS + 1).map_or(text.len(), |(end, _)| end);
+    let escaped = Printable(&text[..end]).to_string();
     match escaped.char_indices().nth(CHARS) {
         Some((end, _)) => escaped[..end].to_owned() + "...",
         None => escaped,

@@ -5,10 +5,11 @@
 //! Until the rename the old file is there, afterwards the new one; both are whole. What a crash leaves behind is at most
 //! the temporary, whose name says what it is: `.NAME.XXXXXX.tmp`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -17,13 +18,17 @@ use tempfile::TempPath;
 use xattr::FileExt;
 
 use crate::aio_file::AioFile;
+use crate::config::DirectMode;
 use crate::error::{Error, IoError, OpKind, Result};
-use crate::file::OpenOptions;
+use crate::file::{OpenFile, OpenOptions, attributes, check_path, close_fd, refusal};
 use crate::fork::Generation;
 use crate::handle::AioHandle;
+use crate::printable::shown;
 
 /// Bytes of a target's name that its temporary's has: with the rest it stays below the 255 of most file systems.
 const NAME: usize = 200;
+/// Symbolic links that Linux follows, one after the other.
+const MOST_LINKS: usize = 40;
 
 /// A file that is to take the place of another, or of none. Writes go through the [`AioFile`] that it derefs to.
 ///
@@ -41,13 +46,15 @@ const NAME: usize = 200;
 /// ```
 ///
 /// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may give
-/// those; what it may not give, nobody gets instead. A target that is a
-/// symbolic link keeps pointing to where the new file is put. Hard links of the old file keep the old contents. Dropped
-/// without [`commit`](Self::commit), it is removed, and the target stays as it was.
+/// those; what it may not give, nobody gets instead. A symbolic link stays, and what it points to is replaced or made. Hard
+/// links of the old file keep the old contents. Dropped without [`commit`](Self::commit), it is removed, and the target
+/// stays as it was. It holds up to five descriptors, so that a commit needs no more.
 #[derive(Debug)]
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.
     file: AioFile,
+    /// Of the file's descriptors, to be closed by the commit, which might have none left to make them.
+    duplicates: Vec<OwnedFd>,
     temporary: Temporary,
     target: PathBuf,
     /// Open from the start, since after the rename it would be too late to find that it cannot be opened.
@@ -69,21 +76,24 @@ pub enum CommitStep {
 
 impl AtomicFile {
     pub(crate) fn create(handle: &AioHandle, path: &Path) -> Result<Self> {
-        let opening = |path: &Path| {
+        let failing = |op, path: &Path| {
             let path = path.to_owned();
-            move |source| {
-                Error::from(Box::new(IoError { op: OpKind::Open, path, offset: 0, length: 0, backend: "", source }))
-            }
+            move |source| Error::from(Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }))
         };
+        let opening = |path: &Path| failing(OpKind::Open, path);
+        handle.shared().check_open()?;
         let (target, replaced) = resolve(path).map_err(opening(path))?;
         let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
-        let (made, temporary) = temporary_beside(&target, replaced.is_some()).map_err(opening(path))?;
-        let file = handle.open_with(&temporary, &OpenOptions::new().read(true).write(true))?;
+        check_rename(&target, &folder, replaced.is_some()).map_err(failing(OpKind::Replace, &target))?;
+        let (file, temporary) =
+            temporary_beside(&target, replaced.is_some(), handle.config().direct).map_err(opening(path))?;
+        let temporary = Temporary::new(temporary);
+        let duplicates = file.duplicates().map_err(opening(path))?;
         if let Some(replaced) = replaced {
             // Now that it is open: they may not let this process open it.
-            grant(&made, &target, &replaced).map_err(opening(path))?;
+            grant(&file, &target, &replaced).map_err(opening(path))?;
         }
-        Ok(Self { file, temporary: Temporary::new(temporary), target, folder })
+        Ok(Self { file: handle.file(file), duplicates, temporary, target, folder })
     }
 
     /// The path that the file will have, with symbolic links resolved.
@@ -108,7 +118,7 @@ impl AtomicFile {
     /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step.
     #[doc(hidden)]
     pub fn commit_in_steps(self, mut after: impl FnMut(CommitStep)) -> Result<()> {
-        let Self { file, temporary, target, folder } = self;
+        let Self { file, duplicates, temporary, target, folder } = self;
         // Also waits for the writes, so that after it all failures are known.
         let synced = file.sync_all().wait().map_err(Error::from);
         if matches!(synced, Err(Error::Forked)) {
@@ -119,7 +129,7 @@ impl AtomicFile {
         if let Some(failure) = open.inode().and_then(|inode| inode.faults.failed_write()) {
             return Err(Error::InvalidInput(format!(
                 "{} is not replaced: a write to its new contents failed: {failure}",
-                target.display()
+                shown(&target)
             )));
         }
         synced?;
@@ -133,7 +143,8 @@ impl AtomicFile {
             source,
         };
         // Told also if a clone keeps it open, and without waiting for what else the handle does.
-        open.flush().map_err(|source| Box::new(failed(OpKind::Close, open.path(), source)))?;
+        let closed = duplicates.into_iter().map(close_fd).fold(Ok(()), Result::and);
+        closed.map_err(|source| Box::new(failed(OpKind::Close, open.path(), source)))?;
         drop(file);
         after(CommitStep::Closed);
         temporary.persist(&target).map_err(|error| Box::new(failed(OpKind::Replace, &target, error)))?;
@@ -183,37 +194,88 @@ impl Drop for Temporary {
 
 /// Where `path` leads, and what is there.
 fn resolve(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
-    let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    check_path(path)?;
+    file_name(path)?;
     match fs::metadata(path) {
         Ok(found) if found.is_file() => Ok((path.canonicalize()?, Some(found))),
-        Ok(found) if found.is_dir() => Err(invalid("it is a directory, not a file")),
-        Ok(_) => Err(invalid("only a regular file can be replaced")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
-            let name = path.file_name().ok_or_else(|| invalid("it has no file name"))?;
-            Ok((folder_of(path).canonicalize()?.join(name), None))
-        }
+        Ok(found) => Err(refusal(found.mode()).unwrap_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a block device, and only regular files can be replaced",
+            )
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((where_to_make(path)?, None)),
         Err(error) => Err(error),
     }
 }
 
+/// Where open(2) with O_CREAT would make the file: at the end of symbolic links that point to nothing.
+fn where_to_make(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let target = folder_of(&path).canonicalize()?.join(file_name(&path)?);
+        match fs::read_link(&target) {
+            Ok(link) => path = folder_of(&target).join(link),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
+}
+
+/// The last part of a path, unless only a folder can have it. [`Path`] takes no notice of slashes and dots at the end.
+fn file_name(path: &Path) -> io::Result<&OsStr> {
+    match path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next() {
+        None | Some(b"" | b"." | b"..") => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        Some(name) => Ok(OsStr::from_bytes(name)),
+    }
+}
+
+/// What is known to keep `rename(2)` from giving a new file the target's name, found before anything is written.
+fn check_rename(target: &Path, folder: &File, replaces: bool) -> io::Result<()> {
+    let has = |path, bits| attributes(path).is_ok_and(|found| found & bits as u64 != 0);
+    let fixed = libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND;
+    let refused = |errno| Err(io::Error::from_raw_os_error(errno));
+    if replaces && has(target, libc::STATX_ATTR_MOUNT_ROOT) {
+        return refused(libc::EBUSY);
+    }
+    if has(folder_of(target), fixed) || replaces && (has(target, fixed) || is_kept(target, folder)) {
+        return refused(libc::EPERM);
+    }
+    Ok(())
+}
+
+/// Whether the folder is sticky and neither it nor the target is this process's.
+fn is_kept(target: &Path, folder: &File) -> bool {
+    // The kernel asks the same of those who want this flag: that they are the owner, or may act for the owner.
+    let is_anothers = |path| {
+        let flags = libc::O_NOATIME | libc::O_NONBLOCK;
+        let opened = File::options().read(true).custom_flags(flags).open(path);
+        opened.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+    };
+    let is_sticky = folder.metadata().is_ok_and(|found| found.mode() & libc::S_ISVTX != 0);
+    is_sticky && is_anothers(target) && is_anothers(folder_of(target))
+}
+
 /// A new file in the target's folder, which a rename can reach.
-fn temporary_beside(target: &Path, replaces: bool) -> io::Result<(File, TempPath)> {
+fn temporary_beside(target: &Path, replaces: bool, direct: DirectMode) -> io::Result<(OpenFile, TempPath)> {
     let name = target.file_name().unwrap_or_default().as_bytes();
     let mut prefix = b".".to_vec();
     prefix.extend(&name[..name.len().min(NAME)]);
     prefix.push(b'.');
     let prefix = OsString::from_vec(prefix);
-    let made = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").make_in(folder_of(target), |path| {
-        // Whoever may not read the old file shall not get hold of the new one before it has the old permissions.
-        let mode = if replaces { 0o600 } else { 0o666 };
-        File::options().write(true).create_new(true).mode(mode).open(path)
-    })?;
+    // Users who may not read the old file shall not get hold of the new one before it has the old permissions.
+    let options = OpenOptions::new().read(true).create_new(true).private(replaces);
+    let made = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .make_in(folder_of(target), |path| OpenFile::try_open(path, &options, direct))?;
     Ok(made.into_parts())
 }
 
 /// Lets those have the new file who may have the one that it replaces; nobody else, where not all of that can be given.
-fn grant(new: &File, target: &Path, replaced: &Metadata) -> io::Result<()> {
+fn grant(new: &OpenFile, target: &Path, replaced: &Metadata) -> io::Result<()> {
     const ACCESS_LIST: &str = "system.posix_acl_access";
+    let new = &File::from(new.fd().try_clone_to_owned()?);
     let own = new.metadata()?;
     let (uid, gid) = (replaced.uid(), replaced.gid());
     let mut mode = replaced.permissions().mode();

@@ -149,7 +149,7 @@ impl AioConfig {
         }
     }
 
-    /// Reads a configuration from JSON text.
+    /// Reads a configuration from JSON text, which may begin with a byte order mark.
     ///
     /// # Errors
     ///

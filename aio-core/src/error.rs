@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::backend::Unavailable;
+use crate::printable::shown;
 
 /// The result of everything in this library that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -20,10 +21,7 @@ pub enum Error {
     Io(#[from] Box<IoError>),
 
     /// The file ended inside a read. What was read up to there is in the buffer.
-    #[error(
-        "cannot read {length} bytes at offset {offset} of {}: the file ends after {read} of them",
-        path.display()
-    )]
+    #[error("cannot read {length} bytes at offset {offset} of {}: the file ends after {read} of them", shown(path))]
     UnexpectedEof {
         /// The file.
         path: PathBuf,
@@ -36,7 +34,7 @@ pub enum Error {
     },
 
     /// With `validate`: reading back gave other bytes than were transferred.
-    #[error("{} does not hold what was {verb} at offset {offset}: the bytes that came back differ", path.display(), verb = if *.written { "written" } else { "read" })]
+    #[error("{} does not hold what was {verb} at offset {offset}: the bytes that came back differ", shown(path), verb = if *.written { "written" } else { "read" })]
     Mismatch {
         /// The file.
         path: PathBuf,
@@ -48,7 +46,7 @@ pub enum Error {
 
     /// The op was cancelled before it was complete. The contents of its range (of its memory, for a read) are
     /// unspecified.
-    #[error("cancelled after {bytes} bytes: {op} of {}", path.display())]
+    #[error("cancelled after {bytes} bytes: {op} of {}", shown(path))]
     Cancelled {
         /// What was cancelled.
         op: OpKind,
@@ -169,7 +167,7 @@ impl std::error::Error for IoError {
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { op, path, offset, length, backend, source } = self;
-        let path = path.display();
+        let path = shown(path);
         match op {
             OpKind::Read => write!(f, "cannot read {length} bytes at offset {offset} of {path} ({backend})")?,
             OpKind::Write => write!(f, "cannot write {length} bytes at offset {offset} of {path} ({backend})")?,
@@ -183,7 +181,7 @@ impl fmt::Display for IoError {
             OpKind::Replace => write!(f, "cannot replace {path}, which is as it was")?,
         }
         write!(f, ": {source}")?;
-        match advice(source) {
+        match advice(*op, source) {
             Some(advice) => write!(f, "; {advice}"),
             None => Ok(()),
         }
@@ -191,11 +189,18 @@ impl fmt::Display for IoError {
 }
 
 /// What to do about an error number whose own message does not tell.
-fn advice(source: &io::Error) -> Option<&'static str> {
+fn advice(op: OpKind, source: &io::Error) -> Option<&'static str> {
     Some(match source.raw_os_error()? {
         libc::EFBIG => "the process's file-size limit (ulimit -f) or the file system's largest file size was reached",
         libc::EMFILE => "raise the limit of open files (ulimit -n), or keep fewer open",
         libc::EDQUOT => "the user's quota on this file system is used up",
+        libc::EBUSY if op == OpKind::Replace => {
+            "if something is mounted there (see findmnt), replace the file that is mounted, or write it in place"
+        }
+        libc::EPERM if op == OpKind::Replace => {
+            "the file or its folder is immutable or append-only (see lsattr), or the folder is sticky and the file another \
+             user's"
+        }
         libc::EIO => "the device reported an error: see the kernel log",
         _ => return None,
     })

@@ -129,16 +129,18 @@ impl AioHandle {
         self.arena().try_alloc(len)
     }
 
-    /// Opens an existing file for reading, and for writing too if that is permitted.
+    /// Opens an existing file for reading, and for writing too if that is permitted. It takes two descriptors where direct
+    /// I/O is possible.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is no such file, it may not be read, or it is a directory, a pipe or the like.
+    /// [`Error::Io`] if there is no such file, it may not be read, or it is a directory, a FIFO or the like.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<AioFile> {
         let path = path.as_ref();
         match self.open_with(path, &OpenOptions::new().read(true).write(true)) {
             Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY)) =>
+                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY))
+                    || error.kind() == std::io::ErrorKind::Unsupported =>
             {
                 self.open_with(path, &OpenOptions::new().read(true))
             }
@@ -146,7 +148,8 @@ impl AioHandle {
         }
     }
 
-    /// Opens a file for reading and writing, and makes it if it does not exist. What it holds stays.
+    /// Opens a file for reading and writing, and makes it if it does not exist, at the end of symbolic links if there are
+    /// any. What it holds stays.
     ///
     /// # Errors
     ///
@@ -161,21 +164,28 @@ impl AioHandle {
     ///
     /// [`Error::Io`] with the reason.
     pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<AioFile> {
+        self.shared().check_open()?;
+        Ok(self.file(OpenFile::open(path.as_ref(), options, self.config().direct)?))
+    }
+
+    /// A file of this handle.
+    pub(crate) fn file(&self, file: OpenFile) -> AioFile {
         let shared = self.shared();
-        shared.check_open()?;
-        let file = OpenFile::open(path.as_ref(), options, shared.config.direct)?;
         if let Some(registered) = shared.files.register().filter(|_| shared.config.register_files) {
             file.set_registered(registered);
         }
-        Ok(AioFile::new(file, self.clone()))
+        AioFile::new(file, self.clone())
     }
 
-    /// Begins to replace the file at `path`, or to make it: what is written to the [`AtomicFile`] is there as a whole
-    /// after its [`commit`](AtomicFile::commit), and before that nothing is.
+    /// Begins to replace the file at `path`, or to make it, at the end of symbolic links if there are any: what is
+    /// written to the [`AtomicFile`] is there as a whole after its [`commit`](AtomicFile::commit), and before that
+    /// nothing is.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if a file cannot be made beside `path`, or `path` is something else than a regular file.
+    /// [`Error::Io`] if a file cannot be made beside the target, or the target is something else than a regular file, or
+    /// what must not be replaced: a mount point (as files that are mounted into a container are), immutable, or another
+    /// user's in a sticky folder.
     pub fn create_atomic(&self, path: impl AsRef<Path>) -> Result<AtomicFile> {
         AtomicFile::create(self, path.as_ref())
     }
@@ -185,13 +195,14 @@ impl AioHandle {
         self.start(Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options)
     }
 
-    /// Writes `buffer` to a new file at `path`; an existing one is an error. If writing fails, the file is removed.
+    /// Writes `buffer` to a new file at `path`; an existing one, or a symbolic link, is an error. If writing fails, the
+    /// file is removed.
     pub fn write_new<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
         self.start(Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options)
     }
 
-    /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist. A file that
-    /// was longer is cut once all is written; if writing fails, it holds a mixture.
+    /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist, at the end of
+    /// symbolic links if there are any. A file that was longer is cut once all is written; if writing fails, it holds a mixture.
     pub fn write_path<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
         self.start(Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
     }

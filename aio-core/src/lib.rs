@@ -29,6 +29,7 @@ mod fork;
 mod handle;
 mod owned;
 mod plan;
+mod printable;
 mod registry;
 mod scope;
 mod signals;
@@ -56,6 +57,8 @@ pub use file::{OpenFile, OpenOptions};
 pub use handle::AioHandle;
 pub use owned::RawOp;
 pub use plan::Alignment;
+#[doc(hidden)]
+pub use printable::Printable;
 pub use scope::Scope;
 pub use stats::Stats;
 pub use sync::ThreadSync;

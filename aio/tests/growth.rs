@@ -5,13 +5,14 @@ mod disk;
 mod support;
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, Backend, DirectMode, OpenOptions};
+use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpKind, OpenOptions};
+use aio_core::conformance::refusing;
 use aio_core::testing::{Gate, Plain};
 use disk::{LoopDevice, SmallDisk};
 use support::{Folder, backends, gated, pattern, small};
@@ -61,6 +62,54 @@ fn growing_at_many_ends_at_once_where_nothing_can_be_preallocated() {
             std::fs::remove_file(path).unwrap();
         }
     }
+}
+
+/// By a sandbox, whose filter of system calls says "not permitted".
+#[test]
+fn files_grow_where_preallocation_is_refused() {
+    for backend in backends() {
+        let folder = Folder::new();
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+            refusing(&[libc::SYS_fallocate], errno, || {
+                let aio = AioHandle::builder().backend(backend).build().unwrap();
+                for len in [8192, 5000, 300_001] {
+                    let (path, content) = (folder.path("t"), pattern(1, len));
+                    aio.write_new(&path, content.clone()).wait().unwrap();
+                    assert!(std::fs::read(&path).unwrap() == content);
+                    let file = aio.open(&path).unwrap();
+                    file.write(content.clone(), len as u64).wait().unwrap();
+                    assert!(std::fs::read(&path).unwrap() == [&content[..], &content].concat());
+                    // What asks for the space itself is told.
+                    let error = Error::from(file.allocate(0, 1 << 20).wait().unwrap_err());
+                    assert_eq!((error.raw_os_error(), file.len().unwrap()), (Some(errno), 2 * len as u64), "{error}");
+                    std::fs::remove_file(&path).unwrap();
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_file_that_may_not_grow_says_so() {
+    // SAFETY: the name ends with a NUL.
+    let made = unsafe { libc::memfd_create(c"sealed".as_ptr(), libc::MFD_ALLOW_SEALING) };
+    assert!(made >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: it was made above, and is no one else's.
+    let file = unsafe { std::fs::File::from_raw_fd(made) };
+    file.set_len(5000).unwrap();
+    // SAFETY: no memory is involved, and the descriptor is open.
+    assert_eq!(unsafe { libc::fcntl(made, libc::F_ADD_SEALS, libc::F_SEAL_GROW) }, 0);
+    for backend in backends() {
+        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let sealed = aio.open(format!("/proc/self/fd/{made}")).unwrap();
+        let error = Error::from(sealed.write(vec![1; 5000], 4000).wait().unwrap_err());
+        assert!(matches!(&error, Error::Io(error) if error.op == OpKind::Write), "{error}");
+        assert_eq!((error.raw_os_error(), sealed.len().unwrap()), (Some(libc::EPERM), 5000), "{error}");
+        sealed.write(pattern(1, 1000), 4000).wait().unwrap();
+    }
+    let mut end = vec![0; 1000];
+    file.read_exact_at(&mut end, 4000).unwrap();
+    assert!(end == pattern(1, 1000));
 }
 
 #[test]

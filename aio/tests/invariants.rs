@@ -73,14 +73,14 @@ fn descriptors(path: &std::path::Path) -> Vec<RawFd> {
 }
 
 /// A lock on an open file lasts as long as anybody, a queue's table included, has this open file.
-fn lock(fd: RawFd) -> bool {
+fn lock(fd: RawFd, kind: i32) -> bool {
     // SAFETY: no memory is involved.
-    unsafe { libc::flock(fd, libc::LOCK_EX | libc::LOCK_NB) == 0 }
+    unsafe { libc::flock(fd, kind | libc::LOCK_NB) == 0 }
 }
 
 fn locked_by_others(path: &std::path::Path) -> bool {
     use std::os::fd::AsRawFd;
-    !lock(std::fs::File::open(path).unwrap().as_raw_fd())
+    !lock(std::fs::File::open(path).unwrap().as_raw_fd(), libc::LOCK_EX)
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_closed_file_is_closed_in_every_queue() {
             rules.queues.lock().unwrap().clear();
             let path = folder.file("t", &pattern(1, 1 << 20));
             let file = aio.open(&path).unwrap();
-            assert!(descriptors(&path).into_iter().all(lock));
+            assert!(descriptors(&path).into_iter().all(|fd| lock(fd, libc::LOCK_SH)));
             let registers = backend.probe().unwrap().registered_files;
             gate.close();
             // More than all queues hold, so that all workers come.

@@ -1,16 +1,27 @@
 //! What bad input and bad luck get: one sentence with the path and the reason, and nothing else disturbed.
 
+#[path = "support/disk.rs"]
+mod disk;
 mod support;
 
+use std::fmt::Debug;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use aio::{AioHandle, Backend, Direction, Error, Extent, IoOpDesc, OpenOptions, Outcome, PathMode, Target};
-use support::child::{again_under, assert_passes, is_child};
+use aio::{
+    AioConfig, AioHandle, Backend, Direction, Error, Extent, IoOpDesc, OpenOptions, Outcome, PathMode, Target,
+};
+use disk::SmallDisk;
+use support::child::{again_under, alone, assert_passes, is_child};
 use support::{Folder, each, pattern};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 #[test]
 fn files_that_are_none() {
@@ -25,16 +36,144 @@ fn files_that_are_none() {
         let failed = aio.read_path(&missing, vec![0; 10]).wait().unwrap_err();
         assert_eq!(failed.to_string(), error.to_string());
 
-        let directory = folder.path("");
-        let error = aio.open_with(&directory, &OpenOptions::new().read(true)).unwrap_err();
-        assert!(error.to_string().ends_with("it is a directory, not a file"), "{error}");
-        assert!(aio.open(&directory).unwrap_err().to_string().contains("directory"));
-
         let pipe = folder.path("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let error = aio.open_with(&pipe, &OpenOptions::new().read(true)).unwrap_err();
-        assert!(error.to_string().contains("it is a pipe"), "{error}");
-        assert!(aio.open("/dev/null").unwrap_err().to_string().contains("character device"));
+        let socket = folder.path("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let long = folder.path(&"x".repeat(300));
+        for (path, kind, why) in [
+            (folder.path(""), io::ErrorKind::IsADirectory, "Is a directory"),
+            (pipe, io::ErrorKind::InvalidInput, "it is a FIFO, and only regular files and block devices"),
+            (socket, io::ErrorKind::InvalidInput, "it is a socket, and only regular files and block devices"),
+            ("/dev/null".into(), io::ErrorKind::InvalidInput, "it is a character device, and only regular files"),
+            ("".into(), io::ErrorKind::InvalidInput, "cannot open \"\": the path is empty"),
+            (folder.path("a\0b"), io::ErrorKind::InvalidInput, "a\\u{0}b: no path has a NUL byte in it"),
+            (long, io::ErrorKind::InvalidFilename, "File name too long"),
+        ] {
+            let write = OpenOptions::new().write(true);
+            let errors: [Error; 7] = [
+                aio.open(&path).unwrap_err(),
+                aio.open_with(&path, &OpenOptions::new().read(true)).unwrap_err(),
+                aio.open_with(&path, &write).unwrap_err(),
+                aio.create(&path).unwrap_err(),
+                aio.read_path(&path, vec![0; 10]).wait().unwrap_err().into(),
+                aio.write_path(&path, vec![0; 10]).wait().unwrap_err().into(),
+                aio.create_atomic(&path).unwrap_err(),
+            ];
+            for error in errors {
+                let text = error.to_string();
+                assert!(text.starts_with("cannot open ") && text.contains(why), "{text}");
+                assert_eq!(error.kind(), kind, "{text}");
+            }
+        }
+    });
+}
+
+/// It has `read(2)` and `mmap(2)`, and `write(2)` fails with EINVAL.
+#[test]
+fn hugetlbfs_is_read_only() {
+    let Some(disk) = SmallDisk::in_memory("hugetlbfs") else { return };
+    each(|_, aio, _| {
+        let path = disk.path().join("t");
+        let new = disk.path().join("new");
+        let errors: [Error; 3] = [
+            aio.open_with(&new, &OpenOptions::new().create_new(true)).unwrap_err(),
+            aio.write_new(&new, vec![1; 5000]).wait().unwrap_err().into(),
+            aio.create_atomic(&path).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("hugetlbfs can be mapped and read, but not written"), "{error}");
+        }
+        assert!(!new.exists());
+        // A hole takes no page.
+        std::fs::File::create(&path).unwrap().set_len(2 << 20).unwrap();
+        let file = aio.open(&path).unwrap();
+        assert!(file.read(vec![1; 5000], 1).wait().unwrap() == [0; 5000]);
+        assert!(aio.read_path(&path, vec![1; 5000]).wait().unwrap() == [0; 5000]);
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+/// A name that clears a terminal, and looks like two lines.
+const ODD_NAME: &str = "a\u{1b}[2J\nb";
+
+fn assert_one_line(text: &str) {
+    assert!(!text.contains(char::is_control) && text.contains("a\\u{1b}[2J\\nb"), "{text:?}");
+}
+
+#[test]
+fn errors_are_one_line_whatever_a_file_is_called() {
+    each(|_, aio, folder| {
+        let (path, missing) = (folder.file(ODD_NAME, &[1; 5000]), folder.path(&format!("missing {ODD_NAME}")));
+        let file = aio.open(&path).unwrap();
+        let new = aio.create_atomic(&path).unwrap();
+        new.write(vec![0; 1], i64::MAX as u64 - 8192).wait().unwrap_err();
+        let config = folder.file(&format!("{ODD_NAME}.json"), b"{\"aio\": {\"queue_depth\": 0}}");
+        let errors: [Error; 9] = [
+            aio.open(&missing).unwrap_err(),
+            aio.create_atomic(missing.join("t")).unwrap_err(),
+            aio.read_path(&missing, vec![0; 10]).wait().unwrap_err().into(),
+            file.read(vec![0; 5000], 1).wait().unwrap_err().into(),
+            file.read_at(&mut [0; 5000], 1).unwrap_err(),
+            file.set_len(u64::MAX).wait().unwrap_err().into(),
+            new.commit().unwrap_err(),
+            AioConfig::from_json_file(&missing).unwrap_err(),
+            AioConfig::from_json_file(&config).unwrap_err(),
+        ];
+        for error in errors {
+            assert_one_line(&error.to_string());
+            assert_one_line(&format!("{error:?}"));
+        }
+        let _what_was_dropped = aio.wait();
+    });
+}
+
+/// Takes down what is logged.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| line.push_str(&format!("{field}={value:?} ")));
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn log_lines_are_one_line_whatever_a_file_is_called() {
+    alone("log_lines_are_one_line_whatever_a_file_is_called", || {
+        let log = Arc::new(Log::default());
+        // Of this process, whose only test this is: workers log.
+        tracing::subscriber::set_global_default(log.clone()).unwrap();
+        each(|_, aio, folder| {
+            let file = aio.open(folder.file(ODD_NAME, &[1; 5000])).unwrap();
+            log.0.lock().unwrap().clear();
+            // Continued through the page cache at the end of the file; and nobody hears of its failure but the log.
+            file.read(vec![0; 8192], 0).wait().unwrap_err();
+            drop(file.read(vec![0; 8192], 0));
+            aio.wait().unwrap_err();
+            let mut lines = log.0.lock().unwrap();
+            lines.retain(|line| line.contains("[2J"));
+            assert!(!lines.is_empty());
+            lines.iter().for_each(|line| assert_one_line(line));
+        });
     });
 }
 

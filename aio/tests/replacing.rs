@@ -3,15 +3,17 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
-use aio::{AioFile, AioHandle, AtomicFile, Direction};
+use aio::{AioFile, AioHandle, AtomicFile, Direction, Error, OpKind, OpenOptions, Result};
 use aio_core::conformance::refusing;
 use aio_core::testing::Plain;
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use support::staged::{Panics, Staged};
+use support::users::{NOBODY, as_nobody, give_to_nobody, nobodys, set_mode};
 use support::{Folder, each, each_backend, gated, pattern, small};
 
 fn names(folder: &Folder) -> Vec<String> {
@@ -47,16 +49,18 @@ fn a_change_of_length_is_waited_for_and_must_not_fail() {
 #[test]
 fn space_that_cannot_be_had_is_no_failure() {
     let folder = Folder::new();
-    let path = folder.file("t", b"old");
-    refusing(&[libc::SYS_fallocate], libc::EOPNOTSUPP, || {
-        let aio = AioHandle::builder().build().unwrap();
-        let new = aio.create_atomic(&path).unwrap();
-        new.allocate(0, 1 << 20).wait().unwrap_err();
-        new.punch_hole(0, 4096).wait().unwrap_err();
-        new.write(vec![1; 10], 0).wait().unwrap();
-        new.commit().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), [1; 10]);
-    });
+    for errno in [libc::EOPNOTSUPP, libc::ENOSYS, libc::EPERM, libc::EACCES] {
+        let path = folder.file("t", b"old");
+        refusing(&[libc::SYS_fallocate], errno, || {
+            let aio = AioHandle::builder().build().unwrap();
+            let new = aio.create_atomic(&path).unwrap();
+            new.allocate(0, 1 << 20).wait().unwrap_err();
+            new.punch_hole(0, 4096).wait().unwrap_err();
+            new.write(vec![1; 10], 0).wait().unwrap();
+            new.commit().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), [1; 10]);
+        });
+    }
 }
 
 #[test]
@@ -70,6 +74,198 @@ fn a_write_whose_end_panics_is_not_committed() {
     let error = new.commit().unwrap_err().to_string();
     assert!(error.contains("a write to its new contents failed"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
+}
+
+type Call = fn(&AioHandle, &Path) -> Result<()>;
+
+/// The calls that make a file or replace it.
+const REPLACING: [Call; 3] = [
+    |aio, path| aio.create(path)?.write_at(b"new", 0),
+    |aio, path| Ok(aio.write_path(path, b"new".to_vec()).wait().map(drop)?),
+    |aio, path| {
+        let new = aio.create_atomic(path)?;
+        new.write_at(b"new", 0)?;
+        new.commit()
+    },
+];
+
+/// The calls that only make one.
+const MAKING: [Call; 2] = [
+    |aio, path| aio.open_with(path, &OpenOptions::new().create_new(true))?.write_at(b"new", 0),
+    |aio, path| Ok(aio.write_new(path, b"new".to_vec()).wait().map(drop)?),
+];
+
+#[test]
+fn a_file_is_made_where_symbolic_links_point_to() {
+    each(|_, aio, folder| {
+        let link = |to: &str, at: &str| {
+            symlink(to, folder.path(at)).unwrap();
+            folder.path(at)
+        };
+        fs::create_dir(folder.path("d")).unwrap();
+        let first = link("d/second", "first");
+        let _second = link("third", "d/second");
+        let absolute = link(first.to_str().unwrap(), "absolute");
+        let nowhere = link("missing/t", "nowhere");
+        let slash = link("d/third/", "slash");
+        let circle = link("circle", "circle");
+        let before = names(folder);
+        for call in REPLACING {
+            for path in [&first, &absolute] {
+                call(aio, path).unwrap();
+                assert_eq!(fs::read(folder.path("d/third")).unwrap(), b"new");
+                fs::remove_file(folder.path("d/third")).unwrap();
+            }
+            assert_eq!(call(aio, &nowhere).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(call(aio, &slash).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+            assert_eq!(call(aio, &circle).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        }
+        // A link is a file that exists, wherever it points.
+        for call in MAKING {
+            for path in [&first, &absolute, &nowhere, &slash, &circle] {
+                assert_eq!(call(aio, path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            }
+        }
+        assert_eq!((names(folder), fs::read_dir(folder.path("d")).unwrap().count()), (before, 1));
+    });
+}
+
+#[test]
+fn no_file_is_made_under_the_name_of_a_folder() {
+    each(|_, aio, folder| {
+        fs::create_dir(folder.path("d")).unwrap();
+        for call in REPLACING.into_iter().chain(MAKING) {
+            for name in ["d/new/", "new/", "new//", "d", "d/", "d/.", "d/.."] {
+                let error = call(aio, &folder.path(name)).unwrap_err();
+                assert!(matches!(error.raw_os_error(), Some(libc::EISDIR | libc::EEXIST)), "{name}: {error}");
+            }
+            for name in ["new/.", "new/..", ""] {
+                let path = if name.is_empty() { name.into() } else { folder.path(name) };
+                call(aio, &path).unwrap_err();
+            }
+        }
+        assert_eq!((names(folder), fs::read_dir(folder.path("d")).unwrap().count()), (vec!["d".to_owned()], 0));
+    });
+}
+
+/// What a command did, until this is dropped.
+struct Undo(Command);
+
+impl Undo {
+    /// `None`, with a line on standard error, where the command cannot do it.
+    fn after(done: &mut Command, undo: Command) -> Option<Self> {
+        let output = done.output().unwrap();
+        if !output.status.success() {
+            eprintln!("SKIPPED: {done:?}: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(Self(undo))
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let undone = self.0.status();
+        assert!(std::thread::panicking() || undone.unwrap().success(), "{:?}", self.0);
+    }
+}
+
+fn command(program: &str, arguments: &[&str], paths: &[&Path]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).args(paths);
+    command
+}
+
+fn mounted_over(path: &Path, with: &Path) -> Option<Undo> {
+    Undo::after(&mut command("mount", &["--bind"], &[with, path]), command("umount", &[], &[path]))
+}
+
+fn assert_not_replaced(error: &Error, errno: i32, advice: &str) {
+    assert!(matches!(error, Error::Io(error) if error.op == OpKind::Replace), "{error}");
+    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+    assert!(error.to_string().contains(advice), "{error}");
+}
+
+/// As a container has files of its host.
+#[test]
+fn a_mount_point_is_found_before_anything_is_written() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (path, host) = (folder.file("t", b"old"), folder.file("host", b"of the host"));
+    symlink("t", folder.path("link")).unwrap();
+    let Some(mounted) = mounted_over(&path, &host) else { return };
+    let before = names(&folder);
+    for path in [&path, &folder.path("link")] {
+        assert_not_replaced(&aio.create_atomic(path).unwrap_err(), libc::EBUSY, "mounted");
+        assert_eq!(names(&folder), before);
+    }
+    // What is mounted can be replaced, and written in place.
+    aio.write_path(&path, b"in place".to_vec()).wait().unwrap();
+    let new = aio.create_atomic(&host).unwrap();
+    new.write_at(b"new", 0).unwrap();
+    new.commit().unwrap();
+    drop(mounted);
+    assert_eq!((fs::read(&path).unwrap(), fs::read(&host).unwrap()), (b"old".to_vec(), b"new".to_vec()));
+    // What comes later is found later.
+    let new = aio.create_atomic(&path).unwrap();
+    new.write_at(b"new", 0).unwrap();
+    let Some(mounted) = mounted_over(&path, &host) else { return };
+    assert_not_replaced(&new.commit().unwrap_err(), libc::EBUSY, "mounted");
+    drop(mounted);
+    assert_eq!((fs::read(&path).unwrap(), names(&folder)), (b"old".to_vec(), before));
+}
+
+#[test]
+fn what_may_not_be_replaced_is_found_before_anything_is_written() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let dir = folder.path("d");
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join("t");
+    fs::write(&path, b"old").unwrap();
+    let entries = || fs::read_dir(&dir).unwrap().count();
+    for (flag, of) in [("i", &path), ("a", &path), ("i", &dir), ("a", &dir)] {
+        let chattr = |sign: &str| command("chattr", &[&format!("{sign}{flag}")], &[of]);
+        let Some(_undo) = Undo::after(&mut chattr("+"), chattr("-")) else { return };
+        assert_not_replaced(&aio.create_atomic(&path).unwrap_err(), libc::EPERM, "immutable or append-only");
+        if of == &dir {
+            assert_not_replaced(&aio.create_atomic(dir.join("new")).unwrap_err(), libc::EPERM, "lsattr");
+        }
+        assert_eq!(entries(), 1);
+    }
+    let new = aio.create_atomic(&path).unwrap();
+    new.commit().unwrap();
+}
+
+#[test]
+fn a_file_of_another_user_in_a_sticky_folder_is_not_replaced() {
+    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let Some((dir, own)) = nobodys(&folder) else { return };
+    let anothers = dir.join("another's");
+    fs::write(&anothers, b"old").unwrap();
+    let replace = |path: &Path| {
+        let new = aio.create_atomic(path)?;
+        new.write_at(b"new", 0)?;
+        new.commit()
+    };
+    // In a folder of one's own, everything.
+    set_mode(&dir, 0o1777);
+    as_nobody(|| replace(&anothers).unwrap());
+    assert_eq!(fs::metadata(&anothers).unwrap().uid(), NOBODY);
+    for path in [&dir, &anothers] {
+        chown(path, Some(0), Some(0)).unwrap();
+    }
+    fs::write(&anothers, b"old").unwrap();
+    as_nobody(|| {
+        assert_not_replaced(&aio.create_atomic(&anothers).unwrap_err(), libc::EPERM, "sticky");
+        replace(&own).unwrap();
+        replace(&dir.join("new")).unwrap();
+    });
+    // Root may.
+    assert_eq!(fs::read(&anothers).unwrap(), b"old");
+    replace(&anothers).unwrap();
+    // Of one that cannot be opened it is not known.
+    set_mode(&anothers, 0o600);
+    as_nobody(|| assert_not_replaced(&replace(&anothers).unwrap_err(), libc::EPERM, "sticky"));
+    assert_eq!((fs::read(&anothers).unwrap(), fs::read_dir(&dir).unwrap().count()), (b"new".to_vec(), 3));
 }
 
 #[test]
@@ -162,43 +358,6 @@ fn nobody_gets_more_rights_than_before() {
     }
 }
 
-const NOBODY: u32 = 65_534;
-
-/// Runs it on a thread of another user, as root may.
-fn as_nobody(run: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let ran = scope.spawn(|| {
-            // Of this thread alone, and only for files.
-            setfsgid(Gid::from_raw(NOBODY));
-            setfsuid(Uid::from_raw(NOBODY));
-            // It tells whom it replaces, and no failure.
-            assert_eq!(setfsuid(Uid::from_raw(NOBODY)).as_raw(), NOBODY);
-            run();
-        });
-        ran.join().unwrap();
-    });
-}
-
-/// False, with a line on standard error, where files cannot be given away.
-fn give_to_nobody(path: &Path) -> bool {
-    let given = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
-    given.inspect_err(|error| eprintln!("SKIPPED: a file of another owner: {error}")).is_ok()
-}
-
-fn set_mode(path: &Path, bits: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
-}
-
-/// A folder and a file in it that are both another user's, who can get there.
-fn nobodys(folder: &Folder) -> Option<(PathBuf, PathBuf)> {
-    let dir = folder.path("d");
-    fs::create_dir(&dir).unwrap();
-    let path = dir.join("t");
-    fs::write(&path, b"old").unwrap();
-    set_mode(&folder.path(""), 0o755);
-    (give_to_nobody(&path) && give_to_nobody(&dir)).then_some((dir, path))
-}
-
 #[test]
 fn a_file_that_its_owner_may_not_write_can_be_replaced() {
     let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
@@ -273,7 +432,7 @@ fn a_group_that_cannot_be_given_gives_nobody_rights() {
     // The second one denies the group what everybody else has.
     for (old, new) in [(0o664, 0o644), (0o604, 0o600)] {
         set_mode(&path, old);
-        if std::os::unix::fs::chown(&path, None, Some(NOBODY)).is_err() {
+        if chown(&path, None, Some(NOBODY)).is_err() {
             eprintln!("SKIPPED: a file of another group");
             return;
         }

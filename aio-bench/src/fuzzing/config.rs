@@ -9,7 +9,7 @@ use super::assert_readable;
 /// the same; whether a value was parsed before makes no difference. One that is refused gets one line that says why.
 pub fn config(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    let parsed = serde_json::from_str::<Value>(text).ok();
+    let parsed = serde_json::from_str::<Value>(text.strip_prefix('\u{feff}').unwrap_or(text)).ok();
     match AioConfig::from_json(text) {
         Ok(config) => {
             let parsed = parsed.expect("what is not JSON is no configuration");

@@ -215,6 +215,16 @@ fn keys_that_are_not_known_are_named_with_the_likely_one() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped() {
+    let text = "{\"aio\": {\"queue_depth\": 7}}";
+    assert_eq!(AioConfig::from_json(&format!("\u{feff}{text}")).unwrap().queue_depth, 7);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, format!("\u{feff}{text}").as_bytes()).unwrap();
+    assert_eq!(AioConfig::from_json_file(file.path()).unwrap().queue_depth, 7);
+    assert_refused("\u{feff}\u{feff}{}", &["the configuration is not valid JSON"]);
+}
+
+#[test]
 fn text_that_is_not_json_is_refused_with_the_place() {
     for (text, parts) in [
         ("", ["EOF", "line 1 column 0"]),

@@ -9,6 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, IoError, OpKind, Result};
+use crate::printable::shown;
 
 /// The most that is read of a file, in bytes: far more than any configuration has, and less than would hurt.
 const MOST: u64 = 16 << 20;
@@ -22,17 +23,17 @@ pub(super) fn read(path: &Path) -> Result<String> {
         return Err(Error::Io(Box::new(IoError { op, path, offset: 0, length: 0, backend: "none", source })));
     }
     if bytes.len() as u64 > MOST {
-        return Err(Error::InvalidInput(format!("{}: larger than any configuration, 16 MiB", path.display())));
+        return Err(Error::InvalidInput(format!("{}: larger than any configuration, 16 MiB", shown(path))));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::InvalidInput(format!("{}: not UTF-8 text, at byte {at}", path.display()))
+        Error::InvalidInput(format!("{}: not UTF-8 text, at byte {at}", shown(path)))
     })
 }
 
 /// Says in an error which file it is about.
 pub(super) fn in_file(path: &Path, error: Error) -> Error {
-    let path = path.display();
+    let path = shown(path);
     match error {
         Error::Config { key, value, accepted } => {
             Error::Config { key, value, accepted: format!("{accepted} (in {path})") }
@@ -44,6 +45,8 @@ pub(super) fn in_file(path: &Path, error: Error) -> Error {
 
 /// The value of a text in which no object has a key twice.
 pub(super) fn parse(text: &str) -> Result<Value> {
+    // Some editors begin files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match serde_json::from_str(text) {
         Ok(Unambiguous(value)) => Ok(value),
         Err(error) => Err(Error::InvalidInput(format!("the configuration is not valid JSON: {error}"))),

@@ -13,6 +13,7 @@ use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
 use crate::foreign::log;
 use crate::plan::{BlockRange, Segment};
+use crate::printable::shown;
 use crate::stats::Stats;
 
 /// How far issuing the blocks of a run got.
@@ -229,7 +230,7 @@ fn resume(slot: &mut Slot, run: &Run, moved: usize) -> io::Result<Verdict> {
 fn use_page_cache(slot: &mut Slot, run: &Run) -> io::Result<Verdict> {
     let Some(file) = run.file() else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
     let fd = file.buffered()?.as_raw_fd();
-    let (path, offset) = (file.path().display(), slot.block.offset);
+    let (path, offset) = (shown(file.path()), slot.block.offset);
     log(|| tracing::debug!(%path, offset, "continuing through the page cache"));
     if slot.block.direction == Direction::Write {
         return Ok(Verdict::ThroughCache);

@@ -19,6 +19,7 @@ use crate::file::faults::Sync;
 use crate::file::routes::{Pass, Route};
 use crate::file::{OpenFile, is_named};
 use crate::foreign::log;
+use crate::printable::shown;
 use crate::sync::{Ordering, lock};
 
 impl Shared {
@@ -34,7 +35,8 @@ impl Shared {
             }
             let lost = op.state.is_lost();
             // Whatever panicked (a getter of the descriptor, for instance), the op has to end.
-            let outcome = attempt("the end of the op", || if lost { finish_lost(&op) } else { finish(&op) });
+            let outcome =
+                attempt("the end of the op", || if lost { finish_lost(self, &op) } else { finish(self, &op) });
             // The write does not hold up syncs any more, however it ended.
             op.state.let_syncs_pass();
             let ok = outcome.is_ok();
@@ -88,8 +90,8 @@ impl Shared {
 }
 
 /// Gives back what the op held and calls `fini`, whatever else panics: of an op of a scope it drops what was borrowed.
-fn finish(op: &Transfer) -> Outcome {
-    let mut outcome = attempt("the end of the op", || give_back(op));
+fn finish(shared: &Shared, op: &Transfer) -> Outcome {
+    let mut outcome = attempt("the end of the op", || give_back(shared, op));
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
         op.note_failed_write(&panicked);
         match outcome {
@@ -102,7 +104,7 @@ fn finish(op: &Transfer) -> Outcome {
 }
 
 /// Gives back what the op held: the length of a failed write, its file.
-fn give_back(op: &Transfer) -> Outcome {
+fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
     // It has ended well here, or has nothing to give back.
     settle_growth(op);
     let outcome = op.outcome();
@@ -112,13 +114,16 @@ fn give_back(op: &Transfer) -> Outcome {
     if let Target::Path(path, mode) = op.desc.target()
         && let Some(file) = lock(&op.state.opened).take()
     {
+        let _held = shared.paths.held();
         return finish_path(op, path, *mode, file, outcome);
     }
     outcome
 }
 
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
-fn finish_lost(op: &Transfer) -> Outcome {
+fn finish_lost(shared: &Shared, op: &Transfer) -> Outcome {
+    // It is not closed, so that no op should wait for that.
+    drop(op.state.opened().map(|_file| shared.paths.held()));
     let reason = match op.outcome() {
         Err(Error::WorkerDied { reason }) => reason,
         Err(error) => format!("its queue broke after another failure: {error}"),
@@ -174,7 +179,7 @@ fn settle_growth(op: &Transfer) {
     if let (Some(inode), Some(growing)) = (file.inode(), lock(&op.state.growing).take())
         && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
     {
-        let path = op.path().display();
+        let path = shown(op.path());
         log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
     }
 }
@@ -196,7 +201,7 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
         outcome = Err(failed(OpKind::Close, error));
     }
     if remove && let Err(error) = std::fs::remove_file(path) {
-        log(|| tracing::warn!(path = %path.display(), %error, "could not remove the file of a failed write"));
+        log(|| tracing::warn!(path = %shown(path), %error, "could not remove the file of a failed write"));
     }
     outcome
 }

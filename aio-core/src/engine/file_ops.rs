@@ -142,10 +142,10 @@ impl FileOp {
         matches!(self.command, FileCommand::SyncData | FileCommand::SyncAll)
     }
 
-    /// Whether the file system only lacks a thing that nothing depends on.
+    /// Whether the file system, or a sandbox, only denies a thing that nothing depends on.
     fn is_no_matter(&self, error: &Error) -> bool {
         matches!(self.command, FileCommand::Allocate { .. } | FileCommand::PunchHole { .. })
-            && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+            && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM | libc::EACCES))
     }
 
     fn kind(&self) -> OpKind {

@@ -38,6 +38,7 @@ use crate::sync::{AtomicBool, Ordering, thread, thread_local};
 use self::blocking::Bounce;
 pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
 use self::op::{Op, OpOptions, OpState, Transfer};
+use self::prepare::Paths;
 use self::promise::Promise;
 
 use self::work::{Full, Waiting, Work, wait_for_pass};
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Arc<[Port]>,
     pub(crate) files: Arc<FileTable>,
     pub(crate) file_ops: FileOps,
+    pub(crate) paths: Paths,
     made_in: Generation,
     /// Spinning makes sense: the thread waited for may run on another CPU, and workers that look for something to do do
     /// not keep others from doing it.
@@ -104,6 +106,7 @@ impl Shared {
             files: FileTable::new(ports.clone(), slots),
             ports,
             file_ops: FileOps::default(),
+            paths: Paths::default(),
             made_in: Generation::now(),
             may_spin: std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1 && cpus.get() >= workers),
             closed: AtomicBool::new(false),

@@ -124,6 +124,11 @@ impl OpState {
         self.early_plan.as_ref().or_else(|| self.late_plan.get().map(Box::as_ref))
     }
 
+    /// Whether a worker planned it, and so opened its path if it has one.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.late_plan.get().is_some()
+    }
+
     /// Asks the op to stop; blocks that a queue has accepted run on.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);

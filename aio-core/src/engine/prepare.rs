@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::Direction;
@@ -15,7 +16,7 @@ use crate::file::routes::Pass;
 use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
 use crate::plan::{Alignment, Plan};
-use crate::sync::lock;
+use crate::sync::{AtomicUsize, Ordering, lock};
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
@@ -117,28 +118,16 @@ pub(crate) enum Prepared {
 
 /// Opens, preallocates and plans an op on a worker.
 pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Prepared> {
-    let file = match (op.desc.target(), op.state.opened()) {
-        (Target::File(file), _) => file.clone(),
-        // An earlier try got this far, and a new file must not be made twice.
-        (Target::Path(..), Some(file)) => file,
-        (Target::Path(path, mode), None) => {
-            // Comparing what was written needs to read it.
-            let read = *mode == PathMode::Read || op.state.validate;
-            let options = OpenOptions::new()
-                .read(read)
-                .one_read(*mode == PathMode::Read && !op.state.validate)
-                .create(*mode == PathMode::Write)
-                .create_new(*mode == PathMode::WriteNew);
-            let file = OpenFile::open(path, &options, shared.config.direct)?;
-            *lock(&op.state.opened) = Some(file.clone());
-            accept_for(op, &file);
-            file
+    let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.validate, file);
+    let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
+        (Target::File(file), _) => (file.clone(), planned(file)),
+        // It had to wait for the pass.
+        (Target::Path(..), Some(file)) => {
+            let plan = planned(&file);
+            (file, plan)
         }
+        (Target::Path(path, mode), None) => open(shared, op, path, *mode)?,
     };
-    let mut plan = plan_of(shared, &op.desc, op.state.validate, &file);
-    if plan.cached > 0 {
-        file.buffered().map_err(|source| op.io_error(OpKind::Open, 0, 0, "", source))?;
-    }
     if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
         let (from, end) = range_of(op.desc.extents());
         let growth = inode
@@ -156,6 +145,87 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
     }
     op.state.start(plan);
     Ok(Prepared::Done)
+}
+
+/// Opens the path of an op, with all the descriptors that its plan needs, or none.
+fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Result<(OpenFile, Plan)> {
+    let held = shared.paths.hold();
+    // Comparing what was written needs to read it.
+    let read = mode == PathMode::Read || op.state.validate;
+    let options = OpenOptions::new()
+        .read(read)
+        .one_op(true)
+        .one_read(mode == PathMode::Read && !op.state.validate)
+        .create(mode == PathMode::Write)
+        .create_new(mode == PathMode::WriteNew);
+    let file = OpenFile::open(path, &options, shared.config.direct)?;
+    let plan = plan_of(shared, &op.desc, op.state.validate, &file);
+    if (plan.cached > 0 || meets_end(op, &file))
+        && let Err(source) = file.buffered()
+    {
+        if mode == PathMode::WriteNew && file.is_at(path) {
+            // Made by this call; the next try makes it again.
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(op.io_error(OpKind::Open, 0, 0, "", source));
+    }
+    *lock(&op.state.opened) = Some(file.clone());
+    accept_for(op, &file);
+    held.until_the_end();
+    Ok((file, plan))
+}
+
+/// Whether it reads past an end of the file that lies inside a direct unit: the page cache tells that end.
+fn meets_end(op: &Transfer, file: &OpenFile) -> bool {
+    let (unit, len) = (u64::from(file.alignment().offset), file.len_at_open());
+    let ends_inside = unit > 0 && !len.is_multiple_of(unit);
+    op.desc.direction() == Direction::Read && ends_inside && end_of(op) > len
+}
+
+/// How many ops by path hold a file, or try to open one. An op that finds no descriptor waits for those, and for nothing
+/// else: other files may stay open for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    held: AtomicUsize,
+    /// How often one gave it back, or the try up.
+    given_back: AtomicUsize,
+}
+
+/// One of these ops, until this is dropped.
+pub(crate) struct Held<'a>(&'a Paths);
+
+impl Paths {
+    fn hold(&self) -> Held<'_> {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Held(self)
+    }
+
+    /// That of an op that ends.
+    pub(crate) fn held(&self) -> Held<'_> {
+        Held(self)
+    }
+
+    pub(crate) fn given_back(&self) -> usize {
+        self.given_back.load(Ordering::SeqCst)
+    }
+
+    /// Whether the caller's try, which began at `before` and failed, may have found what another op held.
+    pub(crate) fn is_worth_another_try(&self, before: usize) -> bool {
+        self.held.load(Ordering::SeqCst) > 0 || self.given_back() != before.wrapping_add(1)
+    }
+}
+
+impl Held<'_> {
+    fn until_the_end(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.given_back.fetch_add(1, Ordering::SeqCst);
+        self.0.held.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and

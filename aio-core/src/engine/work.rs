@@ -246,7 +246,8 @@ impl Work {
         Ok(self.added(state, blocks_of(op)))
     }
 
-    /// Puts an op that was accepted before at the front. Returns a worker to wake. The caller keeps nothing of the op:
+    /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open, behind
+    /// those that are and so may hold them. Returns a worker to wake. The caller keeps nothing of the op:
     /// whoever ends it closes its file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it
     /// if it is to be ended.
     pub(crate) fn push_front(&self, waiting: Waiting) -> Result<Option<usize>, Option<Arc<Transfer>>> {
@@ -258,7 +259,10 @@ impl Work {
             return Err(ended);
         }
         let blocks = waiting.blocks();
-        state.queues[waiting.op.state.priority as usize].push_front(waiting);
+        let queue = &mut state.queues[waiting.op.state.priority as usize];
+        let prepared = || queue.iter().take_while(|waiting| waiting.op.state.is_prepared()).count();
+        let at = if waiting.op.state.plan().is_some() { 0 } else { prepared() };
+        queue.insert(at, waiting);
         Ok(self.added(state, blocks))
     }
 

@@ -249,11 +249,11 @@ impl AioThread {
             self.shared.requeue(op);
             return;
         }
+        let given_back = self.shared.paths.given_back();
         let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
         self.preparing = None;
         match prepared {
-            // Ops in flight hold the files, and give them back as they end.
-            Err(error) if is_out_of_files(&error) && self.others_in_flight() => {
+            Err(error) if is_out_of_files(&error) && self.shared.paths.is_worth_another_try(given_back) => {
                 self.out_of_files = true;
                 self.shared.requeue(op);
             }
@@ -267,12 +267,6 @@ impl AioThread {
             Ok(Prepared::Done) if op.state.is_over() => self.pass_ended(op),
             Ok(Prepared::Done) => self.shared.requeue(op),
         }
-    }
-
-    /// Whether ops have blocks with a queue, here or in another worker, or wait for a sync.
-    fn others_in_flight(&self) -> bool {
-        let in_flight = self.shared.counters.in_flight.load(Ordering::Relaxed);
-        self.flight.len() > 0 || in_flight > 0 || self.shared.file_ops.durable_writes() > 0
     }
 
     /// Issues blocks of the runs in hand while there is room.

@@ -340,8 +340,11 @@ fn extend(fd: BorrowedFd<'_>, state: &State, len: u64, range: Range<u64>) -> io:
     }
 }
 
+/// Whether `fallocate(2)` is not to be had: the file system lacks it, or a sandbox's filter of system calls refuses it.
+/// Where the file itself may not grow (it is immutable, or sealed), the write says so.
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+    let unsupported = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL, libc::EPERM, libc::EACCES];
+    error.raw_os_error().is_some_and(|errno| unsupported.contains(&errno))
 }
 
 /// `fallocate(2)`. When it fails it may have taken the rest of the disk and made the file longer all the same, so the

@@ -9,5 +9,6 @@ mod residency;
 pub(crate) mod routes;
 mod statx;
 
-pub(crate) use self::open::is_named;
 pub use self::open::{OpenFile, OpenOptions};
+pub(crate) use self::open::{check_path, close_fd, is_named};
+pub(crate) use self::statx::{attributes, refusal};

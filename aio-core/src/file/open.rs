@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod, fstat, stat};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use crate::backend::Direction;
 use crate::config::DirectMode;
@@ -16,7 +18,7 @@ use crate::error::{IoError, OpKind, Result};
 use crate::file::faults::Sync;
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
-use crate::file::statx::{FileFacts, facts};
+use crate::file::statx::{FileFacts, facts, refusal};
 use crate::plan::Alignment;
 use crate::registry::Registered;
 use crate::sync::{Mutex, lock};
@@ -29,6 +31,8 @@ pub struct OpenOptions {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) direct: Option<DirectMode>,
+    private: bool,
+    one_op: bool,
     one_read: bool,
 }
 
@@ -50,13 +54,13 @@ impl OpenOptions {
         self
     }
 
-    /// Make the file if there is none. Implies `write`.
+    /// Make the file if there is none, also where a symbolic link points to none. Implies `write`.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Make the file; an existing one is an error. Implies `write`.
+    /// Make the file; an existing one, or a symbolic link, is an error. Implies `write`.
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
@@ -68,7 +72,19 @@ impl OpenOptions {
         self
     }
 
-    /// The file will be read once: it goes through the page cache if it is there when it is opened.
+    /// Only the owner may use the file that is made.
+    pub(crate) fn private(mut self, private: bool) -> Self {
+        self.private = private;
+        self
+    }
+
+    /// The file will be open for one op, which may need no second descriptor.
+    pub(crate) fn one_op(mut self, one_op: bool) -> Self {
+        self.one_op = one_op;
+        self
+    }
+
+    /// That op is a read: it goes through the page cache if the file is there when it is opened.
     pub(crate) fn one_read(mut self, one_read: bool) -> Self {
         self.one_read = one_read;
         self
@@ -106,11 +122,13 @@ struct Inner {
     /// Open from the start; bypasses the page cache if `direct`. Errors of write-back are reported to it.
     primary: OwnedFd,
     direct: bool,
-    /// For the edges of a direct file and while it is resident: the same file through the page cache, opened when first
-    /// needed.
+    /// For the edges of a direct file and while it is resident: the same file through the page cache. Open from the
+    /// start, since permissions and limits may change; but if it is open for one op only, when that needs it.
     edges: OnceLock<OwnedFd>,
     opening: Mutex<()>,
     flags: OFlag,
+    /// There was no such file before.
+    made: bool,
     facts: FileFacts,
     alignment: Alignment,
     /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
@@ -118,7 +136,7 @@ struct Inner {
 }
 
 impl OpenFile {
-    /// Opens `path`. Directories, pipes and character devices are refused.
+    /// Opens `path`, which is a regular file or a block device.
     pub(crate) fn open(path: &Path, options: &OpenOptions, default: DirectMode) -> Result<Self> {
         Self::try_open(path, options, options.direct.unwrap_or(default)).map_err(|source| {
             let (op, path) = (OpKind::Open, path.to_owned());
@@ -126,11 +144,11 @@ impl OpenFile {
         })
     }
 
-    fn try_open(path: &Path, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
-        let flags = options.flags();
-        // Not to hang on a pipe that nobody writes to; cleared below.
-        let primary = open(path, flags | OFlag::O_NONBLOCK, Mode::from_bits_truncate(0o666))?;
-        let opened = Self::from_fd(path, primary, options, mode);
+    /// [`open`](Self::open), with the bare reason.
+    pub(crate) fn try_open(path: &Path, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
+        check_path(path)?;
+        let (primary, made) = open_first(path, options).map_err(|error| explained(path, error))?;
+        let opened = Self::from_fd(path, primary, made, options, mode);
         if opened.is_err() && options.create_new {
             // Made by this call, and of no use to anybody.
             let _ = std::fs::remove_file(path);
@@ -138,11 +156,17 @@ impl OpenFile {
         opened
     }
 
-    fn from_fd(path: &Path, primary: OwnedFd, options: &OpenOptions, mode: DirectMode) -> io::Result<Self> {
+    fn from_fd(
+        path: &Path,
+        primary: OwnedFd,
+        made: bool,
+        options: &OpenOptions,
+        mode: DirectMode,
+    ) -> io::Result<Self> {
         let flags = options.flags();
         let facts = facts(primary.as_fd())?;
-        if let Some(reason) = facts.not_a_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        if let Some(refusal) = facts.refusal() {
+            return Err(refusal);
         }
         let mut alignment = facts.direct_alignment().filter(|_| mode != DirectMode::Off);
         let chooses = mode == DirectMode::Auto
@@ -165,10 +189,16 @@ impl OpenFile {
                     "direct I/O was asked for, but this file system does not offer it",
                 ));
             }
+            if flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR) && is_on_hugetlbfs(&primary) {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "files on hugetlbfs can be mapped and read, but not written",
+                ));
+            }
             set_flags(&primary, OFlag::empty())?;
         }
         let len = if facts.regular { facts.len } else { u64::MAX };
-        Ok(Self(Arc::new(Inner {
+        let file = Self(Arc::new(Inner {
             path: path.to_owned(),
             // A failed sync is not forgotten while anybody has the file open, so readers share in it, too.
             inode: (!options.one_read).then(|| Inode::of(facts.identity(), len)),
@@ -179,10 +209,15 @@ impl OpenFile {
             opening: Mutex::new(()),
             // Later opens of the same file must neither make it nor insist on making it.
             flags: flags.difference(OFlag::O_CREAT | OFlag::O_EXCL),
+            made,
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
             registered: OnceLock::new(),
-        })))
+        }));
+        if !options.one_op {
+            file.buffered()?;
+        }
+        Ok(file)
     }
 
     /// The path it was opened by.
@@ -286,18 +321,44 @@ impl OpenFile {
         self.buffered_if_open().ok_or_else(|| io::Error::from(Errno::EBADF))
     }
 
-    /// Opens the same inode once more, also after a rename or unlink where /proc is mounted.
+    /// Opens the same inode once more.
     fn reopen(&self) -> io::Result<OwnedFd> {
-        let through_proc = format!("/proc/self/fd/{}", self.fd().as_raw_fd());
-        match open(through_proc.as_str(), self.0.flags, Mode::empty()) {
-            Err(Errno::ENOENT | Errno::EACCES) => {}
-            opened => return Ok(opened?),
+        match self.open_again() {
+            Err(error) if self.0.made && error.raw_os_error() == Some(libc::EACCES) => {
+                self.with_rights_of_owner(|| self.open_again())
+            }
+            opened => opened,
         }
-        let fd = open(&self.0.path, self.0.flags, Mode::empty())?;
+    }
+
+    /// Through /proc, also after a rename or unlink; where that is not mounted, by the path.
+    fn open_again(&self) -> io::Result<OwnedFd> {
+        // Threads may have descriptors of their own (`unshare(2)`).
+        let through_proc = format!("/proc/thread-self/fd/{}", self.fd().as_raw_fd());
+        self.open_same(through_proc.as_ref()).or_else(|refused| match self.open_same(&self.0.path) {
+            Err(_) if refused.kind() != io::ErrorKind::NotFound => Err(refused),
+            opened => opened,
+        })
+    }
+
+    fn open_same(&self, path: &Path) -> io::Result<OwnedFd> {
+        // What the path names by now may be a pipe.
+        let fd = open(path, self.0.flags | OFlag::O_NONBLOCK, Mode::empty())?;
         if facts(fd.as_fd())?.identity() != self.0.facts.identity() {
             return Err(io::Error::other("the path names another file by now"));
         }
+        set_flags(&fd, OFlag::empty())?;
         Ok(fd)
+    }
+
+    /// Lets the owner, who made the file just now under a umask or access list that denies it, read and write it
+    /// during `run`.
+    fn with_rights_of_owner<T>(&self, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let mode = Mode::from_bits_truncate(fstat(self.fd())?.st_mode);
+        fchmod(self.fd(), mode | Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let result = run();
+        fchmod(self.fd(), mode)?;
+        result
     }
 
     /// Whether `path` still names this file.
@@ -329,11 +390,11 @@ impl OpenFile {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// What closing it would say of its writes, without closing it: `close(2)` of a duplicate. Network file systems
+    /// Duplicates of its descriptors: closing them says what closing it would say of its writes. Network file systems
     /// report lost writes so.
-    pub(crate) fn flush(&self) -> io::Result<()> {
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
         let fds = std::iter::once(self.fd()).chain(self.0.edges.get().map(AsFd::as_fd));
-        fds.map(|fd| close_fd(fd.try_clone_to_owned()?)).fold(Ok(()), Result::and)
+        fds.map(|fd| fd.try_clone_to_owned()).collect()
     }
 
     /// Closes it if this is the last clone, and says what `close(2)` said.
@@ -343,6 +404,42 @@ impl OpenFile {
         let edges = edges.into_inner().map_or(Ok(()), close_fd);
         close_fd(primary).and(edges)
     }
+}
+
+/// The first descriptor, and whether it made the file.
+fn open_first(path: &Path, options: &OpenOptions) -> nix::Result<(OwnedFd, bool)> {
+    let mode = Mode::from_bits_truncate(if options.private { 0o600 } else { 0o666 });
+    // Not to hang on a pipe that nobody writes to; cleared later.
+    let flags = options.flags() | OFlag::O_NONBLOCK;
+    if options.create && !options.create_new {
+        // Otherwise it would not be known who made the file.
+        match open(path, flags | OFlag::O_EXCL, mode) {
+            Err(Errno::EEXIST) => {}
+            made => return Ok((made?, true)),
+        }
+    }
+    Ok((open(path, flags, mode)?, options.create_new))
+}
+
+/// An error for what no system call would take as a path.
+pub(crate) fn check_path(path: &Path) -> io::Result<()> {
+    let why = match path.as_os_str().as_bytes() {
+        [] => "the path is empty",
+        path if path.contains(&0) => "no path has a NUL byte in it",
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+/// The kernel calls sockets, FIFOs that are opened for writing only, and devices without a driver missing devices.
+fn explained(path: &Path, error: Errno) -> io::Error {
+    let found = if matches!(error, Errno::ENXIO | Errno::ENODEV) { stat(path).ok() } else { None };
+    found.and_then(|found| refusal(found.st_mode)).unwrap_or_else(|| error.into())
+}
+
+/// Its `write(2)` answers EINVAL.
+fn is_on_hugetlbfs(fd: &OwnedFd) -> bool {
+    fstatfs(fd).is_ok_and(|found| found.filesystem_type() == HUGETLBFS_MAGIC)
 }
 
 /// Whether `path` names the regular file with this device and inode number.
@@ -376,7 +473,7 @@ fn expect_random_reads(fd: &OwnedFd) {
 }
 
 /// `close(2)`. On Linux the descriptor is gone also when it reports an error, so EINTR is not retried.
-fn close_fd(fd: OwnedFd) -> io::Result<()> {
+pub(crate) fn close_fd(fd: OwnedFd) -> io::Result<()> {
     match nix::unistd::close(fd) {
         Ok(()) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),

@@ -44,6 +44,7 @@ use crate::file::OpenFile;
 use crate::file::cachestat::cachestat;
 use crate::file::inode::Inode;
 use crate::foreign::log;
+use crate::printable::shown;
 use crate::sync::{AtomicU64, Ordering, process};
 
 /// Reads between samples; one of `WEIGHT` bytes more counts as one more.
@@ -124,7 +125,7 @@ impl Residency {
             _ => Ok(ELSEWHERE),
         };
         let verdict = verdict.unwrap_or_else(|error| {
-            log(|| tracing::debug!(path = %file.path().display(), %error, "not known whether the file is cached"));
+            log(|| tracing::debug!(path = %shown(file.path()), %error, "not known whether the file is cached"));
             NEVER
         });
         self.verdict.store(verdict, Ordering::Release);

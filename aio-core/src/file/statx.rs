@@ -1,9 +1,12 @@
-//! What `statx(2)` says of an open file. Neither `std` nor nix has `STATX_DIOALIGN`.
+//! What `statx(2)` says of a file. Neither `std` nor nix has `STATX_DIOALIGN`.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::arena::page_size;
 use crate::plan::Alignment;
@@ -23,18 +26,9 @@ pub(crate) struct FileFacts {
     dio: Option<(u32, u32)>,
 }
 
-/// Asks the kernel.
+/// Asks the kernel about an open file.
 pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
-    let mut statx = MaybeUninit::<libc::statx>::zeroed();
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
-    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor, which the borrow keeps open; the result buffer
-    // is large enough by its type.
-    let status = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, statx.as_mut_ptr()) };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroed is a valid statx, and the kernel filled it in on top.
-    let statx = unsafe { statx.assume_init() };
+    let statx = statx(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let file_type = u32::from(statx.stx_mode) & libc::S_IFMT;
     Ok(FileFacts {
         regular: file_type == libc::S_IFREG,
@@ -49,6 +43,39 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
     })
 }
 
+/// What a path names itself, as opposed to what a symbolic link points to: `STATX_ATTR_*`.
+pub(crate) fn attributes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    Ok(statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW)?.stx_attributes)
+}
+
+fn statx(fd: RawFd, path: &CStr, flags: i32) -> io::Result<libc::statx> {
+    let mut statx = MaybeUninit::<libc::statx>::zeroed();
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
+    // SAFETY: the path ends with a NUL, a descriptor that is not open is an error, and the result buffer is large enough
+    // by its type.
+    let status = unsafe { libc::statx(fd, path.as_ptr(), flags, mask, statx.as_mut_ptr()) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid statx, and the kernel filled it in on top.
+    Ok(unsafe { statx.assume_init() })
+}
+
+/// Why ops on a file of this type (`st_mode`) make no sense, if they do not.
+pub(crate) fn refusal(mode: u32) -> Option<io::Error> {
+    let what = match mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFBLK => return None,
+        libc::S_IFDIR => return Some(io::Error::from_raw_os_error(libc::EISDIR)),
+        libc::S_IFIFO => "a FIFO",
+        libc::S_IFSOCK => "a socket",
+        libc::S_IFCHR => "a character device",
+        _ => "of no known type",
+    };
+    let why = format!("it is {what}, and only regular files and block devices can be used");
+    Some(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
 impl FileFacts {
     /// Device and inode number; a block device is the same by whichever node it was opened.
     pub(crate) fn identity(&self) -> (u64, u64) {
@@ -61,14 +88,8 @@ impl FileFacts {
     }
 
     /// Why ops on it make no sense, if they do not.
-    pub(crate) fn not_a_file(&self) -> Option<&'static str> {
-        match self.file_type {
-            libc::S_IFREG | libc::S_IFBLK => None,
-            libc::S_IFDIR => Some("it is a directory, not a file"),
-            libc::S_IFIFO => Some("it is a pipe: only regular files and block devices have offsets"),
-            libc::S_IFCHR => Some("it is a character device: only regular files and block devices have offsets"),
-            _ => Some("it is neither a regular file nor a block device"),
-        }
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
+        refusal(self.file_type)
     }
 
     /// The units of direct I/O; `None` if the file system says that it has none.

@@ -5,6 +5,7 @@ pub mod child;
 pub mod leftovers;
 pub mod random;
 pub mod staged;
+pub mod users;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
