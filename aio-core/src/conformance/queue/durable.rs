@@ -23,7 +23,8 @@ pub(super) fn writes_leave_nothing_in_the_cache(context: &Context<'_>) {
     if !tells_dirty_pages(context, &file, &mut rig) {
         return;
     }
-    let (region, slot) = (Region::new(RegionId(0), rig.memory.clone()), FileId { slot: 0, generation: 0 });
+    let (region, slot) =
+        (Region::new(RegionId { slot: 0, generation: 0 }, rig.memory.clone()), FileId { slot: 0, generation: 0 });
     let region = rig.queue.add_region(&region).is_ok().then_some(region.id());
     let slot = rig.queue.add_file(slot, file.as_fd()).is_ok().then_some(slot);
     for (seed, (region, slot)) in (2..).zip([(None, None), (region, None), (None, slot), (region, slot)]) {
