@@ -75,6 +75,39 @@ fn what_is_free_in_pieces_can_be_had_in_one() {
     });
 }
 
+/// An op in flight does not wait for buffers: its own caller may hold them.
+#[test]
+fn staging_needs_no_room_and_makes_room() {
+    each_backend("staging", |backend, direct| {
+        let mut config = small(2, 8, direct);
+        config.arena_limit = Some(4 << 20);
+        let (aio, gate) = gated(backend, &Arc::new(Plain), config);
+        let folder = Folder::new();
+        let content = pattern(1, 64 * BLOCK);
+        let file = aio.open(folder.file("t", &content)).unwrap();
+        let read = || {
+            let mut memory = vec![0xEE; 64 * BLOCK + 1];
+            aio.scope(|scope| scope.read(&file, &mut memory[1..], 0)).unwrap();
+            assert!(memory[1..] == content);
+        };
+        // What workers keep of it makes way for a buffer as large as the arena.
+        read();
+        let all = aio.alloc(4 << 20).unwrap();
+        assert!(aio.arena().mapped() <= 4 << 20, "{}", aio.arena().mapped());
+        read();
+        assert!(aio.arena().mapped() <= (4 << 20) + beyond(2));
+        // And while it is in use: staged ops go on beside an allocation that waits.
+        thread::scope(|threads| {
+            let waiter = threads.spawn(|| aio.alloc(4 << 20).map(drop));
+            read();
+            drop(all);
+            (0..4).for_each(|_| read());
+            waiter.join().unwrap().unwrap();
+        });
+        assert_eq!(gate.offences(), Vec::<String>::new());
+    });
+}
+
 /// Counts the blocks that name a region.
 #[derive(Debug, Default)]
 struct Named(AtomicUsize);

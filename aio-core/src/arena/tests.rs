@@ -461,8 +461,14 @@ fn what_a_queue_does_not_let_go_of_stays_mapped_and_is_told() {
         drop(worker.remove());
         assert!(is_out_of_memory(waiter.join().unwrap()));
         assert!(resident(kept[0].ptr(), kept[0].len()).is_some());
-        let waiter = threads.spawn(|| arena.alloc(64 * MIB).map(drop));
-        until_waiting(&arena, 1);
+        let (arena, log) = (&arena, Log::default());
+        let told = log.clone();
+        let waiter =
+            threads.spawn(move || tracing::subscriber::with_default(log, || arena.alloc(64 * MIB).map(drop)));
+        // Until it was logged, a wait looks again by itself.
+        while told.0.lock().unwrap().is_empty() || arena.shared.pool.waiters() == 0 {
+            thread::yield_now();
+        }
         drop(kept);
         arena.queue_ended();
         waiter.join().unwrap().unwrap();

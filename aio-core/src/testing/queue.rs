@@ -1,6 +1,6 @@
 //! A queue around a real one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -31,6 +31,8 @@ pub(super) struct FaultQueue<R> {
     held: Vec<Late<Completion>>,
     /// Of the blocks in flight, each with the reaps that its completion is held back for, and the region that it names.
     tokens: HashMap<u64, (u32, Option<RegionId>)>,
+    /// What the real queue has registered.
+    regions: HashSet<RegionId>,
 }
 
 impl<R: Rules> FaultQueue<R> {
@@ -51,6 +53,7 @@ impl<R: Rules> FaultQueue<R> {
             kept: Vec::new(),
             held: Vec::new(),
             tokens: HashMap::new(),
+            regions: HashSet::new(),
         }
     }
 
@@ -165,6 +168,9 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
             if self.tokens.insert(block.token, (delay.after, block.region)).is_some() {
                 self.gate.offence(format!("token {:#x} is in flight twice", block.token));
             }
+            if block.region.is_some_and(|region| !self.regions.contains(&region)) {
+                self.gate.offence(format!("a block names {:?}, which is not registered", block.region));
+            }
             let ended = |result| Late { reaps: delay.after, what: Completion { token: block.token, result } };
             match self.rules.block(self.id, block) {
                 Fate::End(result) => self.held.push(ended(result)),
@@ -218,13 +224,16 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
     }
 
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
-        self.inner.add_region(region)
+        self.inner.add_region(region)?;
+        self.regions.insert(region.id());
+        Ok(())
     }
 
     fn remove_region(&mut self, id: RegionId) -> io::Result<()> {
         if self.tokens.values().any(|(_, region)| *region == Some(id)) {
             self.gate.offence(format!("{id:?} was removed with blocks in flight"));
         }
+        self.regions.remove(&id);
         self.inner.remove_region(id)
     }
 
