@@ -9,9 +9,9 @@
 //! # What is given back
 //!
 //! Freed memory stays mapped and registered for the next buffer, until something else needs the room. Then whole regions
-//! without buffers are unmapped, and if that is not enough, regions with few buffers end: what is free in them is
-//! returned to the system, and the buffers in them live on unregistered. So fragmentation never makes an allocation wait:
-//! what is not in buffers can be had, in one piece.
+//! without buffers are unmapped, and if that is not enough, what is free beside buffers is returned to the system. A region
+//! that no queue has registered yet is shortened; others end, and the buffers in them live on unregistered. So
+//! fragmentation never makes an allocation wait: what is not in buffers can be had, in one piece.
 //!
 //! **Registered memory is given back last.** A ring goes on using the physical pages it pinned: if a region were unmapped
 //! and the addresses mapped again, a read into them would succeed and the new memory would never see the bytes. So every
@@ -282,10 +282,12 @@ impl Shared {
         let began = Instant::now();
         let give_up = match patience {
             Patience::Until(end) => end,
-            Patience::Briefly if pool.turns.is_turn_of(None) => Some(began + BRIEFLY),
+            Patience::Briefly if pool.turns.is_turn_of(None) || !pool.turns.wait_for_buffers_before(None) => {
+                Some(began + BRIEFLY)
+            }
             Patience::Briefly | Patience::Never => return Err(self.out_of_memory(need, pool.in_use)),
         };
-        let ticket = pool.turns.enter();
+        let ticket = pool.turns.enter(patience == Patience::Briefly);
         self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
         let (mut asked, mut tell_at) = (false, Some(began + LONG));
         let served = loop {
@@ -300,7 +302,9 @@ impl Shared {
                 Room::Wait => {}
             }
             let now = Instant::now();
-            let only_buffers_help = patience == Patience::Briefly && pool.asked == 0;
+            let only_buffers_help = patience == Patience::Briefly
+                && pool.asked == 0
+                && (is_turn || pool.turns.wait_for_buffers_before(Some(ticket)));
             if only_buffers_help || give_up.is_some_and(|end| end <= now) {
                 break false;
             }

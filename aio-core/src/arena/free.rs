@@ -68,6 +68,16 @@ impl FreeList {
         self.by_place.range((region, 0)..=(region, usize::MAX)).map(|(_, len)| len).sum()
     }
 
+    /// Removes the ranges that lie at the ends of a part of a region.
+    pub(super) fn forget_ends(&mut self, region: RegionId, part: &Range<usize>) -> Vec<Range<usize>> {
+        let ranges = || self.by_place.range((region, 0)..=(region, usize::MAX)).map(|(&(_, at), &len)| at..at + len);
+        let first = ranges().next().filter(|range| range.start == part.start);
+        let last = ranges().next_back().filter(|range| range.end == part.end && first.as_ref() != Some(range));
+        let ends: Vec<_> = first.into_iter().chain(last).collect();
+        ends.iter().for_each(|range| self.remove(region, range.start, range.len()));
+        ends
+    }
+
     /// Removes all ranges of a region.
     pub(super) fn forget(&mut self, region: RegionId) -> Vec<Range<usize>> {
         let ranges = self.by_place.range((region, 0)..=(region, usize::MAX));
@@ -168,7 +178,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_free_list_agrees_with_a_map_of_pages(
-            steps in prop::collection::vec((0..5_u8, 1..24_usize, any::<prop::sample::Index>()), 1..120),
+            steps in prop::collection::vec((0..6_u8, 1..24_usize, any::<prop::sample::Index>()), 1..120),
         ) {
             let mut list = FreeList::default();
             let mut free = [[false; SIZE]; REGIONS];
@@ -187,6 +197,23 @@ mod tests {
                         prop_assert_eq!(&forgotten, &runs(|at| free[region][at], SIZE));
                         prop_assert_eq!(list.bytes_in(id(region)), 0);
                         for range in forgotten {
+                            free[region][range.clone()].fill(false);
+                            taken.push((region, range.start, range.len()));
+                        }
+                        None
+                    }
+                    4 => {
+                        let region = index.index(REGIONS);
+                        let part = len / 2..SIZE - len / 3;
+                        let mut ends = runs(|at| free[region][at], SIZE);
+                        let last = ends.len().saturating_sub(1);
+                        let mut at = 0..;
+                        ends.retain(|run| {
+                            let at = at.next();
+                            at == Some(0) && run.start == part.start || at == Some(last) && run.end == part.end
+                        });
+                        prop_assert_eq!(&list.forget_ends(id(region), &part), &ends);
+                        for range in ends {
                             free[region][range.clone()].fill(false);
                             taken.push((region, range.start, range.len()));
                         }

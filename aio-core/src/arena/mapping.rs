@@ -165,14 +165,28 @@ impl Drop for Mapping {
     }
 }
 
-// SAFETY: the memory is mapped readable and writable when the value is made and unmapped when it is dropped; neither
-// address nor length changes in between.
-unsafe impl RegionMemory for Mapping {
+/// A part of a mapping, for queues to register.
+#[derive(Debug)]
+pub(super) struct Part {
+    memory: Arc<Mapping>,
+    range: Range<usize>,
+}
+
+impl Part {
+    pub(super) fn new(memory: Arc<Mapping>, range: Range<usize>) -> Self {
+        debug_assert!(range.start <= range.end && range.end <= memory.len);
+        Self { memory, range }
+    }
+}
+
+// SAFETY: the mapping is there, readable and writable, as long as this holds it, and the range never changes.
+unsafe impl RegionMemory for Part {
     fn ptr(&self) -> *mut u8 {
-        self.ptr.as_ptr()
+        // SAFETY: the range lies in the mapping.
+        unsafe { self.memory.ptr.add(self.range.start) }.as_ptr()
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.range.len()
     }
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::Shared;
 use super::free::{FreeList, RangeSet};
-use super::mapping::{HUGE_PAGE, Mapping, REGISTRABLE};
+use super::mapping::{HUGE_PAGE, Mapping, Part, REGISTRABLE};
 use super::queues::Queues;
 use super::turns::Turns;
 use crate::backend::{RegionId, RegionMemory};
@@ -48,6 +48,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct RegionState {
     memory: Arc<Mapping>,
+    /// What of the mapping is the region. It changes only while no queue has it.
+    part: Range<usize>,
     faulted: RangeSet,
     /// Buffers that lie in it.
     pieces: usize,
@@ -228,7 +230,8 @@ impl Pool {
     }
 
     pub(super) fn region(&self, id: RegionId) -> Option<Arc<dyn RegionMemory>> {
-        self.regions.get(&id).map(|state| Arc::clone(&state.memory) as _)
+        let RegionState { memory, part, .. } = self.regions.get(&id)?;
+        Some(Arc::new(Part::new(Arc::clone(memory), part.clone())))
     }
 
     /// Maps a region with room for `need` bytes.
@@ -244,8 +247,10 @@ impl Pool {
             }
         };
         let id = self.slots.take();
-        self.free.give(id, 0, memory.len());
-        self.regions.insert(id, RegionState { memory: Arc::new(memory), faulted: RangeSet::default(), pieces: 0 });
+        let part = 0..memory.len();
+        self.free.give(id, 0, part.len());
+        let state = RegionState { memory: Arc::new(memory), part, faulted: RangeSet::default(), pieces: 0 };
+        self.regions.insert(id, state);
         Ok(())
     }
 
@@ -259,14 +264,28 @@ impl Pool {
     }
 
     /// Returns memory that no queue has registered to the system until there is room to map `need` bytes: whole mappings
-    /// first, then what is free beside buffers.
+    /// first, then what is free before and behind buffers, which remain a region, and then what is free between them.
     fn unmap_unregistered(&mut self, need: usize, arena: &Shared) {
         while self.missing(need, arena) > 0 && self.spares.pop().is_some() {}
-        for id in self.by_worth(|state| !state.is_registered()) {
-            if self.missing(need, arena) == 0 {
-                break;
+        for between in [false, true] {
+            for id in self.by_worth(|state| !state.is_registered()) {
+                if self.missing(need, arena) == 0 {
+                    return;
+                }
+                let is_unused = self.regions.get(&id).is_some_and(|state| state.pieces == 0);
+                if is_unused || between { self.return_unregistered(id) } else { self.return_ends(id) }
             }
-            self.return_unregistered(id);
+        }
+    }
+
+    /// Shortens a region that no queue has registered to what lies between its first buffer and its last.
+    fn return_ends(&mut self, id: RegionId) {
+        let Some(RegionState { memory, part, .. }) = self.regions.get_mut(&id) else { return };
+        for end in self.free.forget_ends(id, part) {
+            *part = if end.start == part.start { end.end..part.end } else { part.start..end.start };
+            // SAFETY: no buffer lies in what was free, and out of the list none ever will. No queue has the region, by the
+            // caller's word, and what they can get of it from now on is without this.
+            unsafe { memory.return_pages(end) };
         }
     }
 

@@ -13,7 +13,7 @@ const LULL: Duration = Duration::from_secs(1);
 /// The line of allocations that wait.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    line: VecDeque<u64>,
+    line: VecDeque<Waiting>,
     next: u64,
     /// Counts what a waiting allocation has to look at.
     changes: u64,
@@ -21,33 +21,49 @@ pub(super) struct Turns {
     moved: Option<Instant>,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    /// It does not wait for buffers, and so not for those that do.
+    is_brief: bool,
+}
+
 impl Turns {
     /// The end of the line.
-    pub(super) fn enter(&mut self) -> u64 {
+    pub(super) fn enter(&mut self, is_brief: bool) -> u64 {
         if self.line.is_empty() {
             self.moved = Some(Instant::now());
         }
         self.next += 1;
-        self.line.push_back(self.next);
+        self.line.push_back(Waiting { ticket: self.next, is_brief });
         self.next
     }
 
     /// Leaves the line, served or not.
     pub(super) fn leave(&mut self, ticket: u64) {
-        if self.line.front() == Some(&ticket) {
+        if self.first() == Some(ticket) {
             self.moved = Some(Instant::now());
         }
-        self.line.retain(|&waiting| waiting != ticket);
+        self.line.retain(|waiting| waiting.ticket != ticket);
         self.changes += 1;
     }
 
     /// Whether it is the turn of that ticket, or of an allocation that has none.
     pub(super) fn is_turn_of(&self, ticket: Option<u64>) -> bool {
-        match self.line.front() {
+        match self.first() {
             None => true,
-            first if first == ticket.as_ref() => true,
+            first if first == ticket => true,
             _ => self.lull_begins().is_none_or(|begins| begins <= Instant::now()),
         }
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.line.front().map(|waiting| waiting.ticket)
+    }
+
+    /// Whether those before that ticket, or before the end of the line, wait for buffers.
+    pub(super) fn wait_for_buffers_before(&self, ticket: Option<u64>) -> bool {
+        self.line.iter().take_while(|waiting| Some(waiting.ticket) != ticket).any(|waiting| !waiting.is_brief)
     }
 
     /// From when on the order does not matter, if nothing changes until then.
