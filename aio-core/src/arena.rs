@@ -60,7 +60,7 @@ pub(crate) use queues::GiveBack;
 /// How long `try_alloc` waits for the queues to give free memory back.
 const BRIEFLY: Duration = Duration::from_secs(1);
 /// After how long a wait is logged; tests do not have that long.
-const LONG: Duration = if cfg!(test) { Duration::from_millis(30) } else { Duration::from_secs(10) };
+const LONG: Duration = if cfg!(all(test, not(loom))) { Duration::from_millis(30) } else { Duration::from_secs(10) };
 
 /// A source of page-aligned buffers that live in huge pages and that backends can register.
 ///

@@ -160,7 +160,7 @@ impl Drop for Mapping {
         if let Err(errno) = unsafe { munmap(self.ptr.cast(), self.len) } {
             tracing::warn!(%errno, len = self.len, "cannot unmap memory");
         }
-        let counted = self.len - self.returned.load(Ordering::Relaxed);
+        let counted = self.len - self.returned.swap(self.len, Ordering::Relaxed);
         self.mapped.fetch_sub(counted as u64, Ordering::Relaxed);
     }
 }
