@@ -61,6 +61,12 @@ impl Tables {
         self.room_for_regions > 0
     }
 
+    /// Entries that the table of regions takes memory for.
+    #[cfg(test)]
+    pub(crate) fn places_for_regions(&self) -> usize {
+        self.regions.capacity()
+    }
+
     pub(crate) fn has_room_for_files(&self) -> bool {
         !self.files.is_empty()
     }

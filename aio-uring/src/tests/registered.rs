@@ -150,7 +150,9 @@ fn tables_larger_than_the_kernel_has_leave_a_queue_that_works() {
         // Of each as many as the kernel allows.
         assert!(queue.tables.has_room_for_regions() && queue.tables.has_room_for_files());
         let id = FileId { slot: 0, generation: 0 };
+        assert_eq!(queue.tables.places_for_regions(), 0, "an idle queue needs none");
         queue.add_region(&region(0, &memory)).unwrap();
+        assert!(queue.tables.places_for_regions() < 16);
         queue.add_file(id, file.as_fd()).unwrap();
         assert!(queue.add_region(&region(u32::MAX - 1, &memory)).is_err());
         assert!(queue.add_file(FileId { slot: u32::MAX - 1, generation: 0 }, file.as_fd()).is_err());
