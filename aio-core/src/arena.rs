@@ -6,11 +6,20 @@
 //! `MADV_HUGEPAGE`. Memory that a ring has registered is pinned once instead of once per block; a ring takes few
 //! registrations of at most 1 GiB each, so regions are large and buffers are cut out of them.
 //!
-//! Registered memory is unmapped last. A ring goes on using the physical pages it pinned: if a region were unmapped and
-//! the addresses mapped again, a read into them would succeed and the new memory would never see the bytes. So all who
-//! may use a region hold its mapping alive: the arena, each buffer, and each [`Region`] that a queue keeps. Ids are
-//! never used twice. What a queue has not registered and no buffer lies in is unmapped early only when a new mapping
-//! would otherwise go past the limit.
+//! # What is given back
+//!
+//! Freed memory stays mapped and registered for the next buffer, until something else needs the room. Then whole regions
+//! without buffers are unmapped, and if that is not enough, what is free beside buffers is returned to the system. A region
+//! that no queue has registered yet is shortened; others end, and the buffers in them live on unregistered. So
+//! fragmentation never makes an allocation wait: what is not in buffers can be had, in one piece.
+//!
+//! **Registered memory is given back last.** A ring goes on using the physical pages it pinned: if a region were unmapped
+//! and the addresses mapped again, a read into them would succeed and the new memory would never see the bytes. So every
+//! queue is asked to remove a region first ([`queues`]), which it does when no block in flight names it; meanwhile nothing
+//! is cut from the region, and no queue can get it anew. And whatever may use a mapping holds it alive: the arena, each
+//! buffer, and each [`Region`] that a queue keeps. Addresses of an ended region are used again only when all are gone.
+//!
+//! # What is faulted in, and what a fork leaves
 //!
 //! Pages are faulted in when a buffer first covers them, not one by one under the transfer. Regions are
 //! `MADV_DONTFORK`: copy-on-write after a fork could move a page away from under a transfer in flight, so a forked child
@@ -22,27 +31,47 @@ mod free;
 mod limit;
 mod mapping;
 mod pool;
+mod queues;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::backend::{Region, RegionId};
+use crate::engine::on_any_worker;
+use crate::engine::op::{catch, report};
 use crate::error::{Error, Result};
 use crate::fork::Generation;
-use crate::sync::{AtomicU64, Ordering, ThreadSync};
+use crate::registry::Port;
+use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync, process};
 
 pub use buffer::AlignedBuf;
+use mapping::REGISTRABLE;
 pub(crate) use mapping::page_size;
-use pool::{Piece, Pool};
+use pool::{Piece, Pool, Purpose, Room};
+pub(crate) use queues::GiveBack;
+
+/// How long `try_alloc` waits for the queues to give free memory back.
+const BRIEFLY: Duration = Duration::from_secs(1);
+/// After how long a wait is logged; tests do not have that long.
+const LONG: Duration = if cfg!(all(test, not(loom))) { Duration::from_millis(30) } else { Duration::from_secs(10) };
 
 /// A source of page-aligned buffers that live in huge pages and that backends can register.
 ///
 /// Cloning it gives another handle to the same memory. Buffers may outlive every handle.
+///
+/// # The limit
+///
+/// What is mapped ([`mapped`](Self::mapped)) is never more than [`limit`](Self::limit): buffers, free memory that is kept
+/// for later ones, and the staging buffers through which workers pass what cannot be transferred directly. One exception
+/// keeps ops in flight from waiting for buffers that their own caller holds: while buffers leave no room, each worker may
+/// have two staging buffers, of one block each, beyond the limit. They count as mapped.
 ///
 /// In a forked child `alloc` and `reserve` return [`Error::Forked`], and the memory of existing buffers is not mapped:
 /// touching their contents there is a segmentation fault.
@@ -51,15 +80,15 @@ pub struct Arena {
     shared: Arc<Shared>,
 }
 
-/// What to do while the limit leaves no room.
+/// What to do while there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AtLimit {
-    /// Wait until buffers are dropped.
-    Wait,
-    /// Return [`Error::OutOfMemory`].
-    Fail,
-    /// Go past it.
-    Ignore,
+enum Patience {
+    /// Wait until buffers are dropped, at most until then.
+    Until(Option<Instant>),
+    /// Wait for queues, which have to give back what is free, and not for buffers.
+    Briefly,
+    /// Do not wait: for workers, which would wait for themselves or each other.
+    Never,
 }
 
 impl Arena {
@@ -71,13 +100,29 @@ impl Arena {
                 page: page_size(),
                 born: Generation::now(),
                 mapped: Arc::default(),
+                waiting: AtomicUsize::new(0),
                 pool: ThreadSync::default(),
             }),
         }
     }
 
+    /// The arena of all handles of this process that have no limit of their own.
+    pub(crate) fn of_process() -> Self {
+        // By how many forks the process is away from the first one: in a child, a thread of the parent may have had the
+        // lock for ever.
+        static ARENAS: [process::Mutex<Weak<Shared>>; 16] = [const { process::Mutex::new(Weak::new()) }; 16];
+        let mut arena =
+            ARENAS[Generation::now().index() % ARENAS.len()].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = arena.upgrade().filter(|shared| !shared.born.is_forked()) {
+            return Self { shared };
+        }
+        let made = Self::new(Self::default_limit());
+        *arena = Arc::downgrade(&made.shared);
+        made
+    }
+
     /// Three quarters of the memory this process can have: of the machine's, or of what its cgroups (v1 or v2) allow
-    /// if that is less. In bytes.
+    /// if that is less. In bytes. Handles without a limit of their own have it together, since they share one arena.
     pub fn default_limit() -> u64 {
         limit::available() / 4 * 3
     }
@@ -85,25 +130,40 @@ impl Arena {
     /// A buffer of `len` bytes at a page boundary, its pages faulted in; 0 is allowed. Contents are unspecified: zeros,
     /// or what an earlier buffer left.
     ///
-    /// While the limit leaves no room this waits for other buffers to be dropped.
+    /// While the limit leaves no room this waits for other buffers to be dropped. Allocations are served in the order in
+    /// which they came; only when nothing was dropped for a second do those go ahead that fit. A buffer that was given to
+    /// an op is in use until its ticket was waited for or dropped: a loop that allocates, writes and keeps the tickets stops
+    /// at the limit. A wait of ten seconds is logged, with what holds the memory. On a worker's thread it does not wait.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if it could never fit, [`Error::MapFailed`] if the system has no memory;
-    /// [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if it could never fit, or on a worker's thread not now; [`Error::MapFailed`] if the system has
+    /// no memory; [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
-        self.shared.allocate(len, AtLimit::Wait)
+        self.shared.allocate(len, Patience::Until(None))
     }
 
-    /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] where that would wait.
+    /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] after it has waited for `timeout`.
+    pub fn alloc_timeout(&self, len: usize, timeout: Duration) -> Result<AlignedBuf> {
+        self.shared.allocate(len, Patience::Until(Instant::now().checked_add(timeout)))
+    }
+
+    /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] where that would wait for buffers: those that are in
+    /// use leave no room, or others wait for room already. Where queues have to give free memory back first it waits for
+    /// them, a second at most.
     pub fn try_alloc(&self, len: usize) -> Result<AlignedBuf> {
-        self.shared.allocate(len, AtLimit::Fail)
+        self.shared.allocate(len, Patience::Briefly)
     }
 
-    /// As [`alloc`](Self::alloc), but neither counted against the limit nor stopped by it. For staging buffers, whose
-    /// number the queue depth bounds: if they waited for users' buffers, the ops that hold those could never end.
-    pub(crate) fn alloc_unlimited(&self, len: usize) -> Result<AlignedBuf> {
-        self.shared.allocate(len, AtLimit::Ignore)
+    /// A buffer for a worker to pass blocks through, if there is room. It never waits: if it waited for users' buffers, the
+    /// ops that hold those could never end. With `beyond` it may go beyond the limit.
+    pub(crate) fn alloc_staging(&self, len: usize, beyond: bool) -> Option<AlignedBuf> {
+        self.shared.allocate_staging(len, beyond)
+    }
+
+    /// Whether an allocation waits for room.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Maps and faults in memory, so that `bytes` in total are free at once and later allocations are cut out of it
@@ -112,17 +172,25 @@ impl Arena {
     /// # Errors
     ///
     /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait), [`Error::MapFailed`] if the
-    /// system has no memory; [`Error::Forked`].
+    /// system has less memory than that; [`Error::Forked`].
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         self.shared.check_forked()?;
-        let need = self.shared.whole_pages(usize::try_from(bytes).unwrap_or(usize::MAX), AtLimit::Fail)?;
-        // Held as buffers until all is faulted in, so that what others allocate meanwhile is counted right.
-        let mut held = Vec::new();
-        self.shared.hold(need, &mut held)?;
-        held.iter().try_for_each(|(buffer, fresh)| self.shared.fault_in(buffer, fresh))
+        let need = self.shared.whole_pages(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        self.shared.reserve(need)
     }
 
-    /// The region of that name, while it exists. It does while a buffer lies in it.
+    /// Asks the workers behind these ports when the arena needs back what their queues hold of it.
+    pub(crate) fn serve(&self, ports: &Arc<[Port]>) {
+        self.shared.pool.lock().queues.add(ports);
+    }
+
+    /// A queue has ended, and let go of its regions. What nobody uses any more is unmapped.
+    pub(crate) fn queue_ended(&self) {
+        self.shared.pool.lock().unmap_unused();
+        self.shared.changed();
+    }
+
+    /// The region of that name, while queues may register it. A buffer may outlive that.
     pub(crate) fn region(&self, id: RegionId) -> Option<Region> {
         if self.shared.born.is_forked() {
             return None;
@@ -131,7 +199,7 @@ impl Arena {
         Some(Region::new(id, memory))
     }
 
-    /// The most that buffers may take, in bytes.
+    /// The most that is mapped, in bytes; see [the exception](Self#the-limit).
     pub fn limit(&self) -> u64 {
         self.shared.limit
     }
@@ -155,30 +223,48 @@ struct Shared {
     born: Generation,
     /// Bytes of all mappings, which count themselves in and out.
     mapped: Arc<AtomicU64>,
+    /// Allocations that wait for room. Changes under the pool's lock.
+    waiting: AtomicUsize,
     pool: ThreadSync<Pool>,
 }
 
 impl Shared {
-    fn allocate(self: &Arc<Self>, len: usize, at_limit: AtLimit) -> Result<AlignedBuf> {
+    fn allocate(self: &Arc<Self>, len: usize, patience: Patience) -> Result<AlignedBuf> {
         self.check_forked()?;
         if len == 0 {
             return Ok(AlignedBuf::empty(self.page));
         }
-        let need = self.whole_pages(len, at_limit)?;
+        let need = self.whole_pages(len)?;
+        let patience = if on_any_worker() { Patience::Never } else { patience };
         let mut pool = self.pool.lock();
-        let mut ready = at_limit == AtLimit::Ignore || pool.has_room(need, self);
-        if !ready && at_limit == AtLimit::Wait {
-            pool.waiting += 1;
-            (pool, ready) = self.pool.wait_until(pool, None, |pool| pool.has_room(need, self));
-            pool.waiting -= 1;
+        if !pool.turns.is_turn_of(None) || !matches!(pool.room(need, true, self), Room::Ready) {
+            pool = self.wait_for_room(pool, need, patience)?;
         }
-        if !ready {
-            return Err(self.out_of_memory(need, pool.in_use));
+        self.buffer(pool, need, len, Purpose::User)
+    }
+
+    fn allocate_staging(self: &Arc<Self>, len: usize, beyond: bool) -> Option<AlignedBuf> {
+        self.check_forked().ok()?;
+        let need = len.checked_next_multiple_of(self.page)?;
+        let mut pool = self.pool.lock();
+        // Before those that wait for room, it takes none.
+        let within = pool.turns.waiting() == 0 && pool.has_room_for_staging(need, self);
+        match (within, beyond) {
+            (true, _) => self.buffer(pool, need, len, Purpose::Staging).ok(),
+            (false, true) => self.buffer(pool, need, len, Purpose::Beyond).ok(),
+            (false, false) => None,
         }
-        let (piece, fresh) = match pool.cut(need, at_limit != AtLimit::Ignore, self) {
-            Ok(cut) => cut,
-            Err(errno) => return Err(map_failed(need, errno)),
-        };
+    }
+
+    /// Cuts a buffer for which there is room.
+    fn buffer(
+        self: &Arc<Self>,
+        mut pool: MutexGuard<'_, Pool>,
+        need: usize,
+        len: usize,
+        purpose: Purpose,
+    ) -> Result<AlignedBuf> {
+        let (piece, fresh) = pool.cut(need, purpose, self).map_err(|errno| map_failed(need, errno))?;
         drop(pool);
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
         let buffer = AlignedBuf::new(Arc::clone(self), piece, len);
@@ -186,20 +272,141 @@ impl Shared {
         Ok(buffer)
     }
 
-    /// Takes `need` bytes as buffers, from what is free and from new regions.
-    fn hold(self: &Arc<Self>, need: usize, held: &mut Vec<(AlignedBuf, Vec<Range<usize>>)>) -> Result<()> {
-        let mut pool = self.pool.lock();
-        if need as u64 > self.limit.saturating_sub(pool.in_use) {
-            return Err(self.out_of_memory(need, pool.in_use));
+    /// Waits until there is room for `need` bytes, as long as `patience` says.
+    fn wait_for_room<'a>(
+        self: &'a Arc<Self>,
+        mut pool: MutexGuard<'a, Pool>,
+        need: usize,
+        patience: Patience,
+    ) -> Result<MutexGuard<'a, Pool>> {
+        let began = Instant::now();
+        let give_up = match patience {
+            Patience::Until(end) => end,
+            Patience::Briefly if pool.turns.is_turn_of(None) || !pool.turns.wait_for_buffers_before(None) => {
+                Some(began + BRIEFLY)
+            }
+            Patience::Briefly | Patience::Never => return Err(self.out_of_memory(need, pool.in_use)),
+        };
+        let ticket = pool.turns.enter(patience == Patience::Briefly);
+        self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
+        let (mut asked, mut tell_at) = (false, Some(began + LONG));
+        let served = loop {
+            let is_turn = pool.turns.is_turn_of(Some(ticket));
+            match if is_turn { pool.room(need, asked, self) } else { Room::Wait } {
+                Room::Ready => break true,
+                Room::Ask(regions) => {
+                    asked |= regions.is_empty();
+                    pool = self.ask_for(pool, regions);
+                    continue;
+                }
+                Room::Wait => {}
+            }
+            let now = Instant::now();
+            let only_buffers_help = patience == Patience::Briefly
+                && pool.asked == 0
+                && (is_turn || pool.turns.wait_for_buffers_before(Some(ticket)));
+            if only_buffers_help || give_up.is_some_and(|end| end <= now) {
+                break false;
+            }
+            if tell_at.is_some_and(|at| at <= now) {
+                tell_at = None;
+                pool = self.tell_of_a_long_wait(pool, need);
+                continue;
+            }
+            let lull = pool.turns.lull_begins().filter(|_| !is_turn);
+            let until = [give_up, tell_at, lull].into_iter().flatten().min();
+            let seen = pool.turns.changes();
+            pool = self.pool.wait_until(pool, until, |pool| pool.turns.changes() != seen).0;
+        };
+        pool.turns.leave(ticket);
+        self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
+        // The next one's turn may have come. It looks when this one lets go of the lock.
+        self.pool.notify_all();
+        if served { Ok(pool) } else { Err(self.out_of_memory(need, pool.in_use)) }
+    }
+
+    /// Asks all queues for these regions, and for staging buffers that they do not use.
+    fn ask_for<'a>(
+        self: &'a Arc<Self>,
+        mut pool: MutexGuard<'a, Pool>,
+        regions: Vec<RegionId>,
+    ) -> MutexGuard<'a, Pool> {
+        pool.ask_for(&regions);
+        let ports = pool.queues.ports();
+        drop(pool);
+        GiveBack::post(Arc::clone(self), regions, ports);
+        self.pool.lock()
+    }
+
+    /// No queue has these regions any more.
+    fn answered(&self, regions: &[RegionId]) {
+        if self.born.is_forked() {
+            return;
         }
-        let mut left = need;
-        while left > 0 {
-            let (piece, fresh) = pool.cut_largest(left, self).map_err(|errno| map_failed(need, errno))?;
-            let len = piece.len();
-            held.push((AlignedBuf::new(Arc::clone(self), piece, len), fresh));
-            left -= len;
+        let ended = self.pool.lock().answered(regions);
+        // Not under the lock: unmapping takes time.
+        // SAFETY: every queue has removed these regions or is gone: each worker dropped its reference to what asked for
+        // them after that, and the last reference is what calls this. No queue got them since: they were out of the
+        // pool's list before the first worker was asked. A queue that is broken beyond draining was leaked together with
+        // the buffers that it may use, which are not among what is returned.
+        let bytes = ended.into_iter().map(|ended| unsafe { ended.return_memory() }).sum();
+        self.pool.lock().came(bytes);
+        self.changed();
+    }
+
+    /// Lets waiting allocations look again.
+    fn changed(&self) {
+        self.pool.lock().turns.changed();
+        self.pool.notify_all();
+    }
+
+    /// Not under the lock: what gets the log is foreign code.
+    fn tell_of_a_long_wait<'a>(&'a self, pool: MutexGuard<'a, Pool>, need: usize) -> MutexGuard<'a, Pool> {
+        let (in_use, buffers, staging) = (pool.in_use, pool.buffers, pool.staging);
+        let (limit, waiting) = (self.limit, pool.turns.waiting());
+        drop(pool);
+        report(catch("log", || {
+            tracing::warn!(
+                need,
+                in_use,
+                buffers,
+                staging,
+                limit,
+                waiting,
+                "an allocation has been waiting for {} s: {buffers} buffers take {in_use} of the arena's {limit} bytes \
+                 (a buffer that was given to an op is in use until its ticket was waited for or dropped)",
+                LONG.as_secs()
+            );
+        }));
+        self.pool.lock()
+    }
+
+    /// Maps and faults in, as buffers, what `need` bytes take of what is free and of new regions.
+    fn reserve(self: &Arc<Self>, need: usize) -> Result<()> {
+        // Held as buffers until all is faulted in, so that what others allocate meanwhile is counted right.
+        let mut held: Vec<(AlignedBuf, Vec<Range<usize>>)> = Vec::new();
+        {
+            let mut pool = self.pool.lock();
+            if need as u64 > self.limit.saturating_sub(pool.in_use + pool.staging) {
+                return Err(self.out_of_memory(need, pool.in_use));
+            }
+            // All of it will be touched, so that the system would rather end the process than refuse. And so many mappings
+            // would leave none for the process itself.
+            if need > REGISTRABLE && need as u64 > limit::available() {
+                return Err(map_failed(need, Errno::ENOMEM));
+            }
+            let mut left = need;
+            while left > 0 {
+                if !pool.has_some_for(left.min(REGISTRABLE), self) {
+                    return Err(self.out_of_memory(need, pool.in_use));
+                }
+                let (piece, fresh) = pool.cut_largest(left, self).map_err(|errno| map_failed(need, errno))?;
+                left -= piece.len();
+                let len = piece.len();
+                held.push((AlignedBuf::new(Arc::clone(self), piece, len), fresh));
+            }
         }
-        Ok(())
+        held.iter().try_for_each(|(buffer, fresh)| self.fault_in(buffer, fresh))
     }
 
     /// Faults in the parts of a new buffer's memory that no buffer had before. Not under the lock: the kernel zeroes
@@ -219,21 +426,25 @@ impl Shared {
         if self.born.is_forked() {
             return;
         }
+        let (len, purpose) = (piece.len(), piece.purpose());
         let mut pool = self.pool.lock();
-        pool.give_back(piece);
-        let waiting = pool.waiting > 0;
-        drop(pool);
-        // All of them: what is not enough for one may be for another.
-        if waiting {
-            self.pool.notify_all();
+        if let Some(piece) = pool.give_back(piece) {
+            drop(pool);
+            // SAFETY: its region, if it had one, ended when no queue had it registered any more.
+            unsafe { piece.return_memory() };
+            pool = self.pool.lock();
+            pool.returned(len, purpose);
         }
+        pool.turns.changed();
+        drop(pool);
+        self.pool.notify_all();
     }
 
-    fn whole_pages(&self, len: usize, at_limit: AtLimit) -> Result<usize> {
+    fn whole_pages(&self, len: usize) -> Result<usize> {
         // No object is larger than isize::MAX, and mapping needs an alignment's worth more.
         let need = len.checked_next_multiple_of(self.page).filter(|&need| need < isize::MAX as usize / 2);
         match need {
-            Some(need) if at_limit == AtLimit::Ignore || need as u64 <= self.limit => Ok(need),
+            Some(need) if need as u64 <= self.limit => Ok(need),
             _ => Err(self.out_of_memory(len, self.pool.lock().in_use)),
         }
     }

@@ -57,8 +57,9 @@ pub struct AioConfig {
     pub intra_op_parallelism: usize,
     /// Ops that may be waiting or in flight before submission waits, 1 to 1048576. Default 65536.
     pub max_pending_ops: usize,
-    /// Bytes that buffers of the arena may take, at least one page. Default `None`:
-    /// [`Arena::default_limit`](crate::Arena::default_limit).
+    /// Bytes that the arena may map, at least one page: buffers, staging and free memory, see
+    /// [`Arena`](crate::Arena#the-limit). Default `None`: [`Arena::default_limit`](crate::Arena::default_limit), for all
+    /// such handles of the process together, which share one arena.
     pub arena_limit: Option<u64>,
     /// Whether files are opened for direct I/O. Default [`DirectMode::Auto`].
     pub direct: DirectMode,

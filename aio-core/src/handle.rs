@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::aio_file::AioFile;
 use crate::arena::{AlignedBuf, Arena};
@@ -56,6 +57,8 @@ impl AioHandle {
             let thread = worker::spawn(&inner.shared, id)?;
             inner.threads().push(thread);
         }
+        // Not before all of them are there to answer.
+        inner.shared.arena.serve(&inner.shared.ports);
         Ok(Self { inner: Arc::new(inner), options })
     }
 
@@ -103,23 +106,34 @@ impl AioHandle {
         Self { inner: self.inner.clone(), options: OpOptions { durable, ..self.options } }
     }
 
-    /// The memory that buffers come from.
+    /// The memory that buffers come from. Handles without an [`arena_limit`](AioConfig::arena_limit) share one.
     pub fn arena(&self) -> &Arena {
         &self.shared().arena
     }
 
     /// A buffer of `len` bytes in huge pages that the kernel may have registered: what transfers fastest. Its contents
-    /// are unspecified. Waits while the arena's limit is reached.
+    /// are unspecified. While the arena's limit leaves no room this waits for other buffers to be dropped; a buffer that
+    /// was given to an op is one until the op's ticket was waited for or dropped. See [`Arena::alloc`].
     ///
     /// # Errors
     ///
     /// [`Error::OutOfMemory`] if that much can never be had. On a worker thread it does not wait, and fails instead.
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared().check_process()?;
-        if self.shared().on_worker() { self.arena().try_alloc(len) } else { self.arena().alloc(len) }
+        self.arena().alloc(len)
     }
 
-    /// Likewise without waiting.
+    /// As [`alloc`](Self::alloc), but waits for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] if it could not be had in that time.
+    pub fn alloc_timeout(&self, len: usize, timeout: Duration) -> Result<AlignedBuf> {
+        self.shared().check_process()?;
+        self.arena().alloc_timeout(len, timeout)
+    }
+
+    /// As [`alloc`](Self::alloc), but does not wait for buffers to be dropped. See [`Arena::try_alloc`].
     ///
     /// # Errors
     ///

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::arena::GiveBack;
 use crate::backend::{FileId, Wake};
 use crate::engine::op::{catch, report};
 use crate::fork::Generation;
@@ -33,6 +34,8 @@ struct Mail {
 pub(crate) enum Letter {
     /// To give back a file's slot.
     Remove(FileId),
+    /// To give back what the arena needs, and then to drop this.
+    GiveBack(Arc<GiveBack>),
     /// To say that it came round.
     Answer(Arc<Round>),
 }
@@ -99,7 +102,7 @@ impl Port {
     }
 
     /// False if the worker is gone.
-    fn post(&self, letter: Letter) -> bool {
+    pub(crate) fn post(&self, letter: Letter) -> bool {
         {
             let mut mail = lock(&self.mail);
             if mail.closed {

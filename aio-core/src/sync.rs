@@ -23,7 +23,7 @@ pub(crate) use primitives::*;
 
 /// For `static` items, which live longer than one execution of a model.
 pub(crate) mod process {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
     pub(crate) use std::sync::{Mutex, MutexGuard};
 }
 

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aio_core::parts::{EventWaker, ProcessGeneration, log};
-use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, Unavailable, Wake};
+use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, RegionId, Unavailable, Wake};
 use io_uring::{opcode, types};
 
 use crate::blocks::Blocks;
@@ -383,6 +383,11 @@ impl IoQueue for UringQueue {
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
         self.check_open()?;
         self.tables.add_region(&self.ring.submitter(), region)
+    }
+
+    fn remove_region(&mut self, id: RegionId) -> io::Result<()> {
+        self.made_in.check()?;
+        self.tables.remove_region(&self.ring.submitter(), id)
     }
 
     fn add_file(&mut self, id: FileId, fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -117,6 +117,13 @@ fn files_of_one_handle_in_ops_of_another() {
     });
 }
 
+/// A handle with an arena of its own.
+fn limited(backend: Backend, direct: DirectMode) -> AioHandle {
+    let mut config = small(1, 4, direct);
+    config.arena_limit = Some(64 << 20);
+    gated(backend, &Arc::new(Plain), config).0
+}
+
 #[test]
 fn buffers_of_one_handle_in_ops_of_another() {
     each_backend("buffers of another handle", |backend, direct| {
@@ -129,11 +136,11 @@ fn buffers_of_one_handle_in_ops_of_another() {
             assert!(buffer[..] == content, "the bytes are not where they belong");
             aio.stats().bytes_fixed - before
         };
-        let control = plain(backend, direct);
+        let control = limited(backend, direct);
         let own = read(&control, &control);
         for own_first in [true, false] {
-            let (aio, other) = (plain(backend, direct), plain(backend, direct));
-            // Each has memory whose id is that of the other's.
+            let (aio, other) = (limited(backend, direct), limited(backend, direct));
+            // Each has memory in the slot in which the other's is.
             let (mine, theirs) = (aio.alloc(BLOCK).unwrap(), other.alloc(BLOCK).unwrap());
             if own_first {
                 assert_eq!(read(&aio, &aio), own);
@@ -145,11 +152,11 @@ fn buffers_of_one_handle_in_ops_of_another() {
             assert_eq!(read(&other, &other), own);
             drop((mine, theirs));
             // Nor does memory of a region that it does not have yet.
-            let (aio, other) = (plain(backend, direct), plain(backend, direct));
+            let (aio, other) = (limited(backend, direct), limited(backend, direct));
             assert_eq!(read(&aio, &other), 0);
             assert_eq!(read(&aio, &aio), own);
         }
-        let (buffer, other) = (control.alloc(BLOCK).unwrap(), plain(backend, direct));
+        let (buffer, other) = (control.alloc(BLOCK).unwrap(), limited(backend, direct));
         drop(control);
         // The memory outlives its handle.
         let buffer = other.open(&path).unwrap().read(buffer, 0).wait().unwrap();

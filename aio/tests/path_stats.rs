@@ -220,7 +220,8 @@ fn validating_reads_back_directly() {
 #[test]
 fn memory_of_another_handle_is_as_good_as_any() {
     for backend in backends() {
-        let [one, other] = [(); 2].map(|()| AioHandle::builder().backend(backend).build().unwrap());
+        let [one, other] =
+            [(); 2].map(|()| AioHandle::builder().backend(backend).arena_limit(64 << 20).build().unwrap());
         let folder = Folder::new();
         let file = other.open(folder.file("t", &pattern(5, MIB))).unwrap();
         let foreign = one.alloc(MIB).unwrap();

@@ -17,7 +17,7 @@ use crate::skip;
 
 /// What the block's file and memory are registered as.
 const FILE: FileId = FileId { slot: 0, generation: 0 };
-const REGION: RegionId = RegionId(0);
+const REGION: RegionId = RegionId { slot: 0, generation: 0 };
 
 pub(crate) fn bench(group: &mut Group<'_>, file: &File, depth: usize) {
     for backend in Backend::COMPILED {

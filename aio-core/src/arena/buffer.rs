@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::Shared;
-use super::pool::Piece;
+use super::pool::{Piece, Purpose};
 use crate::backend::RegionId;
 use crate::buf::{IoBuf, IoBufMut, borrowed};
 use crate::error::{Error, Result};
@@ -49,6 +49,11 @@ impl AlignedBuf {
 
     pub(super) fn piece(&self) -> Option<&Piece> {
         self.home.as_ref().map(|home| &home.piece)
+    }
+
+    /// Whether others wait for its memory while they wait for room.
+    pub(crate) fn is_within_limit(&self) -> bool {
+        self.piece().is_some_and(|piece| piece.purpose() != Purpose::Beyond)
     }
 
     /// Bytes.

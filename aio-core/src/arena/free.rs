@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use crate::backend::RegionId;
 
+/// Before every other region.
+const FIRST: RegionId = RegionId { slot: 0, generation: 0 };
+
 /// The free ranges of all regions. Neighbours are one range: all that is free side by side can be had in one piece.
 #[derive(Debug, Default)]
 pub(super) struct FreeList {
@@ -28,7 +31,7 @@ impl FreeList {
 
     /// Takes `len` bytes, more than 0, from the smallest range that has them: from its start or its far end.
     pub(super) fn take(&mut self, len: usize, far_end: bool) -> Option<(RegionId, usize)> {
-        let &(found, region, start) = self.by_size.range((len, RegionId(0), 0)..).next()?;
+        let &(found, region, start) = self.by_size.range((len, FIRST, 0)..).next()?;
         self.remove(region, start, found);
         let rest = found - len;
         let (taken, left) = if far_end { (start + rest, start) } else { (start, start + len) };
@@ -60,11 +63,27 @@ impl FreeList {
         self.insert(region, start, len);
     }
 
-    /// Removes the range that starts there.
-    pub(super) fn forget(&mut self, region: RegionId, start: usize) {
-        if let Some(&len) = self.by_place.get(&(region, start)) {
-            self.remove(region, start, len);
-        }
+    /// Free bytes of one region.
+    pub(super) fn bytes_in(&self, region: RegionId) -> usize {
+        self.by_place.range((region, 0)..=(region, usize::MAX)).map(|(_, len)| len).sum()
+    }
+
+    /// Removes the ranges that lie at the ends of a part of a region.
+    pub(super) fn forget_ends(&mut self, region: RegionId, part: &Range<usize>) -> Vec<Range<usize>> {
+        let ranges = || self.by_place.range((region, 0)..=(region, usize::MAX)).map(|(&(_, at), &len)| at..at + len);
+        let first = ranges().next().filter(|range| range.start == part.start);
+        let last = ranges().next_back().filter(|range| range.end == part.end && first.as_ref() != Some(range));
+        let ends: Vec<_> = first.into_iter().chain(last).collect();
+        ends.iter().for_each(|range| self.remove(region, range.start, range.len()));
+        ends
+    }
+
+    /// Removes all ranges of a region.
+    pub(super) fn forget(&mut self, region: RegionId) -> Vec<Range<usize>> {
+        let ranges = self.by_place.range((region, 0)..=(region, usize::MAX));
+        let ranges: Vec<_> = ranges.map(|(&(_, start), &len)| start..start + len).collect();
+        ranges.iter().for_each(|range| self.remove(region, range.start, range.len()));
+        ranges
     }
 
     fn insert(&mut self, region: RegionId, start: usize, len: usize) {
@@ -152,10 +171,14 @@ mod tests {
     const REGIONS: usize = 3;
     const SIZE: usize = 40;
 
+    fn id(slot: usize) -> RegionId {
+        RegionId { slot: slot as u32, generation: 5 }
+    }
+
     proptest! {
         #[test]
         fn the_free_list_agrees_with_a_map_of_pages(
-            steps in prop::collection::vec((0..4_u8, 1..24_usize, any::<prop::sample::Index>()), 1..120),
+            steps in prop::collection::vec((0..6_u8, 1..24_usize, any::<prop::sample::Index>()), 1..120),
         ) {
             let mut list = FreeList::default();
             let mut free = [[false; SIZE]; REGIONS];
@@ -168,16 +191,44 @@ mod tests {
                 let cut = match what {
                     0 | 1 => list.take(len, what == 1).map(|(region, start)| (region, start, len)),
                     2 => list.take_largest(len),
+                    3 => {
+                        let region = index.index(REGIONS);
+                        let forgotten = list.forget(id(region));
+                        prop_assert_eq!(&forgotten, &runs(|at| free[region][at], SIZE));
+                        prop_assert_eq!(list.bytes_in(id(region)), 0);
+                        for range in forgotten {
+                            free[region][range.clone()].fill(false);
+                            taken.push((region, range.start, range.len()));
+                        }
+                        None
+                    }
+                    4 => {
+                        let region = index.index(REGIONS);
+                        let part = len / 2..SIZE - len / 3;
+                        let mut ends = runs(|at| free[region][at], SIZE);
+                        let last = ends.len().saturating_sub(1);
+                        let mut at = 0..;
+                        ends.retain(|run| {
+                            let at = at.next();
+                            at == Some(0) && run.start == part.start || at == Some(last) && run.end == part.end
+                        });
+                        prop_assert_eq!(&list.forget_ends(id(region), &part), &ends);
+                        for range in ends {
+                            free[region][range.clone()].fill(false);
+                            taken.push((region, range.start, range.len()));
+                        }
+                        None
+                    }
                     _ if taken.is_empty() => continue,
                     _ => {
                         let (region, start, len) = taken.swap_remove(index.index(taken.len()));
                         free[region][start..start + len].fill(true);
-                        list.give(RegionId(region as u32), start, len);
+                        list.give(id(region), start, len);
                         None
                     }
                 };
                 match cut {
-                    Some((RegionId(region), start, len)) => {
+                    Some((RegionId { slot: region, .. }, start, len)) => {
                         let pages = &mut free[region as usize][start..start + len];
                         prop_assert!(len > 0 && pages.iter().all(|&free| free), "handed out twice");
                         pages.fill(false);
@@ -188,7 +239,7 @@ mod tests {
                     None => {}
                 }
                 let expected: Vec<_> = (0..REGIONS)
-                    .flat_map(|r| runs(|at| free[r][at], SIZE).into_iter().map(move |run| (RegionId(r as u32), run)))
+                    .flat_map(|r| runs(|at| free[r][at], SIZE).into_iter().map(move |run| (id(r), run)))
                     .collect();
                 prop_assert_eq!(list.ranges(), expected);
                 prop_assert_eq!(list.bytes(), free.as_flattened().iter().filter(|&&free| free).count());

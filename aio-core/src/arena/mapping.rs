@@ -12,7 +12,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::backend::RegionMemory;
 use crate::foreign::log;
 use crate::fork::Generation;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// The size that huge pages have and the alignment they need, in bytes.
 pub(super) const HUGE_PAGE: usize = 2 << 20;
@@ -21,6 +21,8 @@ pub(super) const REGISTRABLE: usize = 1 << 30;
 /// How much to fault in per system call, in bytes. It holds the address space's lock for reading, for which every mmap
 /// of the process waits.
 const FAULT_STEP: usize = 64 << 20;
+/// Of `linux/mman.h`, for all architectures.
+const MADV_DONTNEED_LOCKED: libc::c_int = 24;
 
 /// The system's page size, in bytes.
 pub(crate) fn page_size() -> usize {
@@ -36,6 +38,8 @@ pub(crate) fn page_size() -> usize {
 pub(super) struct Mapping {
     ptr: NonNull<u8>,
     len: usize,
+    /// Bytes of it that were [returned](Mapping::return_pages).
+    returned: AtomicUsize,
     born: Generation,
     /// The arena's count of mapped bytes.
     mapped: Arc<AtomicU64>,
@@ -71,7 +75,8 @@ impl Mapping {
             ptr
         };
         mapped.fetch_add(len as u64, Ordering::Relaxed);
-        let mapping = Self { ptr, len, born: Generation::now(), mapped: Arc::clone(mapped) };
+        let returned = AtomicUsize::new(0);
+        let mapping = Self { ptr, len, returned, born: Generation::now(), mapped: Arc::clone(mapped) };
         // SAFETY: `ptr` and `len` are the mapping just made. Neither advice changes contents.
         unsafe {
             madvise(ptr.cast(), len, MmapAdvise::MADV_DONTFORK)?;
@@ -121,6 +126,29 @@ impl Mapping {
         }
         Ok(())
     }
+
+    /// Returns the memory of a range to the system for good. Its addresses stay taken until the mapping is dropped, so
+    /// that nothing else is ever found there.
+    ///
+    /// # Safety
+    ///
+    /// The range is whole pages of this mapping. Nobody accesses it from now on, no queue has it registered (a ring would
+    /// go on using the pages that it pinned), and it was not returned before.
+    pub(super) unsafe fn return_pages(&self, range: Range<usize>) {
+        debug_assert!(range.start <= range.end && range.end <= self.len);
+        // Of memory that is locked, as by mlockall(2), only the first one does it; Linux before 5.18 does not know it.
+        for advice in [MADV_DONTNEED_LOCKED, libc::MADV_DONTNEED] {
+            // SAFETY: within the mapping, by the caller's word, and nobody needs the contents any more.
+            let refused = unsafe { libc::madvise(self.ptr.add(range.start).as_ptr().cast(), range.len(), advice) };
+            if refused == 0 {
+                self.returned.fetch_add(range.len(), Ordering::Relaxed);
+                self.mapped.fetch_sub(range.len() as u64, Ordering::Relaxed);
+                return;
+            }
+        }
+        // It stays counted, until the mapping goes.
+        tracing::warn!(errno = %Errno::last(), len = range.len(), "cannot return memory");
+    }
 }
 
 impl Drop for Mapping {
@@ -133,18 +161,33 @@ impl Drop for Mapping {
         if let Err(errno) = unsafe { munmap(self.ptr.cast(), self.len) } {
             log(|| tracing::warn!(%errno, len = self.len, "cannot unmap memory"));
         }
-        self.mapped.fetch_sub(self.len as u64, Ordering::Relaxed);
+        let counted = self.len - self.returned.swap(self.len, Ordering::Relaxed);
+        self.mapped.fetch_sub(counted as u64, Ordering::Relaxed);
     }
 }
 
-// SAFETY: the memory is mapped readable and writable when the value is made and unmapped when it is dropped; neither
-// address nor length changes in between.
-unsafe impl RegionMemory for Mapping {
+/// A part of a mapping, for queues to register.
+#[derive(Debug)]
+pub(super) struct Part {
+    memory: Arc<Mapping>,
+    range: Range<usize>,
+}
+
+impl Part {
+    pub(super) fn new(memory: Arc<Mapping>, range: Range<usize>) -> Self {
+        debug_assert!(range.start <= range.end && range.end <= memory.len);
+        Self { memory, range }
+    }
+}
+
+// SAFETY: the mapping is there, readable and writable, as long as this holds it, and the range never changes.
+unsafe impl RegionMemory for Part {
     fn ptr(&self) -> *mut u8 {
-        self.ptr.as_ptr()
+        // SAFETY: the range lies in the mapping.
+        unsafe { self.memory.ptr.add(self.range.start) }.as_ptr()
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.range.len()
     }
 }

@@ -145,12 +145,24 @@ pub trait IoQueue {
 
     /// Registers memory, so that blocks whose [`IoBlock::region`] names it can skip pinning it.
     ///
-    /// An id is registered at most once. The queue keeps the region (and so its mapping) alive until it is dropped. An
-    /// error means that blocks in this region have to come without its id. The default refuses, for backends that have
-    /// no such thing.
+    /// An id is registered at most once. The queue keeps the region (and so its mapping) alive until
+    /// [`remove_region`](Self::remove_region) or its own end. The slot may still hold an older generation that the queue
+    /// failed to remove. An error means that blocks in this region have to come without its id. The default refuses, for
+    /// backends that have no such thing.
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
         let _ = region;
         Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    /// Takes a region's registration back: when this returns, the kernel does not hold its pages for this queue any more,
+    /// and the queue does not keep it alive. Not called while blocks that name the region are in flight. An id that is
+    /// not registered is ignored. If it fails the queue keeps the region, and blocks do not name it any more.
+    ///
+    /// A backend that implements [`add_region`](Self::add_region) implements this, too: where a queue kept its regions,
+    /// the arena could not give memory back.
+    fn remove_region(&mut self, id: RegionId) -> io::Result<()> {
+        let _ = id;
+        Ok(())
     }
 
     /// Registers an open file under `id`, so that blocks whose [`IoBlock::file`] is this id can use it.
@@ -183,7 +195,7 @@ pub struct QueueConfig {
     /// Most blocks in flight at once, 1 to [`MAX_DEPTH`](Self::MAX_DEPTH); clamped to that. A backend may offer less
     /// through [`IoQueue::capacity`].
     pub depth: usize,
-    /// Room for registered regions; ids from [`RegionId`] are below it. 0: none will be registered.
+    /// Room for registered regions; slots of [`RegionId`] are below it. 0: none will be registered.
     pub regions: u32,
     /// Room for registered files; slots of [`FileId`] are below it. 0: none will be registered.
     pub files: u32,
@@ -259,9 +271,14 @@ impl Completion {
     }
 }
 
-/// Names a registered region: an index that is never used again during the life of an engine.
+/// Names a registered region: a slot, and which of its successive users is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RegionId(pub u32);
+pub struct RegionId {
+    /// Index into a queue's table of regions.
+    pub slot: u32,
+    /// Differs from that of every other region of the process, until 2^32 were made.
+    pub generation: u32,
+}
 
 /// Names a registered file: a slot, and which of its successive users is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

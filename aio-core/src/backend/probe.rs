@@ -34,7 +34,8 @@ pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<
     let no_signal = NoFileSizeSignal::new();
     let refused = |what: &str, error: io::Error| Unavailable::new(backend, format!("{what}: {error}"), Some(&error));
     let file = anonymous_file().map_err(|error| refused("neither memfd_create nor a temporary file works", error))?;
-    let region = Region::new(RegionId(0), Arc::new(Pages(Box::new(UnsafeCell::new([0; 2 * BYTES])))));
+    let region =
+        Region::new(RegionId { slot: 0, generation: 0 }, Arc::new(Pages(Box::new(UnsafeCell::new([0; 2 * BYTES])))));
 
     // Transfers of a file in memory are over when they are submitted: without this, nothing would ever sleep.
     queue.reap(0, Some(NAP), &mut Vec::new()).map_err(|error| refused("a wait for completions failed", error))?;

@@ -61,6 +61,8 @@ pub fn queue(backend: &dyn IoBackend) {
             ending::nothing_in_flight,
             registered::regions_move_the_right_bytes,
             registered::regions_live_as_long_as_the_queue,
+            registered::regions_are_let_go_when_removed,
+            registered::slots_of_removed_regions_are_used_again,
             registered::regions_beyond_the_room_are_refused,
             registered::files_move_the_right_bytes,
             registered::files_are_let_go_when_removed,

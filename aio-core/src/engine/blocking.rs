@@ -43,7 +43,11 @@ const BOUNCE_BUFFERS: usize = 4;
 
 impl Bounce {
     pub(crate) fn new(arena: Arena, block_size: usize) -> Self {
-        Self { staging: Mutex::new(Staging::new(arena, block_size, BOUNCE_BUFFERS)) }
+        Self { staging: Mutex::new(Staging::new(arena, block_size, BOUNCE_BUFFERS, 0)) }
+    }
+
+    pub(crate) fn give_back_unused(&self) {
+        self.staging().give_back_unused();
     }
 
     fn staging(&self) -> MutexGuard<'_, Staging> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::AlignedBuf;
-use crate::backend::{Completion, IoBlock, IoQueue};
+use crate::backend::{Completion, IoBlock, IoQueue, RegionId};
 use crate::desc::Target;
 use crate::engine::op::{Priority, Transfer, report_drop};
 use crate::file::OpenFile;
@@ -296,6 +296,12 @@ impl InFlight {
             run.progress.in_flight -= 1;
         }
         Some((slot.run, slot.staging))
+    }
+
+    /// Whether a block that holds a place names one of these regions.
+    pub(crate) fn names_any(&self, regions: &[RegionId]) -> bool {
+        let named = self.places.iter().filter_map(|place| place.slot.as_ref()?.block.region);
+        named.into_iter().any(|region| regions.contains(&region))
     }
 
     /// Blocks that the queue has accepted and not reported.

@@ -67,7 +67,7 @@ impl Drop for OnWorker {
     }
 }
 
-/// Whether the current thread completes ops of any engine.
+/// Whether the current thread completes ops of any engine, and so must not wait for what workers do.
 pub(crate) fn on_any_worker() -> bool {
     WORKER_OF.try_with(|engines| !engines.borrow().is_empty()).unwrap_or(false)
 }
@@ -97,7 +97,7 @@ impl Shared {
         let workers = config.intra_op_parallelism;
         let ports: Arc<[Port]> = (0..workers).map(|_| Port::default()).collect();
         let slots = if config.register_files { FILE_SLOTS } else { 0 };
-        let arena = Arena::new(config.arena_limit.unwrap_or_else(Arena::default_limit));
+        let arena = config.arena_limit.map_or_else(Arena::of_process, Arena::new);
         Arc::new(Self {
             bounce: Bounce::new(arena.clone(), config.block_size),
             arena,

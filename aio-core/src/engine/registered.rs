@@ -12,8 +12,10 @@ use crate::registry::FileTable;
 /// What was registered with one queue, and what it refused.
 #[derive(Debug)]
 pub(crate) struct Registrations {
-    /// By region id.
-    regions: Vec<Known>,
+    /// By slot.
+    regions: Vec<Option<Known>>,
+    /// A region that the arena does not have, and so never will: not asked for again for each block of a buffer.
+    unknown: Option<RegionId>,
     /// By slot, the generation that is registered.
     files: Vec<Option<u32>>,
     use_regions: bool,
@@ -21,24 +23,21 @@ pub(crate) struct Registrations {
     warned: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    Unknown,
-    /// With the addresses it covers.
-    Registered {
-        start: usize,
-        end: usize,
-    },
-    Refused,
+/// A region that the queue was asked to register.
+#[derive(Debug, Clone)]
+struct Known {
+    id: RegionId,
+    /// The addresses that blocks may use; none if it was refused.
+    addresses: Range<usize>,
 }
 
 impl Registrations {
     pub(crate) fn new(use_regions: bool, use_files: bool) -> Self {
-        Self { regions: Vec::new(), files: Vec::new(), use_regions, use_files, warned: false }
+        Self { regions: Vec::new(), unknown: None, files: Vec::new(), use_regions, use_files, warned: false }
     }
 
     /// Whether a block of this memory may name this region; registers it the first time it is seen. Memory of another
-    /// engine's arena, whose ids mean other regions, is told by its address.
+    /// arena, whose ids mean other regions, is told by its address.
     pub(crate) fn region(
         &mut self,
         queue: &mut dyn IoQueue,
@@ -46,28 +45,33 @@ impl Registrations {
         id: RegionId,
         memory: Range<usize>,
     ) -> bool {
-        if !self.use_regions {
-            return false;
-        }
-        let index = id.0 as usize;
-        if self.regions.len() <= index {
-            self.regions.resize(index + 1, Known::Unknown);
-        }
-        if self.regions[index] == Known::Unknown {
-            let Some(region) = arena.region(id) else { return false };
-            self.regions[index] = self.add_region(queue, &region);
-        }
-        match self.regions[index] {
-            Known::Registered { start, end } => start <= memory.start && memory.end <= end,
-            Known::Unknown | Known::Refused => false,
-        }
+        let index = id.slot as usize;
+        let known = self.regions.get(index).and_then(Option::as_ref).filter(|known| known.id == id);
+        let addresses = match known {
+            Some(known) => known.addresses.clone(),
+            None if !self.use_regions || self.unknown == Some(id) => return false,
+            None => {
+                let Some(region) = arena.region(id) else {
+                    self.unknown = Some(id);
+                    return false;
+                };
+                if self.regions.len() <= index {
+                    self.regions.resize(index + 1, None);
+                }
+                let addresses = self.add_region(queue, &region);
+                self.regions[index] = Some(Known { id, addresses: addresses.clone() });
+                addresses
+            }
+        };
+        addresses.start <= memory.start && memory.end <= addresses.end
     }
 
-    fn add_region(&mut self, queue: &mut dyn IoQueue, region: &Region) -> Known {
+    /// The addresses that blocks may use from now on.
+    fn add_region(&mut self, queue: &mut dyn IoQueue, region: &Region) -> Range<usize> {
         match queue.add_region(region) {
             Ok(()) => {
                 let start = region.ptr().addr();
-                return Known::Registered { start, end: start + region.len() };
+                return start..start + region.len();
             }
             // The backend has no registered memory at all: nothing to tell, and nothing to try again.
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => self.use_regions = false,
@@ -80,7 +84,25 @@ impl Registrations {
             }
             Err(_) => {}
         }
-        Known::Refused
+        0..0
+    }
+
+    /// No more blocks name this region.
+    pub(crate) fn retire_region(&mut self, id: RegionId) {
+        if let Some(known) =
+            self.regions.get_mut(id.slot as usize).and_then(Option::as_mut).filter(|known| known.id == id)
+        {
+            known.addresses = 0..0;
+        }
+    }
+
+    /// Gives regions back that no block in flight names.
+    pub(crate) fn remove_regions(queue: &mut dyn IoQueue, regions: &[RegionId]) {
+        for &id in regions {
+            if let Err(error) = queue.remove_region(id) {
+                tracing::warn!(%error, "a queue could not give memory back");
+            }
+        }
     }
 
     /// The id under which blocks may name this file; registers it the first time it is seen.

@@ -5,18 +5,23 @@ use std::mem::MaybeUninit;
 
 use crate::arena::{AlignedBuf, Arena};
 
-/// A worker's staging buffers, each one block long. Made when needed, at most one per block in flight, and reused.
+/// Staging buffers of one user, each one block long. Made when needed and reused.
 #[derive(Debug)]
 pub(crate) struct Staging {
     arena: Arena,
     size: usize,
-    left: usize,
+    /// How many there are.
+    made: usize,
+    /// How many there may be, and how many of these may go beyond the arena's limit.
+    most: usize,
+    beyond: usize,
     free: Vec<AlignedBuf>,
 }
 
 impl Staging {
-    pub(crate) fn new(arena: Arena, size: usize, most: usize) -> Self {
-        Self { arena, size, left: most, free: Vec::new() }
+    /// At most `most` buffers of `size` bytes; the first `beyond` can be had even while users' buffers leave no room.
+    pub(crate) fn new(arena: Arena, size: usize, most: usize, beyond: usize) -> Self {
+        Self { arena, size, made: 0, most, beyond, free: Vec::new() }
     }
 
     /// A buffer of at least `len` bytes, if one can be had. Blocks longer than a staging buffer (the file system's
@@ -24,27 +29,33 @@ impl Staging {
     pub(crate) fn take(&mut self, len: usize) -> Option<AlignedBuf> {
         if len > self.size {
             self.size = len;
-            self.left += self.free.len();
-            self.free.clear();
+            self.give_back_unused();
         }
         if let Some(buffer) = self.free.pop() {
             return Some(buffer);
         }
-        if self.left == 0 {
+        if self.made >= self.most {
             return None;
         }
-        let buffer = self.arena.alloc_unlimited(self.size).ok()?;
-        self.left -= 1;
+        let buffer = self.arena.alloc_staging(self.size, self.made < self.beyond)?;
+        self.made += 1;
         Some(buffer)
     }
 
     /// Takes a buffer back.
     pub(crate) fn give(&mut self, buffer: AlignedBuf) {
-        if buffer.len() == self.size {
+        let is_wanted = buffer.is_within_limit() && self.arena.is_waited_for();
+        if buffer.len() == self.size && !is_wanted {
             self.free.push(buffer);
         } else {
-            self.left += 1;
+            self.made -= 1;
         }
+    }
+
+    /// Gives the buffers that are not in use back to the arena.
+    pub(crate) fn give_back_unused(&mut self) {
+        self.made -= self.free.len();
+        self.free.clear();
     }
 }
 

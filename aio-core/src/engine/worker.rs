@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::arena::GiveBack;
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
 use crate::engine::inflight::{Done, InFlight, Run, RunId, UnknownToken};
@@ -31,6 +32,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// After passing this many bytes through staging memory a worker looks whether the queue has room: while it copies, the
 /// device should have something to do.
 pub(super) const STAGED_AT_ONCE: usize = 256 << 10;
+/// Staging buffers of a worker that may go beyond the arena's limit: while one is transferred, the other is copied.
+const STAGING_BEYOND: usize = 2;
 /// About ten seconds of EAGAIN without a single byte: an error after all.
 const MAX_RETRIES: u32 = QUICK_RETRIES + 10_000;
 
@@ -55,6 +58,9 @@ pub(crate) struct AioThread {
     /// Bytes that were copied there and are not submitted.
     pub(super) gathered: usize,
     pub(super) registered: Registrations,
+    /// What the arena asked for, until no block in flight names it. After `flight`: dropping one says that the queue does
+    /// not have it any more.
+    giving_back: Vec<Arc<GiveBack>>,
     pub(super) counted: Stats,
     scratch: Vec<Run>,
     /// What this worker added to the shared count of blocks in flight.
@@ -113,8 +119,9 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
     let flight = InFlight::new(queue);
     let worker = AioThread {
         id,
-        staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity()),
+        staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity(), STAGING_BEYOND),
         registered: Registrations::new(config.register_memory, config.register_files),
+        giving_back: Vec::new(),
         flight,
         staged: 0,
         gathered: 0,
@@ -160,6 +167,7 @@ impl AioThread {
     fn turns(&mut self) -> Result<(), String> {
         loop {
             self.read_mail();
+            self.give_back();
             self.fill()?;
             self.flush();
             if self.flight.has_done() {
@@ -481,9 +489,27 @@ impl AioThread {
                     self.registered.remove_file(self.flight.queue(), id);
                     self.shared.files.removed(id);
                 }
+                Letter::GiveBack(asked) => {
+                    self.staging.give_back_unused();
+                    self.shared.bounce.give_back_unused();
+                    asked.regions().iter().for_each(|id| self.registered.retire_region(*id));
+                    self.giving_back.push(asked);
+                }
                 Letter::Answer(round) => round.answer(),
             }
         }
+    }
+
+    /// Removes regions that the arena asked for. New blocks do not name them any more.
+    fn give_back(&mut self) {
+        let Self { giving_back, flight, .. } = self;
+        giving_back.retain(|asked| {
+            let in_flight = flight.names_any(asked.regions());
+            if !in_flight {
+                Registrations::remove_regions(flight.queue(), asked.regions());
+            }
+            in_flight
+        });
     }
 
     /// Tells users what has ended.
@@ -537,9 +563,14 @@ impl AioThread {
         for letter in self.shared.ports[self.id].close() {
             match letter {
                 Letter::Remove(id) => self.shared.files.removed(id),
+                Letter::GiveBack(_) => {}
                 Letter::Answer(round) => round.answer(),
             }
         }
+        self.giving_back.clear();
+        self.staging.give_back_unused();
+        self.shared.bounce.give_back_unused();
+        self.shared.arena.queue_ended();
     }
 }
 

@@ -1,6 +1,6 @@
 //! A queue around a real one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Fate, Gate, Rules};
 use crate::fork::Generation;
-use crate::{Completion, Direction, FileId, IoBlock, IoQueue, Region, Wake};
+use crate::{Completion, Direction, FileId, IoBlock, IoQueue, Region, RegionId, Wake};
 
 /// Something that comes after so many reaps.
 struct Late<T> {
@@ -29,8 +29,10 @@ pub(super) struct FaultQueue<R> {
     kept: Vec<Late<IoBlock>>,
     /// Completed, and not reported.
     held: Vec<Late<Completion>>,
-    /// Of the blocks in flight, each with the reaps that its completion is held back for.
-    tokens: HashMap<u64, u32>,
+    /// Of the blocks in flight, each with the reaps that its completion is held back for, and the region that it names.
+    tokens: HashMap<u64, (u32, Option<RegionId>)>,
+    /// What the real queue has registered.
+    regions: HashSet<RegionId>,
 }
 
 impl<R: Rules> FaultQueue<R> {
@@ -51,6 +53,7 @@ impl<R: Rules> FaultQueue<R> {
             kept: Vec::new(),
             held: Vec::new(),
             tokens: HashMap::new(),
+            regions: HashSet::new(),
         }
     }
 
@@ -111,7 +114,7 @@ impl<R: Rules> FaultQueue<R> {
             let reaped = self.inner.reap(asked, wait, &mut fresh);
             let came = fresh.len();
             for what in fresh {
-                let reaps = self.tokens.get(&what.token).copied().unwrap_or(0);
+                let reaps = self.tokens.get(&what.token).map_or(0, |(reaps, _)| *reaps);
                 self.held.push(Late { reaps, what });
             }
             self.report(done);
@@ -162,8 +165,11 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
         let takes = self.rules.submit(self.id, blocks.len(), in_flight)?.min(blocks.len()).min(capacity - in_flight);
         for block in &blocks[..takes] {
             let delay = self.rules.delay(self.id, block);
-            if self.tokens.insert(block.token, delay.after).is_some() {
+            if self.tokens.insert(block.token, (delay.after, block.region)).is_some() {
                 self.gate.offence(format!("token {:#x} is in flight twice", block.token));
+            }
+            if block.region.is_some_and(|region| !self.regions.contains(&region)) {
+                self.gate.offence(format!("a block names {:?}, which is not registered", block.region));
             }
             let ended = |result| Late { reaps: delay.after, what: Completion { token: block.token, result } };
             match self.rules.block(self.id, block) {
@@ -218,7 +224,17 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
     }
 
     fn add_region(&mut self, region: &Region) -> io::Result<()> {
-        self.inner.add_region(region)
+        self.inner.add_region(region)?;
+        self.regions.insert(region.id());
+        Ok(())
+    }
+
+    fn remove_region(&mut self, id: RegionId) -> io::Result<()> {
+        if self.tokens.values().any(|(_, region)| *region == Some(id)) {
+            self.gate.offence(format!("{id:?} was removed with blocks in flight"));
+        }
+        self.regions.remove(&id);
+        self.inner.remove_region(id)
     }
 
     fn add_file(&mut self, id: FileId, fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -34,7 +34,7 @@ fn a_drop_waits_for_what_is_in_flight() {
             queue.add_file(FileId { slot: 0, generation: 0 }, std::os::fd::AsFd::as_fd(&file)).unwrap();
             let mut blocks = reads(&file, &memory, COUNT, LEN);
             for block in blocks.iter_mut().filter(|_| fixed) {
-                (block.region, block.file) = (Some(RegionId(0)), Some(FileId { slot: 0, generation: 0 }));
+                (block.region, block.file) = (Some(region_id(0)), Some(FileId { slot: 0, generation: 0 }));
             }
             submit(&mut queue, &blocks);
             queue.reap(0, Some(Duration::ZERO), &mut Vec::new()).unwrap();

@@ -120,8 +120,12 @@ impl Drop for Memory {
     }
 }
 
+fn region_id(slot: u32) -> RegionId {
+    RegionId { slot, generation: 1 }
+}
+
 fn region(id: u32, memory: &Arc<Memory>) -> Region {
-    Region::new(RegionId(id), Arc::clone(memory) as Arc<dyn RegionMemory>)
+    Region::new(region_id(id), Arc::clone(memory) as Arc<dyn RegionMemory>)
 }
 
 /// A file of `len` bytes, `pattern` at each, open for direct I/O.

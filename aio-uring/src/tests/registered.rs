@@ -15,9 +15,9 @@ fn blocks_in_regions_take_the_fixed_path() {
         queue.add_region(&region(0, &first)).unwrap();
         queue.add_region(&region(3, &second)).unwrap();
         let mut blocks = reads(&file, &second, 8, PAGE);
-        blocks.iter_mut().for_each(|block| block.region = Some(RegionId(3)));
+        blocks.iter_mut().for_each(|block| block.region = Some(region_id(3)));
         // The plain path would not care, the fixed one looks whether the memory is in the region.
-        blocks[5].region = Some(RegionId(0));
+        blocks[5].region = Some(region_id(0));
         submit(&mut queue, &blocks);
         assert!(queue.in_flight() > 1);
         for (token, result) in reap_all(&mut queue) {
@@ -112,14 +112,14 @@ fn what_does_not_fit_is_refused_and_goes_the_plain_way() {
             let id = FileId { slot: config.files, generation: 0 };
             assert_eq!(queue.add_file(id, file.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
             let mut read = block(0, Direction::Read, &file, &memory, 0, PAGE, 0);
-            (read.region, read.file) = (Some(RegionId(places)), Some(id));
+            (read.region, read.file) = (Some(region_id(places)), Some(id));
             submit(&mut queue, &[read]);
             assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
         }
         let mut queue = open(&backend, &config(1));
         queue.add_region(&region(0, &memory)).unwrap();
         assert_eq!(queue.add_region(&region(0, &memory)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        let over_a_gib = Region::new(RegionId(1), Arc::new(Claimed((1 << 30) + PAGE)));
+        let over_a_gib = Region::new(region_id(1), Arc::new(Claimed((1 << 30) + PAGE)));
         assert_eq!(queue.add_region(&over_a_gib).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }
@@ -150,12 +150,14 @@ fn tables_larger_than_the_kernel_has_leave_a_queue_that_works() {
         // Of each as many as the kernel allows.
         assert!(queue.tables.has_room_for_regions() && queue.tables.has_room_for_files());
         let id = FileId { slot: 0, generation: 0 };
+        assert_eq!(queue.tables.places_for_regions(), 0, "an idle queue needs none");
         queue.add_region(&region(0, &memory)).unwrap();
+        assert!(queue.tables.places_for_regions() < 16);
         queue.add_file(id, file.as_fd()).unwrap();
         assert!(queue.add_region(&region(u32::MAX - 1, &memory)).is_err());
         assert!(queue.add_file(FileId { slot: u32::MAX - 1, generation: 0 }, file.as_fd()).is_err());
         let mut read = block(0, Direction::Read, &file, &memory, 0, PAGE, 0);
-        (read.fd, read.region, read.file) = (-1, Some(RegionId(0)), Some(id));
+        (read.fd, read.region, read.file) = (-1, Some(region_id(0)), Some(id));
         submit(&mut queue, &[read]);
         assert_eq!(reap_all(&mut queue), [(0, Ok(PAGE))]);
     }

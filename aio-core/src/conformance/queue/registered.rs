@@ -12,6 +12,10 @@ use crate::{Direction, FileId, IoBlock, QueueConfig, Region, RegionId};
 const REGIONS: u32 = 4;
 const FILES: u32 = 4;
 
+fn region_id(slot: u32) -> RegionId {
+    RegionId { slot, generation: 1 }
+}
+
 fn rig(context: &Context<'_>, bytes: usize) -> Rig {
     let mut config = QueueConfig::new(16);
     config.regions = REGIONS;
@@ -63,7 +67,7 @@ pub(super) fn regions_move_the_right_bytes(context: &Context<'_>) {
         let mut rig = rig(context, 2 * half);
         // The second id leaves a gap.
         let other = Arc::new(Memory::new(half));
-        let regions = [Region::new(RegionId(0), rig.memory.clone()), Region::new(RegionId(3), other.clone())];
+        let regions = [Region::new(region_id(0), rig.memory.clone()), Region::new(region_id(3), other.clone())];
         for region in &regions {
             if !add_region(context, &mut rig, region) {
                 return;
@@ -75,8 +79,8 @@ pub(super) fn regions_move_the_right_bytes(context: &Context<'_>) {
                 let at = index * PAGE;
                 let block = rig.block(direction, &file, index as u64, at, PAGE, at as u64);
                 match index % 3 {
-                    0 => IoBlock { region: Some(RegionId(0)), ..block },
-                    1 => IoBlock { region: Some(RegionId(3)), ptr: other.at(at, PAGE), ..block },
+                    0 => IoBlock { region: Some(region_id(0)), ..block },
+                    1 => IoBlock { region: Some(region_id(3)), ptr: other.at(at, PAGE), ..block },
                     _ => block,
                 }
             };
@@ -106,7 +110,7 @@ pub(super) fn regions_live_as_long_as_the_queue(context: &Context<'_>) {
     let mut rig = rig(context, PAGE);
     let memory = Arc::new(Memory::new(16 * PAGE));
     let watch = Arc::downgrade(&memory);
-    if !add_region(context, &mut rig, &Region::new(RegionId(0), memory)) {
+    if !add_region(context, &mut rig, &Region::new(region_id(0), memory)) {
         return;
     }
     assert!(watch.upgrade().is_some(), "the queue let go of a registered region");
@@ -116,9 +120,55 @@ pub(super) fn regions_live_as_long_as_the_queue(context: &Context<'_>) {
     assert!(watch.upgrade().is_none(), "the queue is gone and its region is not");
 }
 
+/// And the queue goes on without it: blocks that name it go the plain way.
+pub(super) fn regions_are_let_go_when_removed(context: &Context<'_>) {
+    let file = open(&context.filled("file", 1, PAGE), context.slowest_mode()).expect("open");
+    let mut rig = rig(context, PAGE);
+    let memory = Arc::new(Memory::new(PAGE));
+    let watch = Arc::downgrade(&memory);
+    rig.queue.remove_region(region_id(1)).expect("remove_region of an empty slot");
+    rig.queue.remove_region(region_id(u32::MAX)).expect("remove_region of a slot that never was");
+    if !add_region(context, &mut rig, &Region::new(region_id(1), memory.clone())) {
+        return;
+    }
+    // Used, too: what the last transfer holds must go as well.
+    let block = rig.block(Direction::Read, &file, 1, 0, PAGE, 0);
+    rig.run_all(&[IoBlock { region: Some(region_id(1)), ptr: memory.at(0, PAGE), ..block }]);
+    expect_pattern("read", &memory.get(0, PAGE), 1, 0);
+    drop(memory);
+    // Of the region that had the slot before, so it must change nothing.
+    rig.queue.remove_region(RegionId { generation: 0, ..region_id(1) }).expect("remove_region of a stale id");
+    assert!(watch.upgrade().is_some(), "the queue let go of a registered region");
+    rig.queue.remove_region(region_id(1)).expect("remove_region");
+    assert!(watch.upgrade().is_none(), "the queue keeps a region that was removed");
+    rig.run_all(&[IoBlock { region: Some(region_id(1)), ..block }]);
+    expect_pattern("read by a stale id", &rig.memory.get(0, PAGE), 1, 0);
+}
+
+/// More often than there are slots. A block must not hit the region that has the slot by then.
+pub(super) fn slots_of_removed_regions_are_used_again(context: &Context<'_>) {
+    let file = open(&context.filled("file", 1, PAGE), context.slowest_mode()).expect("open");
+    let mut rig = rig(context, PAGE);
+    for generation in 0..3 * REGIONS {
+        let id = RegionId { slot: 2, generation };
+        let memory = Arc::new(Memory::new(PAGE));
+        if !add_region(context, &mut rig, &Region::new(id, memory.clone())) {
+            return;
+        }
+        let block = rig.block(Direction::Read, &file, 1, 0, PAGE, 0);
+        rig.run_all(&[IoBlock { region: Some(id), ptr: memory.at(0, PAGE), ..block }]);
+        expect_pattern("read", &memory.get(0, PAGE), 1, 0);
+        // Names a region that is gone, in the slot of one that its memory does not lie in.
+        rig.memory.put(0, &[0xEE; PAGE]);
+        rig.run_all(&[IoBlock { region: Some(RegionId { slot: 2, generation: u32::MAX }), ..block }]);
+        expect_pattern("read by a stale id", &rig.memory.get(0, PAGE), 1, 0);
+        rig.queue.remove_region(id).expect("remove_region");
+    }
+}
+
 pub(super) fn regions_beyond_the_room_are_refused(context: &Context<'_>) {
     let memory = Arc::new(Memory::new(PAGE));
-    let region = |id| Region::new(RegionId(id), memory.clone());
+    let region = |id| Region::new(region_id(id), memory.clone());
     let mut rig = rig(context, PAGE);
     for id in [REGIONS, REGIONS + 1, u32::MAX] {
         rig.queue.add_region(&region(id)).expect_err("an id beyond the room");

@@ -8,6 +8,7 @@
 mod claims;
 mod engine;
 mod meeting;
+mod memory;
 mod parking;
 mod routes;
 mod still;

@@ -1,0 +1,60 @@
+//! Asking the queues that use an arena for what they hold of it.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use super::Shared;
+use crate::backend::RegionId;
+use crate::registry::{Letter, Port};
+
+/// The workers of all engines whose buffers come from an arena.
+#[derive(Debug, Default)]
+pub(super) struct Queues(Vec<Weak<[Port]>>);
+
+impl Queues {
+    pub(super) fn add(&mut self, ports: &Arc<[Port]>) {
+        self.0.retain(|ports| ports.strong_count() > 0);
+        self.0.push(Arc::downgrade(ports));
+    }
+
+    /// Those of engines that are there.
+    pub(super) fn ports(&self) -> Vec<Arc<[Port]>> {
+        self.0.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// What every worker is asked for: these regions, and the staging buffers that it does not use.
+///
+/// A worker drops its reference when its queue has removed the regions, or is gone; dropping the last one is the answer.
+/// So whatever becomes of a worker or of its mailbox, the answer comes.
+pub(crate) struct GiveBack {
+    arena: Arc<Shared>,
+    regions: Vec<RegionId>,
+}
+
+impl GiveBack {
+    /// Not under the pool's lock, which answering takes.
+    pub(super) fn post(arena: Arc<Shared>, regions: Vec<RegionId>, ports: Vec<Arc<[Port]>>) {
+        let call = Arc::new(Self { arena, regions });
+        for port in ports.iter().flat_map(|ports| ports.iter()) {
+            // A worker that is gone has no queue, and its reference is dropped here.
+            let _ = port.post(Letter::GiveBack(call.clone()));
+        }
+    }
+
+    pub(crate) fn regions(&self) -> &[RegionId] {
+        &self.regions
+    }
+}
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        self.arena.answered(&self.regions);
+    }
+}
+
+impl fmt::Debug for GiveBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GiveBack").field("regions", &self.regions).finish_non_exhaustive()
+    }
+}
