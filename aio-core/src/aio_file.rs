@@ -118,7 +118,8 @@ impl AioFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::WaitOnWorker`] for what is too large for the calling thread.
+    /// [`Error::Io`], [`Error::WaitOnWorker`] on a worker thread, for more than a block and while writes to the file are in
+    /// flight that this one has to wait for.
     pub fn write_at(&self, buffer: &[u8], offset: u64) -> Result<()> {
         if blocking::write(self.handle.shared(), &self.file, self.options, buffer, offset)? {
             return Ok(());

@@ -354,7 +354,9 @@ impl Inner {
         // Panics stay in the threads.
         let join = |thread: JoinHandle<()>| drop(thread.join());
         threads.drain(..).for_each(join);
-        // With the workers gone, nothing starts one of these any more.
+        // Ops may wait for what another handle has in flight, also when all workers are gone.
+        shared.work.drain();
+        // Now nothing starts one of these any more.
         shared.file_ops.take_threads().into_iter().for_each(join);
     }
 }

@@ -5,12 +5,14 @@ mod support;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, DirectMode, Direction, Ticket};
+use aio::{AioFile, AioHandle, DirectMode, Direction, Error, Extent, IoOpDesc, PathMode, Target, Ticket};
 use aio_core::testing::{Delay, Fate, Plain, Rules};
 use aio_core::{Completion, IoBlock};
 use support::random::Random;
@@ -295,15 +297,77 @@ fn a_direct_write_waits_for_an_edge() {
             let read = file.read(vec![0; 4096], 32_768);
             gate.wait_for(2);
             assert_eq!(*rules.taken.lock().unwrap(), [(Direction::Write, false), (Direction::Read, true)]);
-            // One that is cancelled while it waits ends, and does not keep the others.
+            // One that is cancelled while it waits ends at once, and does not keep the others.
             let cancelled = file.write(vec![4; 4096], 16_384);
             cancelled.cancel();
+            cancelled.wait().unwrap_err();
+            assert!(!direct.is_done());
             gate.open();
             edge.wait().unwrap();
             direct.wait().unwrap();
             read.wait().unwrap();
-            cancelled.wait().unwrap_err();
             file.write(vec![5; 10_000], 1).wait().unwrap();
+        });
+    }
+}
+
+/// Its target panics when it is asked for the time `at`.
+struct Panics {
+    target: Target,
+    extents: [Extent; 1],
+    at: usize,
+    asked: AtomicUsize,
+}
+
+// SAFETY: the extent has no memory, and `gather` writes every byte. A getter that panics answers nothing else.
+unsafe impl IoOpDesc for Panics {
+    fn direction(&self) -> Direction {
+        Direction::Write
+    }
+
+    fn target(&self) -> &Target {
+        assert_ne!(self.asked.fetch_add(1, Ordering::SeqCst) + 1, self.at, "as the test has it");
+        &self.target
+    }
+
+    fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    fn gather(&self, _extent: usize, _at: usize, into: &mut [MaybeUninit<u8>]) {
+        into.fill(MaybeUninit::new(7));
+    }
+}
+
+/// Wherever it does, also where a file is cut or a length is given back.
+#[test]
+fn a_descriptor_that_panics_keeps_no_op_from_its_end() {
+    for backend in backends() {
+        finishes("a descriptor that panics", move || {
+            let folder = Folder::new();
+            for (offset, durable, fails) in [(0, false, false), (0, true, false), (40_000, false, true)] {
+                let config = small(1, 8, DirectMode::Auto);
+                let (aio, _) = match fails {
+                    true => gated(backend, &Arc::new(NotDirect(libc::EIO)), config),
+                    false => gated(backend, &Arc::new(Plain), config),
+                };
+                let (mut panicked, mut others) = (0, 0);
+                for at in 1..=40 {
+                    let path = folder.file("t", &pattern(1, 30_000));
+                    let extents = [Extent { offset, len: 20_000, memory: None }];
+                    let (target, asked) = (Target::Path(path, PathMode::Write), AtomicUsize::new(0));
+                    let desc = Panics { target, extents, at, asked };
+                    // On this thread if it is asked before the op is accepted.
+                    let submitted = catch_unwind(AssertUnwindSafe(|| aio.durable(durable).submit(desc)));
+                    let Ok(ticket) = submitted else { continue };
+                    match ticket.wait().map_err(|error| error.into_error()) {
+                        Err(Error::Panicked { .. }) => panicked += 1,
+                        _ => others += 1,
+                    }
+                }
+                assert!(panicked > 0 && others > 0, "{panicked} {others}");
+                aio.close().unwrap();
+            }
         });
     }
 }

@@ -16,10 +16,10 @@ use std::ptr::NonNull;
 use crate::arena::{AlignedBuf, Arena};
 use crate::backend::{Direction, IoBlock};
 use crate::desc::{Extent, ExtentMemory};
-use crate::engine::Shared;
 use crate::engine::inflight::is_transient;
 use crate::engine::op::{OpOptions, Transfer, check_extents};
 use crate::engine::staging::{Staging, as_uninit};
+use crate::engine::{Shared, on_any_worker};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::faults::Sync;
@@ -71,7 +71,7 @@ pub(crate) fn read(
     unsafe { transfer(shared, file, Direction::Read, ptr, len, offset) }
 }
 
-/// Writes on this thread; false if the op is one for the workers, as it is while what is in flight has to be over first.
+/// Writes on this thread; false if the op is one for the workers.
 pub(crate) fn write(
     shared: &Shared,
     file: &OpenFile,
@@ -225,7 +225,7 @@ fn is_one_in_some(call: u64) -> bool {
     call.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SOME
 }
 
-/// What is in flight of the inode keeps a block from being transferred here and now.
+/// What is in flight of the inode has to be over first, and this thread must not wait for that.
 struct Busy;
 
 /// A blocking call on its way.
@@ -249,7 +249,12 @@ impl Call<'_> {
     fn enter(&self, direct: bool) -> Result<Option<Pass>, Busy> {
         let Some(inode) = self.file.inode().filter(|_| self.direction == Direction::Write) else { return Ok(None) };
         let route = if direct { Route::Direct } else { Route::Cached };
-        inode.routes.try_enter(route).map(Some).ok_or(Busy)
+        match inode.routes.try_enter(route) {
+            // It may be what keeps the other route taken.
+            None if on_any_worker() => Err(Busy),
+            None => Ok(Some(inode.routes.wait(route))),
+            pass => Ok(pass),
+        }
     }
 
     /// Transfers each segment in its own way; false if one is for the workers, or if there is no bounce buffer left.

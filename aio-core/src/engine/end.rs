@@ -25,10 +25,13 @@ use crate::sync::{Ordering, lock};
 impl Shared {
     /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
     pub(crate) fn end(self: &Arc<Self>, ops: impl IntoIterator<Item = Arc<Transfer>>) {
+        self.end_settled(ops.into_iter().filter_map(|op| self.settle_length(op)));
+    }
+
+    fn end_settled(self: &Arc<Self>, ops: impl IntoIterator<Item = Arc<Transfer>>) {
         let mut accounts = Ended::default();
         let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
-            let Some(op) = self.settle_length(op) else { continue };
             if op.take_sync() {
                 self.run_file_task(Task::Durable(op));
                 continue;
@@ -66,15 +69,15 @@ impl Shared {
         let Some(routes) = op.state.routes() else { return Some(op) };
         let engine = self.clone();
         let later = move |op, pass| engine.run_file_task(Task::End(op, pass));
-        let (op, pass) = routes.enter(Route::Cached, op, later)?;
-        report(catch("target", || change_length(&op, pass)));
+        let (op, pass) = routes.enter(Route::Cached, None, op, later)?;
+        change_length(&op, pass);
         Some(op)
     }
 
     /// Ends an op that waited for a pass.
     pub(crate) fn end_with_pass(self: &Arc<Self>, op: Arc<Transfer>, pass: Pass) {
-        report(catch("target", || change_length(&op, pass)));
-        self.end([op]);
+        change_length(&op, pass);
+        self.end_settled([op]);
     }
 
     /// Books ended ops.
@@ -159,17 +162,22 @@ fn tail_of(op: &Transfer) -> Option<(OpenFile, u64)> {
     (file.len_at_open() > end && !is_cut).then_some((file, end))
 }
 
-/// Does what [`changes_length`] saw. A failure is the op's.
+/// Does what [`changes_length`] saw. A failure is the op's, and so is a panic of the descriptor that it asks.
 fn change_length(op: &Transfer, _pass: Pass) {
-    if op.state.ends_well()
-        && let Some((file, end)) = tail_of(op)
-        && let Some(inode) = file.inode()
-        && let Err(source) = inode.set_len(file.fd(), end)
-    {
-        op.state.fail(end, op.io_error(OpKind::SetLen, 0, end, "", source));
-    }
-    if !op.state.ends_well() {
-        settle_growth(op);
+    let changed = catch("target", || {
+        if op.state.ends_well()
+            && let Some((file, end)) = tail_of(op)
+            && let Some(inode) = file.inode()
+            && let Err(source) = inode.set_len(file.fd(), end)
+        {
+            op.state.fail(end, op.io_error(OpKind::SetLen, 0, end, "", source));
+        }
+        if !op.state.ends_well() {
+            settle_growth(op);
+        }
+    });
+    if let Err(panicked) = changed {
+        op.state.fail(0, panicked);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::foreign::{log, thread_main};
 use crate::signals::NoFileSizeSignal;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, ThreadSync, lock, thread};
 
-/// Most threads; enough for the syncs of several files to share a journal commit.
+/// Most threads; enough for the syncs of several files to share a journal commit. One more may come for what has a pass.
 const MAX_THREADS: usize = 4;
 
 /// One operation on a file.
@@ -200,27 +200,18 @@ impl Shared {
         let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
         let epoch = self.work.accept(op.priority, full)?;
         *lock(&op.epoch) = epoch;
-        let (shared, op) = (self.clone(), op.clone());
-        if op.is_sync() {
-            let inode = op.file.shared_inode().cloned();
-            let run = move || shared.run_file_task(Task::Run(op, None));
-            match inode {
-                Some(inode) => inode.writes.after(run),
-                None => run(),
-            }
+        let task = Task::Run(op.clone(), None);
+        if op.is_sync()
+            && let Some(inode) = op.file.shared_inode()
+        {
+            let shared = self.clone();
+            inode.writes.after(move || shared.run_file_task(task));
             return Ok(());
         }
-        let pass = match op.file.inode().cloned() {
-            None => Some((op, None)),
-            Some(inode) => {
-                *lock(&op.accepted) = Some(inode.accept());
-                let run = move |op, pass| shared.run_file_task(Task::Run(op, Some(pass)));
-                inode.routes.enter(Route::Cached, op, run).map(|(op, pass)| (op, Some(pass)))
-            }
-        };
-        if let Some((op, pass)) = pass {
-            self.run_file_task(Task::Run(op, pass));
+        if let Some(inode) = op.file.inode() {
+            *lock(&op.accepted) = Some(inode.accept());
         }
+        self.run_file_task(task);
         Ok(())
     }
 
@@ -230,12 +221,14 @@ impl Shared {
             self.file_ops.durable.fetch_add(1, Ordering::AcqRel);
         }
         let mut state = self.file_ops.state.lock();
-        // While it has a pass, nothing is written past the page cache.
-        match task {
-            Task::Run(_, None) | Task::Durable(_) => state.queue.push_back(task),
-            Task::Run(_, Some(_)) | Task::End(..) => state.queue.push_front(task),
+        // While it has a pass nothing is written past the page cache, so it waits for no other.
+        let has_pass = matches!(task, Task::Run(_, Some(_)) | Task::End(..));
+        if has_pass {
+            state.queue.push_front(task);
+        } else {
+            state.queue.push_back(task);
         }
-        if state.idle >= state.queue.len() || state.threads.len() >= MAX_THREADS {
+        if state.idle >= state.queue.len() || state.threads.len() >= MAX_THREADS + usize::from(has_pass) {
             drop(state);
             self.file_ops.state.notify_one();
             return;
@@ -303,6 +296,16 @@ impl Shared {
     }
 
     fn finish_file_op(self: &Arc<Self>, op: Arc<FileOp>, pass: Option<Pass>) {
+        let routes = op.file.inode().filter(|_| pass.is_none() && !op.is_sync()).map(|inode| inode.routes.clone());
+        let (op, pass) = match routes {
+            None => (op, pass),
+            Some(routes) => {
+                let shared = self.clone();
+                let later = move |op, pass| shared.run_file_task(Task::Run(op, Some(pass)));
+                let Some((op, pass)) = routes.enter(Route::Cached, None, op, later) else { return };
+                (op, Some(pass))
+            }
+        };
         let outcome = op.run();
         drop(pass);
         if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)

@@ -211,7 +211,8 @@ impl Shared {
         prepare::check(&op)?;
         // A worker that waited for room would wait for itself.
         let full = if self.on_worker() { Full::Refuse } else { full };
-        let wake = self.work.push(&op, full, || prepare::accept(&op))?;
+        let file = prepare::file_to_write(&op);
+        let wake = self.work.push(&op, full, || file.iter().for_each(|file| prepare::accept(&op, file)))?;
         self.wake(wake);
         Ok(())
     }

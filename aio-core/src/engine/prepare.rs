@@ -91,19 +91,22 @@ fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, fil
     Plan::new(desc.direction(), extents, alignment, shared.config.block_size)
 }
 
-/// Counts a write to an open file among those that a sync of it waits for.
-pub(crate) fn accept(op: &Transfer) {
-    if let Target::File(file) = op.desc.target() {
-        accept_for(op, file);
-        if op.state.durable {
-            op.state.set_file_key(file.key());
-        }
+/// The open file of an op that writes to one. Asked before the op is accepted: the descriptor is foreign code, which may
+/// panic.
+pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
+    match op.desc.target() {
+        Target::File(file) if op.desc.direction() == Direction::Write => Some(file.clone()),
+        _ => None,
     }
 }
 
-fn accept_for(op: &Transfer, file: &OpenFile) {
-    if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
+/// Counts a write to an open file among those that a sync of it waits for.
+pub(crate) fn accept(op: &Transfer, file: &OpenFile) {
+    if let Some(inode) = file.inode() {
         op.state.accept(inode.accept());
+    }
+    if op.state.durable {
+        op.state.set_file_key(file.key());
     }
 }
 
@@ -170,7 +173,9 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
         return Err(op.io_error(OpKind::Open, 0, 0, "", source));
     }
     *lock(&op.state.opened) = Some(file.clone());
-    accept_for(op, &file);
+    if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
+        op.state.accept(inode.accept());
+    }
     held.until_the_end();
     Ok((file, plan))
 }

@@ -99,6 +99,11 @@ impl Waiting {
         Self { pass: Some(pass), ..self }
     }
 
+    /// Whether nobody has begun the op.
+    fn is_unbegun(&self) -> bool {
+        self.next == 0 && !self.through_cache && !self.op.state.is_verifying()
+    }
+
     fn blocks(&self) -> usize {
         match self.op.state.plan() {
             Some(plan) if !self.through_cache => plan.blocks - self.next,
@@ -377,13 +382,14 @@ impl Work {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Takes an op out that nobody has begun; true if it was there. The caller ends it.
+    /// Takes an op out that nobody has begun, here or while it waits for its pass; true if it was there. The caller ends it.
     pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
         let queue = &mut state.queues[op.state.priority as usize];
-        let unbegun = |waiting: &Waiting| waiting.next == 0 && !waiting.through_cache && Arc::ptr_eq(&waiting.op, op);
-        let Some(index) = queue.iter().position(unbegun).filter(|_| !op.state.is_verifying()) else {
-            return false;
+        let unbegun = |waiting: &Waiting| waiting.is_unbegun() && Arc::ptr_eq(&waiting.op, op);
+        let Some(index) = queue.iter().position(unbegun) else {
+            drop(state);
+            return op.state.routes().is_some_and(|routes| routes.withdraw(key_of(op)));
         };
         let removed = queue.remove(index);
         state.blocks -= removed.as_ref().map_or(0, Waiting::blocks);
@@ -471,7 +477,14 @@ pub(crate) fn wait_for_pass(engine: &Arc<Shared>, route: Route, waiting: Waiting
     let Some(routes) = waiting.op.state.routes() else { return Some(waiting) };
     let engine = engine.clone();
     let later = move |waiting: Waiting, pass| engine.put_back(waiting.with(pass));
-    routes.enter(route, waiting, later).map(|(waiting, pass)| waiting.with(pass))
+    routes
+        .enter(route, waiting.is_unbegun().then(|| key_of(&waiting.op)), waiting, later)
+        .map(|(waiting, pass)| waiting.with(pass))
+}
+
+/// By which an op that waits for a pass, and that nobody has begun, can be withdrawn.
+fn key_of(op: &Arc<Transfer>) -> usize {
+    Arc::as_ptr(op).addr()
 }
 
 /// Fails what is left of an op because no worker is; gives it back if it is to be ended.

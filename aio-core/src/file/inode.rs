@@ -229,7 +229,7 @@ impl Inode {
         }
         let mut state = self.state();
         let len = len_of(fd)?;
-        if end > len && !len.is_multiple_of(page_size() as u64) && pass.is_none() {
+        if end > len && pass.is_none() && !len.is_multiple_of(block_of(fd)?) {
             return Ok(Growth::NeedsPass);
         }
         if state.growing.is_empty() {
@@ -376,6 +376,12 @@ fn allocate_or_restore(fd: BorrowedFd<'_>, state: &State, before: u64, range: Ra
 
 fn len_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(fstat(fd)?.st_size).unwrap_or(0))
+}
+
+/// What a file system may make dirty as a whole: a page, or a block of its own if that is larger.
+fn block_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let block = u64::try_from(fstat(fd)?.st_blksize).unwrap_or(0);
+    Ok(block.max(page_size() as u64))
 }
 
 fn to_off(value: u64) -> io::Result<i64> {

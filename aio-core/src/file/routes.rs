@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::fork::Generation;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock, mpsc};
 
 /// Which way a write goes, or a change of the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ const ONE: u64 = 4;
 /// A write that waits for its route.
 struct Waiter {
     route: Route,
+    /// By which it can be withdrawn.
+    key: Option<usize>,
     then: Box<dyn FnOnce(Pass) + Send>,
 }
 
@@ -92,10 +94,12 @@ impl Routes {
     }
 
     /// Gives `what` back with a pass, if one can be had at once; else `then` gets both later, on the thread that drops the
-    /// last pass of the other route. Like this call, `then` must not block.
+    /// last pass of the other route. Like this call, `then` must not block. By its `key`, it can be
+    /// [withdrawn](Self::withdraw).
     pub(crate) fn enter<T: Send + 'static>(
         self: &Arc<Self>,
         route: Route,
+        key: Option<usize>,
         what: T,
         then: impl FnOnce(T, Pass) + Send + 'static,
     ) -> Option<(T, Pass)> {
@@ -109,8 +113,33 @@ impl Routes {
             self.word.store(ONE | route.bit(), Ordering::Release);
             return Some((what, Pass { routes: self.clone() }));
         }
-        waiting.push_back(Waiter { route, then: Box::new(move |pass| then(what, pass)) });
+        waiting.push_back(Waiter { route, key, then: Box::new(move |pass| then(what, pass)) });
         None
+    }
+
+    /// A pass, for a thread that may wait: not one that completes ops.
+    pub(crate) fn wait(self: &Arc<Self>, route: Route) -> Pass {
+        loop {
+            let (give, given) = mpsc::channel();
+            let entered = self.enter(route, None, give, |give, pass| drop(give.send(pass)));
+            // What waits is called before it is dropped.
+            if let Some(pass) = entered.map(|(_, pass)| pass).or_else(|| given.recv().ok()) {
+                return pass;
+            }
+        }
+    }
+
+    /// Takes back what waits under this key; true if it was there. It is dropped, and not called.
+    pub(crate) fn withdraw(&self, key: usize) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let Some(index) = waiting.iter().position(|waiter| waiter.key == Some(key)) else { return false };
+        let withdrawn = waiting.remove(index);
+        if waiting.is_empty() {
+            self.word.fetch_and(!WAITING, Ordering::AcqRel);
+        }
+        drop(waiting);
+        drop(withdrawn);
+        true
     }
 
     fn leave(self: &Arc<Self>) {
@@ -164,12 +193,12 @@ mod tests {
     fn one_route_is_open_at_a_time() {
         let routes = Routes::new();
         for (one, other) in [(Route::Direct, Route::Cached), (Route::Cached, Route::Direct)] {
-            let first = routes.enter(one, (), never).unwrap();
-            let second = routes.enter(one, (), never).unwrap();
+            let first = routes.enter(one, None, (), never).unwrap();
+            let second = routes.enter(one, None, (), never).unwrap();
             drop(first);
             assert!(routes.try_enter(other).is_none());
             drop(second);
-            drop(routes.enter(other, (), never).unwrap());
+            drop(routes.enter(other, None, (), never).unwrap());
         }
     }
 
@@ -182,7 +211,7 @@ mod tests {
             for route in [Route::Cached, Route::Direct] {
                 let passes = passes.clone();
                 let then = move |at, pass| lock(&passes).push((at, route, pass));
-                assert!(routes.enter(route, at, then).is_none());
+                assert!(routes.enter(route, None, at, then).is_none());
             }
         }
         let take = || std::mem::take(&mut *lock(&passes));
@@ -200,6 +229,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_withdrawn_is_not_called_and_keeps_nobody() {
+        let routes = Routes::new();
+        let first = routes.try_enter(Route::Direct).unwrap();
+        let held = Arc::new(());
+        assert!(routes.enter(Route::Cached, Some(7), held.clone(), |_, _| panic!("withdrawn")).is_none());
+        assert!(routes.try_enter(Route::Direct).is_none() && !routes.withdraw(8));
+        assert!(routes.withdraw(7) && !routes.withdraw(7));
+        assert_eq!(Arc::strong_count(&held), 1);
+        drop(routes.try_enter(Route::Direct).unwrap());
+        drop(first);
+        drop(routes.try_enter(Route::Cached).unwrap());
+    }
+
+    #[test]
     fn threads_take_turns_and_all_get_through() {
         let routes = Routes::new();
         let on: Arc<[AtomicUsize; 2]> = Arc::default();
@@ -209,10 +252,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..2000 {
                         let route = [Route::Direct, Route::Cached][(thread + round) % 2];
-                        let (give, given) = std::sync::mpsc::channel();
-                        let later = |give: std::sync::mpsc::Sender<Pass>, pass| give.send(pass).unwrap();
-                        let entered = routes.enter(route, give, later);
-                        let pass = entered.map_or_else(|| given.recv().unwrap(), |(_, pass)| pass);
+                        let pass = routes.wait(route);
                         on[route as usize].fetch_add(1, Ordering::SeqCst);
                         assert_eq!(on[1 - route as usize].load(Ordering::SeqCst), 0);
                         on[route as usize].fetch_sub(1, Ordering::SeqCst);

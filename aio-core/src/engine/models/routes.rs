@@ -26,7 +26,7 @@ fn take(routes: &Arc<Routes>, out: &Arc<Out>, route: Route) {
         out.ever.fetch_add(1, Ordering::Relaxed);
         drop(pass);
     };
-    if let Some((out, pass)) = routes.enter(route, out.clone(), hold) {
+    if let Some((out, pass)) = routes.enter(route, None, out.clone(), hold) {
         hold(out, pass);
     }
 }
