@@ -346,13 +346,13 @@ fn a_descriptor_that_panics_keeps_no_op_from_its_end() {
         finishes("a descriptor that panics", move || {
             let folder = Folder::new();
             for (offset, durable, fails) in [(0, false, false), (0, true, false), (40_000, false, true)] {
-                let config = small(1, 8, DirectMode::Auto);
-                let (aio, _) = match fails {
-                    true => gated(backend, &Arc::new(NotDirect(libc::EIO)), config),
-                    false => gated(backend, &Arc::new(Plain), config),
-                };
                 let (mut panicked, mut others) = (0, 0);
                 for at in 1..=40 {
+                    let config = small(1, 8, DirectMode::Auto);
+                    let (aio, _) = match fails {
+                        true => gated(backend, &Arc::new(NotDirect(libc::EIO)), config),
+                        false => gated(backend, &Arc::new(Plain), config),
+                    };
                     let path = folder.file("t", &pattern(1, 30_000));
                     let extents = [Extent { offset, len: 20_000, memory: None }];
                     let (target, asked) = (Target::Path(path, PathMode::Write), AtomicUsize::new(0));
@@ -361,12 +361,16 @@ fn a_descriptor_that_panics_keeps_no_op_from_its_end() {
                     let submitted = catch_unwind(AssertUnwindSafe(|| aio.durable(durable).submit(desc)));
                     let Ok(ticket) = submitted else { continue };
                     match ticket.wait().map_err(|error| error.into_error()) {
-                        Err(Error::Panicked { .. }) => panicked += 1,
-                        _ => others += 1,
+                        // Where a block is issued, the worker goes with it.
+                        Err(Error::Panicked { .. } | Error::WorkerDied { .. }) => panicked += 1,
+                        other => {
+                            assert_eq!(other.is_err(), fails, "{other:?}");
+                            others += 1;
+                        }
                     }
+                    aio.close().unwrap();
                 }
                 assert!(panicked > 0 && others > 0, "{panicked} {others}");
-                aio.close().unwrap();
             }
         });
     }
