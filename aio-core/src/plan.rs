@@ -44,8 +44,8 @@ pub(crate) struct Plan {
     block_size: usize,
     /// Blocks that go through the page cache. Those of a write come first.
     pub(crate) cached: usize,
-    /// Blocks at the start that are done already, and the bytes that they moved.
-    pub(crate) done: (usize, u64),
+    /// Those are done already.
+    pub(crate) is_cached_done: bool,
 }
 
 /// A stretch of one extent that is transferred one way.
@@ -140,6 +140,12 @@ impl Plan {
         self.blocks += blocks;
         self.cached += if direct { 0 } else { blocks };
         self.bytes += len as u64;
+    }
+
+    /// Blocks at the start that are done already, and the bytes that they moved.
+    pub(crate) fn done(&self) -> (usize, u64) {
+        let cached = self.segments.iter().filter(|segment| !segment.direct);
+        if self.is_cached_done { (self.cached, cached.map(|segment| segment.len as u64).sum()) } else { (0, 0) }
     }
 
     /// The number of the block that is a part of `segment`, as [`block`](Self::block) gave it.

@@ -143,7 +143,7 @@ pub(crate) fn write_new_edges(shared: &Shared, op: &Transfer, file: &OpenFile, p
         counted.bytes_buffered += edge.len as u64;
         counted.bytes_staged += if edge.staged { edge.len as u64 } else { 0 };
     }
-    plan.done = (plan.cached, counted.bytes_buffered);
+    plan.is_cached_done = true;
     shared.counters.add(&mut counted);
 }
 

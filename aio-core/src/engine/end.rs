@@ -39,7 +39,7 @@ impl Shared {
             let lost = op.state.is_lost();
             // Whatever panicked (a getter of the descriptor, for instance), the op has to end.
             let outcome =
-                attempt("the end of the op", || if lost { finish_lost(self, &op) } else { finish(self, &op) });
+                if lost { attempt("the end of the op", || finish_lost(self, &op)) } else { finish(self, &op) };
             // The write does not hold up syncs any more, however it ended.
             op.state.let_syncs_pass();
             let ok = outcome.is_ok();
@@ -59,7 +59,12 @@ impl Shared {
     /// Brings the file of a write to the length that it is to have, where that is not its length already. This may make
     /// a page dirty, so it takes a pass for the page cache; if there is none now, the op is ended with it later, on a
     /// thread for file operations.
+    #[inline]
     fn settle_length(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
+        if op.state.is_accepted_write() { self.settle_length_of_write(op) } else { Some(op) }
+    }
+
+    fn settle_length_of_write(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
         let mut is_needed = false;
         // They ask the descriptor, which is foreign code.
         let asked = catch("target", || is_needed = !op.state.is_lost() && changes_length(&op));
@@ -96,7 +101,7 @@ impl Shared {
 fn finish(shared: &Shared, op: &Transfer) -> Outcome {
     let mut outcome = attempt("the end of the op", || give_back(shared, op));
     if let Err(panicked) = op.call("fini", |desc| desc.fini(&outcome)) {
-        op.note_failed_write(&panicked);
+        report(catch("target", || op.note_failed_write(&panicked)));
         match outcome {
             Ok(_) => outcome = Err(panicked),
             // Its ticket hears of the first failure.
@@ -183,8 +188,10 @@ fn change_length(op: &Transfer, _pass: Pass) {
 
 /// Settles the length that a write gave its file: it keeps it, or gives it back.
 fn settle_growth(op: &Transfer) {
-    let Some(file) = op.file() else { return };
-    if let (Some(inode), Some(growing)) = (file.inode(), lock(&op.state.growing).take())
+    if op.state.is_accepted_write()
+        && let Some(growing) = lock(&op.state.growing).take()
+        && let Some(file) = op.file()
+        && let Some(inode) = file.inode()
         && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
     {
         let path = shown(op.path());

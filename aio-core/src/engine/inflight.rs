@@ -75,6 +75,7 @@ impl Run {
 
     /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: whoever
     /// ends the op closes it, and wants to be the last to hold it.
+    #[inline]
     pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
         drop((self.opened, self.pass));
         (self.op, self.progress.finished, self.progress.bytes)
@@ -289,6 +290,7 @@ impl InFlight {
 
     /// A block that [`next_done`](Self::next_done) gave out is over: its place is free. Gives its run and the memory that
     /// it passed through.
+    #[inline]
     pub(crate) fn release(&mut self, index: usize) -> Option<(RunId, Option<AlignedBuf>)> {
         let slot = self.places.get_mut(index)?.slot.take()?;
         self.free_places.push(index);

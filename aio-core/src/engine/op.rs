@@ -161,7 +161,7 @@ impl OpState {
 
     /// Sets the plan; its blocks are pending from now on.
     pub(crate) fn start(&self, plan: Plan) {
-        let (blocks, bytes) = plan.done;
+        let (blocks, bytes) = plan.done();
         self.moved.store(bytes, Ordering::Release);
         self.pending.store(plan.blocks - blocks, Ordering::Release);
         let _ = self.late_plan.set(Box::new(plan));
@@ -169,7 +169,9 @@ impl OpState {
 
     /// The first block to be claimed of this pass; 0 until it is planned.
     pub(crate) fn first_block(&self) -> usize {
-        self.plan().filter(|_| !self.is_verifying()).map_or(0, |plan| plan.done.0)
+        self.plan()
+            .filter(|_| !self.is_verifying())
+            .map_or(0, |plan| if plan.is_cached_done { plan.cached } else { 0 })
     }
 
     /// Whether all blocks of this pass are accounted for.
@@ -199,6 +201,12 @@ impl OpState {
     /// Syncs wait for this write from now on.
     pub(crate) fn accept(&self, accepted: Accepted) {
         let _ = self.accepted.set(Mutex::new(Some(accepted)));
+    }
+
+    /// Whether it is a write that syncs wait for, or has been one.
+    #[inline]
+    pub(crate) fn is_accepted_write(&self) -> bool {
+        self.accepted.get().is_some()
     }
 
     /// Of a write, before its end: the routes of its inode.
@@ -316,9 +324,8 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     /// Whether all its bytes moved and a sync is still to be done; no more after that.
     pub(crate) fn take_sync(&self) -> bool {
         let state = &self.state;
-        let is_write = || state.accepted.get().is_some();
         state.is_to_be_synced()
-            && is_write()
+            && state.is_accepted_write()
             && state.is_complete()
             && !state.is_lost()
             && state.to_be_synced.swap(false, Ordering::AcqRel)

@@ -94,9 +94,12 @@ fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, fil
 /// The open file of an op that writes to one. Asked before the op is accepted: the descriptor is foreign code, which may
 /// panic.
 pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
+    if op.desc.direction() == Direction::Read {
+        return None;
+    }
     match op.desc.target() {
-        Target::File(file) if op.desc.direction() == Direction::Write => Some(file.clone()),
-        _ => None,
+        Target::File(file) => Some(file.clone()),
+        Target::Path(..) => None,
     }
 }
 

@@ -125,8 +125,8 @@ impl Waiting {
 /// last, and a descriptor's drop is foreign code. Passes: whoever waits for one comes back to a queue.
 #[derive(Debug, Default)]
 struct DroppedLater {
-    ops: SmallVec<[Arc<Transfer>; 2]>,
-    passes: SmallVec<[Pass; 2]>,
+    ops: Vec<Arc<Transfer>>,
+    passes: Vec<Pass>,
 }
 
 impl Drop for DroppedLater {
@@ -327,22 +327,24 @@ impl Work {
                     state.rooms[worker] = 0;
                     return (Claim::Prepare(op, pass), state.wake_one(self.depth));
                 };
-                let (end, route) = front.stretch(plan);
                 let (next, through_cache) = (front.next, front.through_cache);
-                let entered = front.pass.take().map_or_else(|| front.op.state.try_enter(route), Entered::With);
-                let (end, pass) = match entered {
-                    Entered::Free => (plan.blocks, None),
-                    Entered::With(pass) => (end, Some(pass)),
-                    Entered::Busy => {
-                        let Some(waiting) = state.queues[class].pop_front() else { break };
-                        state.blocks -= waiting.blocks();
-                        if let Some(waiting) = wait_for_pass(engine, route, waiting) {
-                            state.blocks += waiting.blocks();
-                            state.queues[class].push_front(waiting);
+                let (mut end, mut pass) = (plan.blocks, None);
+                if front.op.state.is_accepted_write() {
+                    let (same_route, route) = front.stretch(plan);
+                    match front.pass.take().map_or_else(|| front.op.state.try_enter(route), Entered::With) {
+                        Entered::Free => {}
+                        Entered::With(entered) => (end, pass) = (same_route, Some(entered)),
+                        Entered::Busy => {
+                            let Some(waiting) = state.queues[class].pop_front() else { break };
+                            state.blocks -= waiting.blocks();
+                            if let Some(waiting) = wait_for_pass(engine, route, waiting) {
+                                state.blocks += waiting.blocks();
+                                state.queues[class].push_front(waiting);
+                            }
+                            continue;
                         }
-                        continue;
                     }
-                };
+                }
                 let take = left[class].min(end - next);
                 let run = if !through_cache && next + take < plan.blocks {
                     front.next += take;
@@ -473,6 +475,7 @@ impl Work {
 
 /// Lets an op come back to the front of `engine`'s queue with its pass; or gives it back with it, if it need not wait any
 /// more.
+#[cold]
 pub(crate) fn wait_for_pass(engine: &Arc<Shared>, route: Route, waiting: Waiting) -> Option<Waiting> {
     let Some(routes) = waiting.op.state.routes() else { return Some(waiting) };
     let engine = engine.clone();

@@ -432,6 +432,7 @@ impl AioThread {
     }
 
     /// The block in this place leaves it, to be claimed again alone.
+    #[cold]
     fn put_back(&mut self, index: usize) {
         let again = self.flight.block(index).and_then(|(slot, run)| {
             let number = run.op.state.plan()?.number(slot.range);
