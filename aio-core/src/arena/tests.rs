@@ -404,7 +404,7 @@ fn fragments_make_way() {
 /// A limit that is just what the buffers take leaves no room for what regions have to spare.
 #[test]
 fn buffers_that_fill_the_limit_are_in_regions() {
-    for len in [page_size(), 300_000, MIB, 3 * MIB, 5 * MIB] {
+    for len in [page_size(), 300_000, MIB, MIB + 1, 3 * MIB, 5 * MIB] {
         let need = len.next_multiple_of(page_size());
         let count = (48 * MIB) / need;
         let arena = Arena::new((count * need) as u64);
