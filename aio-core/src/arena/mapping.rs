@@ -94,6 +94,16 @@ impl Mapping {
         self.len
     }
 
+    /// Unmaps what lies behind the first `len` bytes, a multiple of the page size.
+    pub(super) fn shorten(&mut self, len: usize) -> Result<(), Errno> {
+        let Some(behind @ 1..) = self.len.checked_sub(len) else { return Ok(()) };
+        // SAFETY: the end of this mapping, whole pages, and with `&mut` nobody else has any of it.
+        unsafe { munmap(self.ptr.add(len).cast(), behind) }?;
+        self.len = len;
+        self.mapped.fetch_sub(behind as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Makes pages present and writable.
     ///
     /// # Safety

@@ -170,7 +170,12 @@ impl Pool {
     fn cut_own(&mut self, need: usize, purpose: Purpose, arena: &Shared) -> Result<Cut, Errno> {
         let spare = if purpose == Purpose::Beyond { None } else { self.spare(need) };
         let (memory, fresh) = match spare {
-            Some(index) => (self.spares.swap_remove(index), Vec::new()),
+            Some(index) => {
+                let mut memory = self.spares.swap_remove(index);
+                // What the buffer does not take would be counted nowhere, and be nobody's to give back.
+                Arc::get_mut(&mut memory).ok_or(Errno::ENOMEM)?.shorten(need)?;
+                (memory, Vec::new())
+            }
             None => (Arc::new(Mapping::new(need, &arena.mapped)?), std::iter::once(0..need).collect()),
         };
         self.count(need, purpose);
@@ -356,7 +361,7 @@ impl Pool {
         if need > REGISTRABLE { self.spare(need).is_some() } else { self.free.fits(need) }
     }
 
-    /// The spare mapping to use for `need` bytes, unless that would waste more than a quarter.
+    /// The spare mapping to cut down to `need` bytes, unless that would lose more than a quarter.
     fn spare(&self, need: usize) -> Option<usize> {
         let close = |len| len >= need && len - need <= need / 4;
         let close = self.spares.iter().enumerate().filter(|(_, spare)| close(spare.len()));

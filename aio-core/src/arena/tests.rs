@@ -242,6 +242,22 @@ fn a_buffer_too_large_to_register_is_contiguous_and_its_mapping_is_used_again() 
     assert_eq!(arena.mapped(), 0);
 }
 
+/// Of a mapping that is used again, nothing is left that no buffer has.
+#[test]
+fn a_mapping_that_is_used_again_for_less_takes_no_more_than_that() {
+    let arena = Arena::new(3 << 30);
+    let spare = cut(&arena, 2 * REGISTRABLE);
+    let start = spare.ptr();
+    drop(arena.shared.pool.lock().give_back(spare));
+    let less = cut(&arena, 1664 * MIB);
+    assert_eq!((less.ptr(), less.len(), arena.mapped()), (start, 1664 * MIB, 1664 << 20));
+    let end = start.as_ptr().wrapping_add(less.len());
+    assert_eq!((resident(end.wrapping_sub(page_size()), page_size()), resident(end, page_size())), (Some(0), None));
+    let mut pool = arena.shared.pool.lock();
+    assert!(matches!(pool.room(1100 * MIB, false, &arena.shared), Room::Ready));
+    drop(pool.give_back(less));
+}
+
 /// Notes what is logged, and panics.
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<String>>>);
