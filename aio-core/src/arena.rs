@@ -131,9 +131,9 @@ impl Arena {
     /// or what an earlier buffer left.
     ///
     /// While the limit leaves no room this waits for other buffers to be dropped. Allocations are served in the order in
-    /// which they came; only when nothing was dropped for a second do those go ahead that fit. A buffer that was given to
-    /// an op is in use until its ticket was waited for or dropped: a loop that allocates, writes and keeps the tickets stops
-    /// at the limit. A wait of ten seconds is logged, with what holds the memory. On a worker's thread it does not wait.
+    /// which they came, except that what fits goes ahead where that delays no earlier one, or when nothing was dropped for a
+    /// second. A buffer that was given to an op is in use until its ticket was waited for or dropped: a loop that allocates,
+    /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a worker's thread it does not wait.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl Shared {
         let need = self.whole_pages(len)?;
         let patience = if on_any_worker() { Patience::Never } else { patience };
         let mut pool = self.pool.lock();
-        if !pool.turns.is_turn_of(None) || !matches!(pool.room(need, true, self), Room::Ready) {
+        if !pool.is_turn_of(None, self) || !matches!(pool.room(need, true, self), Room::Ready) {
             pool = self.wait_for_room(pool, need, patience)?;
         }
         self.buffer(pool, need, len, Purpose::User)
@@ -247,8 +247,7 @@ impl Shared {
         self.check_forked().ok()?;
         let need = len.checked_next_multiple_of(self.page)?;
         let mut pool = self.pool.lock();
-        // Before those that wait for room, it takes none.
-        let within = pool.turns.waiting() == 0 && pool.has_room_for_staging(need, self);
+        let within = pool.has_room_for_staging(need, self);
         match (within, beyond) {
             (true, _) => self.buffer(pool, need, len, Purpose::Staging).ok(),
             (false, true) => self.buffer(pool, need, len, Purpose::Beyond).ok(),
@@ -282,16 +281,16 @@ impl Shared {
         let began = Instant::now();
         let give_up = match patience {
             Patience::Until(end) => end,
-            Patience::Briefly if pool.turns.is_turn_of(None) || !pool.turns.wait_for_buffers_before(None) => {
+            Patience::Briefly if pool.is_turn_of(None, self) || !pool.turns.wait_for_buffers_before(None) => {
                 Some(began + BRIEFLY)
             }
             Patience::Briefly | Patience::Never => return Err(self.out_of_memory(need, pool.in_use)),
         };
-        let ticket = pool.turns.enter(patience == Patience::Briefly);
+        let ticket = pool.turns.enter(need as u64, patience == Patience::Briefly);
         self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
         let (mut asked, mut tell_at) = (false, Some(began + LONG));
         let served = loop {
-            let is_turn = pool.turns.is_turn_of(Some(ticket));
+            let is_turn = pool.is_turn_of(Some(ticket), self);
             match if is_turn { pool.room(need, asked, self) } else { Room::Wait } {
                 Room::Ready => break true,
                 Room::Ask(regions) => {
@@ -426,14 +425,14 @@ impl Shared {
         if self.born.is_forked() {
             return;
         }
-        let (len, purpose) = (piece.len(), piece.purpose());
+        let counted = piece.counted();
         let mut pool = self.pool.lock();
         if let Some(piece) = pool.give_back(piece) {
             drop(pool);
             // SAFETY: its region, if it had one, ended when no queue had it registered any more.
             unsafe { piece.return_memory() };
             pool = self.pool.lock();
-            pool.returned(len, purpose);
+            pool.returned(counted);
         }
         pool.turns.changed();
         drop(pool);

@@ -71,8 +71,16 @@ pub(super) struct Piece {
     /// `None`: the mapping is this piece's alone and no region.
     region: Option<RegionId>,
     start: usize,
+    counted: Counted,
+}
+
+/// What a buffer counts as.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
     len: usize,
     purpose: Purpose,
+    /// The ticket that was the first in line when it was cut.
+    behind: u64,
 }
 
 /// What a buffer is for.
@@ -116,14 +124,21 @@ impl Pool {
         if regions.is_empty() { Room::Wait } else { Room::Ask(regions) }
     }
 
-    /// Whether a staging buffer may be cut now without going past the limit.
+    /// Whether a staging buffer may be cut now without going past the limit, or before those that wait for room.
     pub(super) fn has_room_for_staging(&mut self, need: usize, arena: &Shared) -> bool {
-        need as u64 <= arena.limit.saturating_sub(self.in_use + self.staging) && self.makes_room(need, arena)
+        self.turns.delays_nobody(self.in_use, arena.limit)
+            && need as u64 <= arena.limit.saturating_sub(self.in_use + self.staging)
+            && self.makes_room(need, arena)
     }
 
     /// Whether at least a part of `need` bytes is free, or all of it can be mapped.
     pub(super) fn has_some_for(&mut self, need: usize, arena: &Shared) -> bool {
         self.free.bytes() > 0 || self.makes_room(need, arena)
+    }
+
+    /// Whether it is the turn of that ticket, or of an allocation that has none.
+    pub(super) fn is_turn_of(&mut self, ticket: Option<u64>, arena: &Shared) -> bool {
+        self.turns.is_turn_of(ticket, self.in_use, arena.limit)
     }
 
     /// Whether `need` bytes are free in one piece or can be mapped. Unmaps what no queue has registered if it must.
@@ -178,29 +193,27 @@ impl Pool {
             }
             None => (Arc::new(Mapping::new(need, &arena.mapped)?), std::iter::once(0..need).collect()),
         };
-        self.count(need, purpose);
-        Ok((Piece { memory, region: None, start: 0, len: need, purpose }, fresh))
+        Ok((Piece { memory, region: None, start: 0, counted: self.count(need, purpose) }, fresh))
     }
 
     fn piece(&mut self, region: RegionId, start: usize, len: usize, purpose: Purpose) -> Result<Cut, Errno> {
         let state = self.regions.get_mut(&region).ok_or(Errno::ENOMEM)?;
         state.pieces += 1;
         let (memory, fresh) = (Arc::clone(&state.memory), state.faulted.gaps(start..start + len));
-        self.count(len, purpose);
-        Ok((Piece { memory, region: Some(region), start, len, purpose }, fresh))
+        Ok((Piece { memory, region: Some(region), start, counted: self.count(len, purpose) }, fresh))
     }
 
     /// Takes a piece back, unless its memory is to be [returned](Piece::return_memory) first.
     pub(super) fn give_back(&mut self, piece: Piece) -> Option<Piece> {
-        let range = piece.start..piece.start + piece.len;
+        let range = piece.range();
         let region = match piece.region {
-            None if piece.purpose == Purpose::Beyond => {
+            None if piece.purpose() == Purpose::Beyond => {
                 // Before it is unmapped: until then it counts as if it were within the limit, and not the reverse.
-                self.discount(piece.len, piece.purpose);
+                self.discount(piece.counted);
                 return Some(piece);
             }
             None => {
-                self.discount(piece.len, piece.purpose);
+                self.discount(piece.counted);
                 self.spares.push(piece.memory);
                 return None;
             }
@@ -216,21 +229,21 @@ impl Pool {
         } else {
             return Some(piece);
         }
-        self.discount(piece.len, piece.purpose);
+        self.discount(piece.counted);
         None
     }
 
     /// Notes that the memory of a piece has been returned to the system.
-    pub(super) fn returned(&mut self, len: usize, purpose: Purpose) {
-        if purpose != Purpose::Beyond {
-            self.discount(len, purpose);
+    pub(super) fn returned(&mut self, counted: Counted) {
+        if counted.purpose != Purpose::Beyond {
+            self.discount(counted);
         }
     }
 
     /// Notes that all of a piece has been faulted in.
     pub(super) fn faulted(&mut self, piece: &Piece) {
         if let Some(state) = piece.region.and_then(|region| self.regions.get_mut(&region)) {
-            state.faulted.add(piece.start..piece.start + piece.len);
+            state.faulted.add(piece.range());
         }
     }
 
@@ -373,14 +386,18 @@ impl Pool {
         arena.mapped.load(Ordering::Relaxed).saturating_sub(self.beyond)
     }
 
-    fn count(&mut self, len: usize, purpose: Purpose) {
+    fn count(&mut self, len: usize, purpose: Purpose) -> Counted {
         *self.counter(purpose) += len as u64;
         self.buffers += usize::from(purpose == Purpose::User);
+        Counted { len, purpose, behind: self.turns.first_seen() }
     }
 
-    fn discount(&mut self, len: usize, purpose: Purpose) {
+    fn discount(&mut self, Counted { len, purpose, behind }: Counted) {
         *self.counter(purpose) -= len as u64;
-        self.buffers -= usize::from(purpose == Purpose::User);
+        if purpose == Purpose::User {
+            self.buffers -= 1;
+            self.turns.dropped(behind, len as u64);
+        }
     }
 
     fn counter(&mut self, purpose: Purpose) -> &mut u64 {
@@ -425,20 +442,28 @@ impl Piece {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.counted.len
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len()
     }
 
     pub(super) fn region(&self) -> Option<RegionId> {
         self.region
     }
 
+    pub(super) fn counted(&self) -> Counted {
+        self.counted
+    }
+
     pub(super) fn purpose(&self) -> Purpose {
-        self.purpose
+        self.counted.purpose
     }
 
     /// Faults in a part of the piece that was reported as never faulted in. Not once the buffer is in use.
     pub(super) fn fault_in(&self, range: Range<usize>, page: usize) -> Result<(), Errno> {
-        debug_assert!(self.start <= range.start && range.end <= self.start + self.len);
+        debug_assert!(self.start <= range.start && range.end <= self.range().end);
         // SAFETY: the range is within the piece, so it is nobody else's; the buffer has not been handed out yet, and no
         // earlier one covered these pages, so nobody wrote them.
         unsafe { self.memory.fault_in(range, page) }
@@ -453,7 +478,7 @@ impl Piece {
         // Of a mapping of its own, dropping it returns all.
         if self.region.is_some() {
             // SAFETY: the piece was its buffer's alone, and the buffer is gone; by the caller's word no queue has it.
-            unsafe { self.memory.return_pages(self.start..self.start + self.len) };
+            unsafe { self.memory.return_pages(self.range()) };
         }
     }
 }

@@ -148,36 +148,60 @@ fn a_system_without_memory_is_an_error() {
 #[test]
 fn waiting_allocations_are_served_in_order_by_drops_on_other_threads() {
     let arena = Arena::new(4 << 20);
-    let first = arena.alloc(2 * MIB).unwrap();
-    let second = arena.alloc(2 * MIB).unwrap();
+    let older = arena.alloc(2 * MIB).unwrap();
     let served = AtomicUsize::new(0);
     thread::scope(|threads| {
         let large =
             threads.spawn(|| arena.alloc(4 * MIB).map(|_| assert_eq!(served.fetch_add(1, Ordering::SeqCst), 0)));
         until_waiting(&arena, 1);
+        let newer = arena.alloc(MIB).unwrap();
+        drop(older);
+        {
+            // There is room for more; but if that were enough, small ones could keep the large one waiting for ever.
+            let Pool { turns, in_use, .. } = &mut *arena.shared.pool.lock();
+            assert!(!turns.delays_nobody(*in_use, arena.limit()) && *in_use == 1 << 20);
+        }
         let small = threads.spawn(|| arena.alloc(MIB).map(|_| assert_eq!(served.fetch_add(1, Ordering::SeqCst), 1)));
         until_waiting(&arena, 2);
-        // There is room for the small one; but if that were enough, small ones could keep the large one waiting for ever.
-        drop(first);
-        assert!(is_out_of_memory(arena.try_alloc(MIB)) || served.load(Ordering::SeqCst) == 1);
-        drop(second);
+        drop(newer);
         large.join().unwrap().unwrap();
         small.join().unwrap().unwrap();
     });
     assert_eq!((arena.in_use(), arena.shared.pool.lock().turns.waiting(), arena.is_waited_for()), (0, 0, false));
 }
 
-/// The first in line waits for buffers of a thread that is behind it.
+/// What the first in line needs is in buffers that nobody drops for now, so that it waits whatever others do.
+#[test]
+fn an_allocation_that_waits_for_much_stops_none_that_it_need_not() {
+    let arena = Arena::new(64 << 20);
+    let held = arena.alloc(50 * MIB).unwrap();
+    thread::scope(|threads| {
+        let large = threads.spawn(|| arena.alloc(32 * MIB).map(drop));
+        until_waiting(&arena, 1);
+        for _ in 0..100 {
+            let both = [arena.try_alloc(MIB), arena.try_alloc(13 * MIB)];
+            both.into_iter().for_each(|buffer| drop(buffer.unwrap()));
+            drop(arena.alloc_staging(MIB, false).unwrap());
+        }
+        assert!(!large.is_finished());
+        drop(held);
+        large.join().unwrap().unwrap();
+    });
+}
+
+/// The first in line waits for memory that a thread behind it took meanwhile, and that thread for its turn.
 #[test]
 fn where_the_order_makes_threads_wait_for_each_other_it_is_left() {
     let arena = Arena::new(4 << 20);
-    let held = arena.alloc(2 * MIB).unwrap();
+    let older = arena.alloc(2 * MIB).unwrap();
     thread::scope(|threads| {
         let large = threads.spawn(|| arena.alloc(4 * MIB).map(drop));
         until_waiting(&arena, 1);
+        let newer = arena.alloc(MIB).unwrap();
+        drop(older);
         let more = arena.alloc(MIB).unwrap();
         assert!(!large.is_finished());
-        drop((held, more));
+        drop((newer, more));
         large.join().unwrap().unwrap();
     });
 }
