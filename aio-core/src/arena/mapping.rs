@@ -137,6 +137,19 @@ impl Mapping {
         Ok(())
     }
 
+    /// From now on the kernel puts no pages where there are none: where one page of a huge page is present, `khugepaged`
+    /// would fill in the others, of memory that was returned, too. All of a mapping at once, since the process may have
+    /// only so many stretches of memory that differ in such advice.
+    pub(super) fn keep_holes(&self) {
+        self.advise_no_huge_pages(0..self.len);
+    }
+
+    fn advise_no_huge_pages(&self, range: Range<usize>) {
+        // SAFETY: within the mapping; the advice changes no contents. A kernel without huge pages says EINVAL.
+        let _ =
+            unsafe { libc::madvise(self.ptr.add(range.start).as_ptr().cast(), range.len(), libc::MADV_NOHUGEPAGE) };
+    }
+
     /// Returns the memory of a range to the system for good. Its addresses stay taken until the mapping is dropped, so
     /// that nothing else is ever found there.
     ///
@@ -146,6 +159,7 @@ impl Mapping {
     /// go on using the pages that it pinned), and it was not returned before.
     pub(super) unsafe fn return_pages(&self, range: Range<usize>) {
         debug_assert!(range.start <= range.end && range.end <= self.len);
+        self.advise_no_huge_pages(range.clone());
         // Of memory that is locked, as by mlockall(2), only the first one does it; Linux before 5.18 does not know it.
         for advice in [MADV_DONTNEED_LOCKED, libc::MADV_DONTNEED] {
             // SAFETY: within the mapping, by the caller's word, and nobody needs the contents any more.
@@ -157,7 +171,8 @@ impl Mapping {
             }
         }
         // It stays counted, until the mapping goes.
-        tracing::warn!(errno = %Errno::last(), len = range.len(), "cannot return memory");
+        let errno = Errno::last();
+        log(|| tracing::warn!(%errno, len = range.len(), "cannot return memory"));
     }
 }
 

@@ -336,6 +336,7 @@ impl Pool {
         self.slots.give(id);
         // Otherwise dropping the mapping returns all of it.
         if pieces > 0 {
+            memory.keep_holes();
             // SAFETY: no buffer lies in what was free, and with the region gone from the lists none ever will. No queue
             // has it registered, by the caller's word, and none can get it any more.
             free.into_iter().for_each(|range| unsafe { memory.return_pages(range) });
@@ -428,6 +429,7 @@ impl Leaving {
         let bytes = free.iter().map(ExactSizeIterator::len).sum();
         // Without buffers, dropping the mapping returns all of it. A queue that failed to remove it holds it mapped.
         if pieces > 0 && Arc::strong_count(&memory) <= 1 + pieces {
+            memory.keep_holes();
             // SAFETY: no buffer lies in what was free, and none ever will; no queue has it, by the caller's word.
             free.into_iter().for_each(|range| unsafe { memory.return_pages(range) });
         }

@@ -404,6 +404,23 @@ fn free_regions_make_way_at_once_or_when_every_queue_has_given_them_back() {
     drop(large);
 }
 
+/// The kernel's flags of the mapping at an address, as `/proc/self/smaps` abbreviates them.
+fn flags(at: *const u8) -> String {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_found = false;
+    for line in smaps.lines() {
+        let range = line.split_whitespace().next().and_then(|range| range.split_once('-'));
+        if let Some((Ok(start), Ok(end))) =
+            range.map(|(start, end)| (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)))
+        {
+            is_found = (start..end).contains(&at.addr());
+        } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| is_found) {
+            return flags.to_owned();
+        }
+    }
+    panic!("{at:?} is not mapped");
+}
+
 /// Room in pieces is room: what is free beside buffers is returned, and these live on.
 #[test]
 fn fragments_make_way() {
@@ -412,6 +429,7 @@ fn fragments_make_way() {
         let mut worker = Worker::of(&arena);
         let mut buffers: Vec<_> = (0..64).map(|_| arena.alloc(MIB).unwrap()).collect();
         buffers.iter().filter(|_| registered).for_each(|buffer| worker.register(&arena, buffer));
+        let has_huge_pages = flags(buffers[0].as_ptr()).contains("hg");
         let mut kept: Vec<_> =
             buffers.drain(..).enumerate().filter(|(at, _)| at % 12 == 5).map(|(_, kept)| kept).collect();
         kept.iter_mut().zip(1..).for_each(|(buffer, tag)| buffer.fill(tag));
@@ -434,6 +452,8 @@ fn fragments_make_way() {
         let (ptr, len) = (kept[0].as_ptr(), kept[0].len());
         // A neighbour that was free: its memory is gone, and nothing else is mapped at its place.
         assert_eq!(resident(ptr.wrapping_add(len), page_size()), Some(0));
+        // Nor does the kernel fill it again, to make a huge page of what is left.
+        assert!(!has_huge_pages || flags(ptr.wrapping_add(len)).contains("nh"));
         drop(kept);
         assert_eq!(arena.in_use(), 59 << 20);
         assert!(!registered || arena.mapped() == 59 << 20, "kept, though nothing can be cut from it");
