@@ -70,8 +70,9 @@ const LONG: Duration = if cfg!(all(test, not(loom))) { Duration::from_millis(30)
 ///
 /// What is mapped ([`mapped`](Self::mapped)) is never more than [`limit`](Self::limit): buffers, free memory that is kept
 /// for later ones, and the staging buffers through which workers pass what cannot be transferred directly. One exception
-/// keeps ops in flight from waiting for buffers that their own caller holds: while buffers leave no room, each worker may
-/// have two staging buffers, of one block each, beyond the limit. They count as mapped.
+/// keeps ops in flight from waiting for buffers that their own caller holds: where buffers leave no room, each worker may
+/// have two staging buffers, of one block each (or of one unit of the file system if that is larger), beyond the limit,
+/// and keep them for later blocks. They count as mapped.
 ///
 /// In a forked child `alloc` and `reserve` return [`Error::Forked`], and the memory of existing buffers is not mapped:
 /// touching their contents there is a segmentation fault.
