@@ -1,5 +1,6 @@
 //! Which regions and files a worker's queue knows.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,13 +10,16 @@ use crate::file::OpenFile;
 use crate::foreign::log;
 use crate::registry::FileTable;
 
+/// How many regions to remember that the arena does not have.
+const MOST_UNKNOWN: usize = 1024;
+
 /// What was registered with one queue, and what it refused.
 #[derive(Debug)]
 pub(crate) struct Registrations {
     /// By slot.
     regions: Vec<Option<Known>>,
-    /// A region that the arena does not have, and so never will: not asked for again for each block of a buffer.
-    unknown: Option<RegionId>,
+    /// Regions that the arena does not have, and so never will: not asked for again for each block of a buffer.
+    unknown: HashSet<RegionId>,
     /// By slot, the generation that is registered.
     files: Vec<Option<u32>>,
     use_regions: bool,
@@ -33,7 +37,14 @@ struct Known {
 
 impl Registrations {
     pub(crate) fn new(use_regions: bool, use_files: bool) -> Self {
-        Self { regions: Vec::new(), unknown: None, files: Vec::new(), use_regions, use_files, warned: false }
+        Self {
+            regions: Vec::new(),
+            unknown: HashSet::new(),
+            files: Vec::new(),
+            use_regions,
+            use_files,
+            warned: false,
+        }
     }
 
     /// Whether a block of this memory may name this region; registers it the first time it is seen. Memory of another
@@ -49,10 +60,14 @@ impl Registrations {
         let known = self.regions.get(index).and_then(Option::as_ref).filter(|known| known.id == id);
         let addresses = match known {
             Some(known) => known.addresses.clone(),
-            None if !self.use_regions || self.unknown == Some(id) => return false,
+            None if !self.use_regions || self.unknown.contains(&id) => return false,
             None => {
                 let Some(region) = arena.region(id) else {
-                    self.unknown = Some(id);
+                    // Buffers may name ever other regions that have ended.
+                    if self.unknown.len() >= MOST_UNKNOWN {
+                        self.unknown.clear();
+                    }
+                    self.unknown.insert(id);
                     return false;
                 };
                 if self.regions.len() <= index {
@@ -100,7 +115,7 @@ impl Registrations {
     pub(crate) fn remove_regions(queue: &mut dyn IoQueue, regions: &[RegionId]) {
         for &id in regions {
             if let Err(error) = queue.remove_region(id) {
-                tracing::warn!(%error, "a queue could not give memory back");
+                log(|| tracing::warn!(%error, "a queue could not give memory back"));
             }
         }
     }
