@@ -138,8 +138,8 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if it could never fit, or on a worker's thread not now; [`Error::MapFailed`] if the system has
-    /// no memory; [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if it could never fit, on a worker's thread also if it does not fit now, or if a queue does not
+    /// give back memory that buffers have left; [`Error::MapFailed`] if the system has no memory; [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, Patience::Until(None))
     }
@@ -185,9 +185,15 @@ impl Arena {
         self.shared.pool.lock().queues.add(ports);
     }
 
-    /// A queue has ended, and let go of its regions. What nobody uses any more is unmapped.
-    pub(crate) fn queue_ended(&self) {
-        self.shared.pool.lock().unmap_unused();
+    /// A queue of the engine with these ports has ended, and let go of its regions. Unless another engine is there, which
+    /// may have reserved it, what nobody uses any more is unmapped.
+    pub(crate) fn queue_ended(&self, ports: &Arc<[Port]>) {
+        {
+            let mut pool = self.shared.pool.lock();
+            if pool.queues.are_only(ports) {
+                pool.unmap_unused();
+            }
+        }
         self.shared.changed();
     }
 
@@ -299,6 +305,7 @@ impl Shared {
                     pool = self.ask_for(pool, regions);
                     continue;
                 }
+                Room::Kept => break false,
                 Room::Wait => {}
             }
             let now = Instant::now();

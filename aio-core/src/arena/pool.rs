@@ -29,7 +29,7 @@ pub(super) struct Pool {
     spares: Vec<Arc<Mapping>>,
     /// Regions that the queues were asked to give back.
     leaving: HashMap<RegionId, Leaving>,
-    /// Bytes that will be returned to the system when they have.
+    /// Bytes that will be returned to the system: when they have, or when what a buffer had beyond the limit is unmapped.
     coming: usize,
     /// How often the queues were asked, and have not answered.
     pub(super) asked: usize,
@@ -104,6 +104,8 @@ pub(super) enum Room {
     Ask(Vec<RegionId>),
     /// Something has to change first.
     Wait,
+    /// Nothing will change: buffers leave room, but queues were asked for the memory and have kept it.
+    Kept,
 }
 
 impl Pool {
@@ -121,7 +123,11 @@ impl Pool {
         }
         let missing = self.missing(need, arena).saturating_sub(self.coming as u64);
         let regions = if missing > 0 { self.held_regions(missing) } else { Vec::new() };
-        if regions.is_empty() { Room::Wait } else { Room::Ask(regions) }
+        match regions.is_empty() {
+            false => Room::Ask(regions),
+            true if self.asked > 0 || self.coming > 0 => Room::Wait,
+            true => Room::Kept,
+        }
     }
 
     /// Whether a staging buffer may be cut now without going past the limit, or before those that wait for room.
@@ -210,6 +216,7 @@ impl Pool {
             None if piece.purpose() == Purpose::Beyond => {
                 // Before it is unmapped: until then it counts as if it were within the limit, and not the reverse.
                 self.discount(piece.counted);
+                self.coming += piece.len();
                 return Some(piece);
             }
             None => {
@@ -235,7 +242,9 @@ impl Pool {
 
     /// Notes that the memory of a piece has been returned to the system.
     pub(super) fn returned(&mut self, counted: Counted) {
-        if counted.purpose != Purpose::Beyond {
+        if counted.purpose == Purpose::Beyond {
+            self.coming -= counted.len;
+        } else {
             self.discount(counted);
         }
     }

@@ -17,6 +17,12 @@ impl Queues {
         self.0.push(Arc::downgrade(ports));
     }
 
+    /// Whether no other engine is there than the one with these ports.
+    pub(super) fn are_only(&self, ports: &Arc<[Port]>) -> bool {
+        let own = Arc::downgrade(ports);
+        self.0.iter().all(|other| other.ptr_eq(&own) || other.strong_count() == 0)
+    }
+
     /// Those of engines that are there.
     pub(super) fn ports(&self) -> Vec<Arc<[Port]>> {
         self.0.iter().filter_map(Weak::upgrade).collect()

@@ -570,7 +570,7 @@ impl AioThread {
         self.giving_back.clear();
         self.staging.give_back_unused();
         self.shared.bounce.give_back_unused();
-        self.shared.arena.queue_ended();
+        self.shared.arena.queue_ended(&self.shared.ports);
     }
 }
 
