@@ -55,7 +55,7 @@ pub use buffer::AlignedBuf;
 use mapping::REGISTRABLE;
 pub(crate) use mapping::page_size;
 use pool::{Piece, Pool, Purpose, Room};
-pub(crate) use queues::GiveBack;
+pub(crate) use queues::{GiveBack, Holder};
 
 /// How long `try_alloc` waits for the queues to give free memory back.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -134,7 +134,11 @@ impl Arena {
     /// While the limit leaves no room this waits for other buffers to be dropped. Allocations are served in the order in
     /// which they came, except that what fits goes ahead where that delays no earlier one, or when nothing was dropped for a
     /// second. A buffer that was given to an op is in use until its ticket was waited for or dropped: a loop that allocates,
-    /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a worker's thread it does not wait.
+    /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a
+    /// worker's thread it does not wait.
+    ///
+    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks: not
+    /// to be called with a lock held that a callback or a buffer's drop takes.
     ///
     /// # Errors
     ///
@@ -197,12 +201,12 @@ impl Arena {
         self.shared.changed();
     }
 
-    /// The region of that name, while queues may register it. A buffer may outlive that.
-    pub(crate) fn region(&self, id: RegionId) -> Option<Region> {
+    /// The region of that name for a queue to register, while queues may do that. A buffer may outlive it.
+    pub(crate) fn region(&self, id: RegionId, holder: &Holder) -> Option<Region> {
         if self.shared.born.is_forked() {
             return None;
         }
-        let memory = self.shared.pool.lock().region(id)?;
+        let memory = self.shared.pool.lock().region(id, holder)?;
         Some(Region::new(id, memory))
     }
 
@@ -332,16 +336,15 @@ impl Shared {
         if served { Ok(pool) } else { Err(self.out_of_memory(need, pool.in_use)) }
     }
 
-    /// Asks all queues for these regions, and for staging buffers that they do not use.
+    /// Asks the queues that may have these regions; without regions all queues, for staging buffers that they do not use.
     fn ask_for<'a>(
         self: &'a Arc<Self>,
         mut pool: MutexGuard<'a, Pool>,
         regions: Vec<RegionId>,
     ) -> MutexGuard<'a, Pool> {
-        pool.ask_for(&regions);
-        let ports = pool.queues.ports();
+        let holders = pool.ask_for(&regions);
         drop(pool);
-        GiveBack::post(Arc::clone(self), regions, ports);
+        GiveBack::post(Arc::clone(self), regions, holders);
         self.pool.lock()
     }
 
@@ -352,9 +355,9 @@ impl Shared {
         }
         let ended = self.pool.lock().answered(regions);
         // Not under the lock: unmapping takes time.
-        // SAFETY: every queue has removed these regions or is gone: each worker dropped its reference to what asked for
-        // them after that, and the last reference is what calls this. No queue got them since: they were out of the
-        // pool's list before the first worker was asked. A queue that is broken beyond draining was leaked together with
+        // SAFETY: every queue that got these regions has removed them or is gone: their workers were noted when they got
+        // them, each dropped its reference to what asked for them after that, and the last reference is what calls this. No
+        // queue got them since: they were out of the pool's list before the first worker was asked. A queue that is broken beyond draining was leaked together with
         // the buffers that it may use, which are not among what is returned.
         let bytes = ended.into_iter().map(|ended| unsafe { ended.return_memory() }).sum();
         self.pool.lock().came(bytes);

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::Shared;
 use super::free::{FreeList, RangeSet};
 use super::mapping::{HUGE_PAGE, Mapping, Part, REGISTRABLE};
-use super::queues::Queues;
+use super::queues::{Holder, Queues};
 use super::turns::Turns;
 use crate::backend::{RegionId, RegionMemory};
 use crate::sync::{Ordering, process};
@@ -53,6 +53,8 @@ struct RegionState {
     faulted: RangeSet,
     /// Buffers that lie in it.
     pieces: usize,
+    /// Those that got it.
+    holders: Vec<Holder>,
 }
 
 /// A region that queues may still have registered.
@@ -256,8 +258,9 @@ impl Pool {
         }
     }
 
-    pub(super) fn region(&self, id: RegionId) -> Option<Arc<dyn RegionMemory>> {
-        let RegionState { memory, part, .. } = self.regions.get(&id)?;
+    pub(super) fn region(&mut self, id: RegionId, holder: &Holder) -> Option<Arc<dyn RegionMemory>> {
+        let RegionState { memory, part, holders, .. } = self.regions.get_mut(&id)?;
+        holder.add_to(holders);
         Some(Arc::new(Part::new(Arc::clone(memory), part.clone())))
     }
 
@@ -276,8 +279,8 @@ impl Pool {
         let id = self.slots.take();
         let part = 0..memory.len();
         self.free.give(id, 0, part.len());
-        let state = RegionState { memory: Arc::new(memory), part, faulted: RangeSet::default(), pieces: 0 };
-        self.regions.insert(id, state);
+        let (memory, faulted) = (Arc::new(memory), RangeSet::default());
+        self.regions.insert(id, RegionState { memory, part, faulted, pieces: 0, holders: Vec::new() });
         Ok(())
     }
 
@@ -353,14 +356,18 @@ impl Pool {
     }
 
     /// Ends regions that queues may have registered. Nothing is cut from them any more, and no queue can get them anew.
-    pub(super) fn ask_for(&mut self, regions: &[RegionId]) {
+    /// Gives whom to ask for them; where there are none, all.
+    pub(super) fn ask_for(&mut self, regions: &[RegionId]) -> Vec<Holder> {
+        let mut to_ask = if regions.is_empty() { self.queues.all() } else { Vec::new() };
         for id in regions {
-            let Some(RegionState { memory, pieces, .. }) = self.regions.remove(id) else { continue };
+            let Some(RegionState { memory, pieces, holders, .. }) = self.regions.remove(id) else { continue };
             let free = self.free.forget(*id);
             self.coming += free.iter().map(ExactSizeIterator::len).sum::<usize>();
             self.leaving.insert(*id, Leaving { memory, free, pieces });
+            holders.iter().for_each(|holder| holder.add_to(&mut to_ask));
         }
         self.asked += 1;
+        to_ask
     }
 
     /// No queue has these regions any more.

@@ -31,6 +31,11 @@ fn until_waiting(arena: &Arena, count: usize) {
     }
 }
 
+/// What a queue would get.
+fn region_of(arena: &Arena, id: RegionId) -> Option<Region> {
+    arena.region(id, &Holder::new(&[].into(), 0))
+}
+
 /// Cuts a piece without touching its memory.
 fn cut(arena: &Arena, need: usize) -> Piece {
     arena.shared.pool.lock().cut(need, Purpose::User, &arena.shared).unwrap().0
@@ -48,7 +53,7 @@ fn a_buffer_is_aligned_zeroed_present_and_in_a_region() {
         assert_eq!(buffer.capacity(), len.next_multiple_of(page_size()));
         assert_eq!(buffer.as_ptr().align_offset(page_size()), 0);
         assert!(buffer[..] == vec![0; len]);
-        let region = arena.region(IoBuf::region(buffer).unwrap()).unwrap();
+        let region = region_of(&arena, IoBuf::region(buffer).unwrap()).unwrap();
         let start = buffer.as_ptr() as usize - region.ptr() as usize;
         assert!(start + buffer.capacity() <= region.len());
     }
@@ -56,7 +61,7 @@ fn a_buffer_is_aligned_zeroed_present_and_in_a_region() {
     drop((large, small));
     assert_eq!(arena.in_use(), 0);
     assert!(arena.mapped() > 0);
-    assert!(arena.region(UNKNOWN).is_none());
+    assert!(region_of(&arena, UNKNOWN).is_none());
 }
 
 #[test]
@@ -229,7 +234,7 @@ fn mappings_live_exactly_as_long_as_their_last_user() {
     let arena = Arena::new(1 << 30);
     let mapped = Arc::clone(&arena.shared.mapped);
     let mut buffer = arena.alloc(MIB).unwrap();
-    let region = arena.region(IoBuf::region(&buffer).unwrap()).unwrap();
+    let region = region_of(&arena, IoBuf::region(&buffer).unwrap()).unwrap();
     drop(arena);
     buffer.fill(7);
     assert!(mapped.load(Ordering::Relaxed) > 0);
@@ -247,7 +252,7 @@ fn a_buffer_too_large_to_register_is_contiguous_and_its_mapping_is_used_again() 
     let arena = Arena::new(3 << 30);
     let buffer = |piece: Piece, len| AlignedBuf::new(Arc::clone(&arena.shared), piece, len);
     let one = buffer(cut(&arena, REGISTRABLE), REGISTRABLE);
-    assert_eq!(arena.region(IoBuf::region(&one).unwrap()).unwrap().len(), REGISTRABLE);
+    assert_eq!(region_of(&arena, IoBuf::region(&one).unwrap()).unwrap().len(), REGISTRABLE);
     drop(one);
     // Not through `alloc`, which would take its time to fault in a GiB.
     let need = REGISTRABLE + page_size();
@@ -355,7 +360,7 @@ impl Worker {
     fn register(&mut self, arena: &Arena, buffer: &AlignedBuf) {
         let id = IoBuf::region(buffer).unwrap();
         if self.registered.iter().all(|region| region.id() != id) {
-            self.registered.extend(arena.region(id));
+            self.registered.extend(arena.region(id, &Holder::new(&self.ports, 0)));
         }
     }
 
@@ -380,17 +385,17 @@ fn free_regions_make_way_at_once_or_when_every_queue_has_given_them_back() {
     let kept: Vec<_> = (0..2).map(|_| arena.alloc(16 * MIB).unwrap()).collect();
     let ids: Vec<_> = kept.iter().map(|buffer| IoBuf::region(buffer).unwrap()).collect();
     assert_ne!(ids[0], ids[1]);
-    workers[0].register(&arena, &kept[1]);
+    workers.iter_mut().for_each(|worker| worker.register(&arena, &kept[1]));
     let (ptr, len) = (workers[0].registered[0].ptr(), workers[0].registered[0].len());
     drop(kept);
     // Fits under the limit, but nowhere in what is mapped. One region is nobody's.
     let large = arena.alloc(40 * MIB).unwrap();
-    assert!(arena.region(ids[0]).is_none() && arena.region(ids[1]).is_some());
+    assert!(region_of(&arena, ids[0]).is_none() && region_of(&arena, ids[1]).is_some());
     assert!(workers.iter().all(|worker| !worker.ports[0].has_mail()));
     thread::scope(|threads| {
         let waiter = threads.spawn(|| arena.try_alloc(24 * MIB));
         let answers = workers.each_mut().map(Worker::remove);
-        assert!(arena.region(ids[1]).is_none(), "no queue can get it any more");
+        assert!(region_of(&arena, ids[1]).is_none(), "no queue can get it any more");
         let [one, other] = answers;
         drop(one);
         assert!(resident(ptr, len).is_some() && !waiter.is_finished(), "given back before every queue has answered");
@@ -421,6 +426,22 @@ fn flags(at: *const u8) -> String {
     panic!("{at:?} is not mapped");
 }
 
+/// A worker that is busy with something else holds up only those that need what it has.
+#[test]
+fn only_queues_that_have_a_region_are_asked_for_it() {
+    let arena = Arena::new(64 << 20);
+    let (mut holds, busy) = (Worker::of(&arena), Worker::of(&arena));
+    let buffer = arena.alloc(30 * MIB).unwrap();
+    holds.register(&arena, &buffer);
+    drop(buffer);
+    thread::scope(|threads| {
+        let waiter = threads.spawn(|| arena.alloc(64 * MIB).map(drop));
+        drop(holds.remove());
+        waiter.join().unwrap().unwrap();
+    });
+    assert!(!busy.ports[0].has_mail());
+}
+
 /// Room in pieces is room: what is free beside buffers is returned, and these live on.
 #[test]
 fn fragments_make_way() {
@@ -446,7 +467,7 @@ fn fragments_make_way() {
             assert!(buffer[..] == [tag; MIB], "{tag}: a buffer lost its contents");
             assert_eq!(resident(buffer.as_ptr(), MIB), Some(MIB / page_size()));
             // What no queue had may be a region still, without what was free at its ends.
-            let region = arena.region(IoBuf::region(buffer).unwrap());
+            let region = region_of(&arena, IoBuf::region(buffer).unwrap());
             assert!(region.is_none_or(|region| !registered && region.len() < 14 * MIB));
         }
         let (ptr, len) = (kept[0].as_ptr(), kept[0].len());
@@ -471,7 +492,7 @@ fn buffers_that_fill_the_limit_are_in_regions() {
         let buffers: Vec<_> = (0..count).map(|_| arena.try_alloc(len).unwrap()).collect();
         assert_eq!((arena.mapped(), arena.in_use()), (arena.limit(), arena.limit()));
         for buffer in &buffers {
-            let region = arena.region(IoBuf::region(buffer).unwrap()).expect("not in a region any more");
+            let region = region_of(&arena, IoBuf::region(buffer).unwrap()).expect("not in a region any more");
             let start = buffer.as_ptr() as usize - region.ptr() as usize;
             assert!(start + buffer.capacity() <= region.len(), "sticks out of its region");
             assert_eq!(resident(region.ptr(), region.len()), Some(region.len() / page_size()));
@@ -668,7 +689,7 @@ fn regions_stay_few() {
     let (arena, mut registered) = (Arena::new(1 << 40), Vec::new());
     for len in (16 * MIB..=REGISTRABLE).step_by(4 * MIB) {
         let piece = cut(&arena, len);
-        registered.push(arena.region(piece.region().unwrap()).unwrap());
+        registered.push(region_of(&arena, piece.region().unwrap()).unwrap());
         drop(arena.shared.pool.lock().give_back(piece));
     }
     assert!(arena.mapped() <= 3 << 30, "{} bytes", arena.mapped());
@@ -699,7 +720,7 @@ fn first_failed(checks: &[bool]) -> i32 {
 fn a_forked_child_gets_errors_and_its_drops_leak() {
     let arena = Arena::new(1 << 30);
     let buffer = arena.alloc(MIB).unwrap();
-    let region = arena.region(IoBuf::region(&buffer).unwrap()).unwrap();
+    let region = region_of(&arena, IoBuf::region(&buffer).unwrap()).unwrap();
     let (id, ptr, len) = (region.id(), region.ptr(), region.len());
     let mapped = Arc::clone(&arena.shared.mapped);
     // Copies of the owners, as bits, for the child to drop; the parent's stay what they are.
@@ -713,7 +734,7 @@ fn a_forked_child_gets_errors_and_its_drops_leak() {
         let checks = [
             forked(arena.alloc(1)) && forked(arena.try_alloc(0)) && arena.alloc_staging(1, true).is_none(),
             matches!(arena.reserve(1), Err(Error::Forked)),
-            arena.region(id).is_none(),
+            region_of(&arena, id).is_none(),
             arena.in_use() == 0,
             resident(ptr, len).is_none(),
         ];
@@ -738,7 +759,7 @@ fn a_new_arena_works_in_a_forked_child_and_leaves_nothing_mapped() {
     in_child(|| {
         let arena = Arena::new(1 << 30);
         let Ok(buffer) = arena.alloc(MIB) else { return 99 };
-        let Some(region) = IoBuf::region(&buffer).and_then(|id| arena.region(id)) else { return 98 };
+        let Some(region) = IoBuf::region(&buffer).and_then(|id| region_of(&arena, id)) else { return 98 };
         let (ptr, len) = (region.ptr(), region.len());
         let present = resident(buffer.as_ptr(), MIB) == Some(MIB / page_size());
         drop(arena);
@@ -854,7 +875,7 @@ proptest! {
         prop_assert_eq!(arena.in_use(), 0);
         let free = arena.shared.pool.lock().free_ranges();
         for (id, range) in &free {
-            prop_assert_eq!(range.len(), arena.region(*id).unwrap().len(), "not one piece again");
+            prop_assert_eq!(range.len(), region_of(&arena, *id).unwrap().len(), "not one piece again");
         }
         prop_assert_eq!(free.iter().map(|(_, range)| range.len() as u64).sum::<u64>(), arena.mapped());
         drop((arena, worker));

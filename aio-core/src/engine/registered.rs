@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Holder};
 use crate::backend::{FileId, IoQueue, Region, RegionId};
 use crate::file::OpenFile;
 use crate::foreign::log;
@@ -16,6 +16,8 @@ const MOST_UNKNOWN: usize = 1024;
 /// What was registered with one queue, and what it refused.
 #[derive(Debug)]
 pub(crate) struct Registrations {
+    /// Whom the arena asks to give regions back.
+    holder: Holder,
     /// By slot.
     regions: Vec<Option<Known>>,
     /// Regions that the arena does not have, and so never will: not asked for again for each block of a buffer.
@@ -36,15 +38,9 @@ struct Known {
 }
 
 impl Registrations {
-    pub(crate) fn new(use_regions: bool, use_files: bool) -> Self {
-        Self {
-            regions: Vec::new(),
-            unknown: HashSet::new(),
-            files: Vec::new(),
-            use_regions,
-            use_files,
-            warned: false,
-        }
+    pub(crate) fn new(holder: Holder, use_regions: bool, use_files: bool) -> Self {
+        let (regions, unknown, files) = (Vec::new(), HashSet::new(), Vec::new());
+        Self { holder, regions, unknown, files, use_regions, use_files, warned: false }
     }
 
     /// Whether a block of this memory may name this region; registers it the first time it is seen. Memory of another
@@ -62,7 +58,7 @@ impl Registrations {
             Some(known) => known.addresses.clone(),
             None if !self.use_regions || self.unknown.contains(&id) => return false,
             None => {
-                let Some(region) = arena.region(id) else {
+                let Some(region) = arena.region(id, &self.holder) else {
                     // Buffers may name ever other regions that have ended.
                     if self.unknown.len() >= MOST_UNKNOWN {
                         self.unknown.clear();
