@@ -52,8 +52,8 @@ use crate::registry::Port;
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync, process};
 
 pub use buffer::AlignedBuf;
-use mapping::REGISTRABLE;
 pub(crate) use mapping::page_size;
+use mapping::{REGISTRABLE, tell_of_refusals};
 use pool::{Piece, Pool, Purpose, Room};
 pub(crate) use queues::{GiveBack, Holder};
 
@@ -276,6 +276,7 @@ impl Shared {
     ) -> Result<AlignedBuf> {
         let (piece, fresh) = pool.cut(need, purpose, self).map_err(|errno| map_failed(need, errno))?;
         drop(pool);
+        tell_of_refusals();
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
         let buffer = AlignedBuf::new(Arc::clone(self), piece, len);
         self.fault_in(&buffer, &fresh)?;
@@ -368,6 +369,7 @@ impl Shared {
     fn changed(&self) {
         self.pool.lock().turns.changed();
         self.pool.notify_all();
+        tell_of_refusals();
     }
 
     /// Not under the lock: what gets the log is foreign code.
@@ -448,6 +450,7 @@ impl Shared {
         pool.turns.changed();
         drop(pool);
         self.pool.notify_all();
+        tell_of_refusals();
     }
 
     fn whole_pages(&self, len: usize) -> Result<usize> {

@@ -12,7 +12,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::backend::RegionMemory;
 use crate::foreign::log;
 use crate::fork::Generation;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, process};
 
 /// The size that huge pages have and the alignment they need, in bytes.
 pub(super) const HUGE_PAGE: usize = 2 << 20;
@@ -23,6 +23,23 @@ pub(super) const REGISTRABLE: usize = 1 << 30;
 const FAULT_STEP: usize = 64 << 20;
 /// Of `linux/mman.h`, for all architectures.
 const MADV_DONTNEED_LOCKED: libc::c_int = 24;
+
+/// Why the system did not take memory back, until it is told.
+static REFUSED: process::AtomicU32 = process::AtomicU32::new(0);
+
+fn note_refusal(errno: Errno) {
+    REFUSED.store(errno as u32, Ordering::Relaxed);
+}
+
+/// Logs what was refused since the last time. Not under a lock: what gets the log is foreign code.
+pub(super) fn tell_of_refusals() {
+    let refused = REFUSED.load(Ordering::Relaxed);
+    // One thread tells of it.
+    if refused != 0 && REFUSED.compare_exchange(refused, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let errno = Errno::from_raw(refused.cast_signed());
+        log(|| tracing::warn!(%errno, "the system did not take memory back"));
+    }
+}
 
 /// The system's page size, in bytes.
 pub(crate) fn page_size() -> usize {
@@ -171,8 +188,7 @@ impl Mapping {
             }
         }
         // It stays counted, until the mapping goes.
-        let errno = Errno::last();
-        log(|| tracing::warn!(%errno, len = range.len(), "cannot return memory"));
+        note_refusal(Errno::last());
     }
 }
 
@@ -184,7 +200,7 @@ impl Drop for Mapping {
         }
         // SAFETY: the mapping is this value's, and all who could access it hold the value alive.
         if let Err(errno) = unsafe { munmap(self.ptr.cast(), self.len) } {
-            log(|| tracing::warn!(%errno, len = self.len, "cannot unmap memory"));
+            note_refusal(errno);
         }
         let counted = self.len - self.returned.swap(self.len, Ordering::Relaxed);
         self.mapped.fetch_sub(counted as u64, Ordering::Relaxed);
