@@ -52,10 +52,10 @@ use crate::registry::Port;
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync, process};
 
 pub use buffer::AlignedBuf;
-use mapping::REGISTRABLE;
 pub(crate) use mapping::page_size;
+use mapping::{REGISTRABLE, tell_of_refusals};
 use pool::{Piece, Pool, Purpose, Room};
-pub(crate) use queues::GiveBack;
+pub(crate) use queues::{GiveBack, Holder};
 
 /// How long `try_alloc` waits for the queues to give free memory back.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -70,8 +70,9 @@ const LONG: Duration = if cfg!(all(test, not(loom))) { Duration::from_millis(30)
 ///
 /// What is mapped ([`mapped`](Self::mapped)) is never more than [`limit`](Self::limit): buffers, free memory that is kept
 /// for later ones, and the staging buffers through which workers pass what cannot be transferred directly. One exception
-/// keeps ops in flight from waiting for buffers that their own caller holds: while buffers leave no room, each worker may
-/// have two staging buffers, of one block each, beyond the limit. They count as mapped.
+/// keeps ops in flight from waiting for buffers that their own caller holds: where buffers leave no room, each worker may
+/// have two staging buffers, of one block each (or of one unit of the file system if that is larger), beyond the limit,
+/// and keep them for later blocks. They count as mapped.
 ///
 /// In a forked child `alloc` and `reserve` return [`Error::Forked`], and the memory of existing buffers is not mapped:
 /// touching their contents there is a segmentation fault.
@@ -131,14 +132,18 @@ impl Arena {
     /// or what an earlier buffer left.
     ///
     /// While the limit leaves no room this waits for other buffers to be dropped. Allocations are served in the order in
-    /// which they came; only when nothing was dropped for a second do those go ahead that fit. A buffer that was given to
-    /// an op is in use until its ticket was waited for or dropped: a loop that allocates, writes and keeps the tickets stops
-    /// at the limit. A wait of ten seconds is logged, with what holds the memory. On a worker's thread it does not wait.
+    /// which they came, except that what fits goes ahead where that delays no earlier one, or when nothing was dropped for a
+    /// second. A buffer that was given to an op is in use until its ticket was waited for or dropped: a loop that allocates,
+    /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a
+    /// worker's thread it does not wait.
+    ///
+    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks: not
+    /// to be called with a lock held that a callback or a buffer's drop takes.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if it could never fit, or on a worker's thread not now; [`Error::MapFailed`] if the system has
-    /// no memory; [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if it could never fit, on a worker's thread also if it does not fit now, or if a queue does not
+    /// give back memory that buffers have left; [`Error::MapFailed`] if the system has no memory; [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, Patience::Until(None))
     }
@@ -184,18 +189,24 @@ impl Arena {
         self.shared.pool.lock().queues.add(ports);
     }
 
-    /// A queue has ended, and let go of its regions. What nobody uses any more is unmapped.
-    pub(crate) fn queue_ended(&self) {
-        self.shared.pool.lock().unmap_unused();
+    /// A queue of the engine with these ports has ended, and let go of its regions. Unless another engine is there, which
+    /// may have reserved it, what nobody uses any more is unmapped.
+    pub(crate) fn queue_ended(&self, ports: &Arc<[Port]>) {
+        {
+            let mut pool = self.shared.pool.lock();
+            if pool.queues.are_only(ports) {
+                pool.unmap_unused();
+            }
+        }
         self.shared.changed();
     }
 
-    /// The region of that name, while queues may register it. A buffer may outlive that.
-    pub(crate) fn region(&self, id: RegionId) -> Option<Region> {
+    /// The region of that name for a queue to register, while queues may do that. A buffer may outlive it.
+    pub(crate) fn region(&self, id: RegionId, holder: &Holder) -> Option<Region> {
         if self.shared.born.is_forked() {
             return None;
         }
-        let memory = self.shared.pool.lock().region(id)?;
+        let memory = self.shared.pool.lock().region(id, holder)?;
         Some(Region::new(id, memory))
     }
 
@@ -237,7 +248,7 @@ impl Shared {
         let need = self.whole_pages(len)?;
         let patience = if on_any_worker() { Patience::Never } else { patience };
         let mut pool = self.pool.lock();
-        if !pool.turns.is_turn_of(None) || !matches!(pool.room(need, true, self), Room::Ready) {
+        if !pool.is_turn_of(None, self) || !matches!(pool.room(need, true, self), Room::Ready) {
             pool = self.wait_for_room(pool, need, patience)?;
         }
         self.buffer(pool, need, len, Purpose::User)
@@ -247,8 +258,7 @@ impl Shared {
         self.check_forked().ok()?;
         let need = len.checked_next_multiple_of(self.page)?;
         let mut pool = self.pool.lock();
-        // Before those that wait for room, it takes none.
-        let within = pool.turns.waiting() == 0 && pool.has_room_for_staging(need, self);
+        let within = pool.has_room_for_staging(need, self);
         match (within, beyond) {
             (true, _) => self.buffer(pool, need, len, Purpose::Staging).ok(),
             (false, true) => self.buffer(pool, need, len, Purpose::Beyond).ok(),
@@ -266,6 +276,7 @@ impl Shared {
     ) -> Result<AlignedBuf> {
         let (piece, fresh) = pool.cut(need, purpose, self).map_err(|errno| map_failed(need, errno))?;
         drop(pool);
+        tell_of_refusals();
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
         let buffer = AlignedBuf::new(Arc::clone(self), piece, len);
         self.fault_in(&buffer, &fresh)?;
@@ -282,16 +293,16 @@ impl Shared {
         let began = Instant::now();
         let give_up = match patience {
             Patience::Until(end) => end,
-            Patience::Briefly if pool.turns.is_turn_of(None) || !pool.turns.wait_for_buffers_before(None) => {
+            Patience::Briefly if pool.is_turn_of(None, self) || !pool.turns.wait_for_buffers_before(None) => {
                 Some(began + BRIEFLY)
             }
             Patience::Briefly | Patience::Never => return Err(self.out_of_memory(need, pool.in_use)),
         };
-        let ticket = pool.turns.enter(patience == Patience::Briefly);
+        let ticket = pool.turns.enter(need as u64, patience == Patience::Briefly);
         self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
         let (mut asked, mut tell_at) = (false, Some(began + LONG));
         let served = loop {
-            let is_turn = pool.turns.is_turn_of(Some(ticket));
+            let is_turn = pool.is_turn_of(Some(ticket), self);
             match if is_turn { pool.room(need, asked, self) } else { Room::Wait } {
                 Room::Ready => break true,
                 Room::Ask(regions) => {
@@ -299,6 +310,7 @@ impl Shared {
                     pool = self.ask_for(pool, regions);
                     continue;
                 }
+                Room::Kept => break false,
                 Room::Wait => {}
             }
             let now = Instant::now();
@@ -325,16 +337,15 @@ impl Shared {
         if served { Ok(pool) } else { Err(self.out_of_memory(need, pool.in_use)) }
     }
 
-    /// Asks all queues for these regions, and for staging buffers that they do not use.
+    /// Asks the queues that may have these regions; without regions all queues, for staging buffers that they do not use.
     fn ask_for<'a>(
         self: &'a Arc<Self>,
         mut pool: MutexGuard<'a, Pool>,
         regions: Vec<RegionId>,
     ) -> MutexGuard<'a, Pool> {
-        pool.ask_for(&regions);
-        let ports = pool.queues.ports();
+        let holders = pool.ask_for(&regions);
         drop(pool);
-        GiveBack::post(Arc::clone(self), regions, ports);
+        GiveBack::post(Arc::clone(self), regions, holders);
         self.pool.lock()
     }
 
@@ -345,9 +356,9 @@ impl Shared {
         }
         let ended = self.pool.lock().answered(regions);
         // Not under the lock: unmapping takes time.
-        // SAFETY: every queue has removed these regions or is gone: each worker dropped its reference to what asked for
-        // them after that, and the last reference is what calls this. No queue got them since: they were out of the
-        // pool's list before the first worker was asked. A queue that is broken beyond draining was leaked together with
+        // SAFETY: every queue that got these regions has removed them or is gone: their workers were noted when they got
+        // them, each dropped its reference to what asked for them after that, and the last reference is what calls this. No
+        // queue got them since: they were out of the pool's list before the first worker was asked. A queue that is broken beyond draining was leaked together with
         // the buffers that it may use, which are not among what is returned.
         let bytes = ended.into_iter().map(|ended| unsafe { ended.return_memory() }).sum();
         self.pool.lock().came(bytes);
@@ -358,6 +369,7 @@ impl Shared {
     fn changed(&self) {
         self.pool.lock().turns.changed();
         self.pool.notify_all();
+        tell_of_refusals();
     }
 
     /// Not under the lock: what gets the log is foreign code.
@@ -426,18 +438,19 @@ impl Shared {
         if self.born.is_forked() {
             return;
         }
-        let (len, purpose) = (piece.len(), piece.purpose());
+        let counted = piece.counted();
         let mut pool = self.pool.lock();
         if let Some(piece) = pool.give_back(piece) {
             drop(pool);
             // SAFETY: its region, if it had one, ended when no queue had it registered any more.
             unsafe { piece.return_memory() };
             pool = self.pool.lock();
-            pool.returned(len, purpose);
+            pool.returned(counted);
         }
         pool.turns.changed();
         drop(pool);
         self.pool.notify_all();
+        tell_of_refusals();
     }
 
     fn whole_pages(&self, len: usize) -> Result<usize> {

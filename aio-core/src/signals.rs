@@ -12,20 +12,20 @@ use crate::error::Result;
 /// While it lives, the current thread blocks SIGXFSZ.
 #[derive(Debug)]
 pub(crate) struct NoFileSizeSignal {
-    /// The mask to go back to; `None` if the signal was blocked before.
-    before: Option<SigSet>,
+    /// Whether it was not blocked before.
+    unblocks: bool,
 }
 
 impl NoFileSizeSignal {
     /// Blocks it.
     pub(crate) fn new() -> Self {
-        let before = only_this().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok();
-        Self { before: before.filter(|before| !before.contains(Signal::SIGXFSZ)) }
+        let before = only_this().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        Self { unblocks: before.is_ok_and(|before| !before.contains(Signal::SIGXFSZ)) }
     }
 
     /// Takes back a signal that a call of this thread has raised meanwhile.
     pub(crate) fn discard(&self) {
-        if self.before.is_some() {
+        if self.unblocks {
             let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: the set and the time are read during the call; no information about the signal is asked for.
             unsafe { libc::sigtimedwait(only_this().as_ref(), std::ptr::null_mut(), &raw const now) };
@@ -35,9 +35,9 @@ impl NoFileSizeSignal {
 
 impl Drop for NoFileSizeSignal {
     fn drop(&mut self) {
-        if let Some(before) = self.before {
-            // Fails only for an unknown `how`.
-            let _ = before.thread_set_mask();
+        if self.unblocks {
+            // Only this one: what runs meanwhile may change the rest of the mask. Fails only for an unknown `how`.
+            let _ = only_this().thread_unblock();
         }
     }
 }
@@ -54,4 +54,24 @@ pub(crate) fn without_file_size_signal<T>(run: impl FnOnce() -> Result<T>) -> Re
         blocked.discard();
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What runs meanwhile, a callback or a buffer's drop, may block signals of its own.
+    #[test]
+    fn only_its_own_signal_is_unblocked_again() {
+        std::thread::spawn(|| {
+            let guard = NoFileSizeSignal::new();
+            assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGXFSZ));
+            SigSet::from(Signal::SIGUSR1).thread_block().unwrap();
+            drop(guard);
+            let mask = SigSet::thread_get_mask().unwrap();
+            assert_eq!((mask.contains(Signal::SIGXFSZ), mask.contains(Signal::SIGUSR1)), (false, true));
+        })
+        .join()
+        .unwrap();
+    }
 }

@@ -230,7 +230,8 @@ fn a_crowd_stays_within_the_limit_and_every_byte_is_right() {
         assert_eq!(gate.offences(), Vec::<String>::new());
         assert_eq!(aio.arena().in_use(), 0);
         drop(aio.alloc(LIMIT as usize).unwrap());
-        assert!(aio.arena().mapped() <= LIMIT);
+        // Workers keep what they had beyond the limit for the next time.
+        assert!(aio.arena().mapped() <= LIMIT + beyond(WORKERS));
     });
 }
 

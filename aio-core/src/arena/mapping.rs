@@ -12,7 +12,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::backend::RegionMemory;
 use crate::foreign::log;
 use crate::fork::Generation;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, process};
 
 /// The size that huge pages have and the alignment they need, in bytes.
 pub(super) const HUGE_PAGE: usize = 2 << 20;
@@ -23,6 +23,23 @@ pub(super) const REGISTRABLE: usize = 1 << 30;
 const FAULT_STEP: usize = 64 << 20;
 /// Of `linux/mman.h`, for all architectures.
 const MADV_DONTNEED_LOCKED: libc::c_int = 24;
+
+/// Why the system did not take memory back, until it is told.
+static REFUSED: process::AtomicU32 = process::AtomicU32::new(0);
+
+fn note_refusal(errno: Errno) {
+    REFUSED.store(errno as u32, Ordering::Relaxed);
+}
+
+/// Logs what was refused since the last time. Not under a lock: what gets the log is foreign code.
+pub(super) fn tell_of_refusals() {
+    let refused = REFUSED.load(Ordering::Relaxed);
+    // One thread tells of it.
+    if refused != 0 && REFUSED.compare_exchange(refused, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let errno = Errno::from_raw(refused.cast_signed());
+        log(|| tracing::warn!(%errno, "the system did not take memory back"));
+    }
+}
 
 /// The system's page size, in bytes.
 pub(crate) fn page_size() -> usize {
@@ -94,6 +111,16 @@ impl Mapping {
         self.len
     }
 
+    /// Unmaps what lies behind the first `len` bytes, a multiple of the page size.
+    pub(super) fn shorten(&mut self, len: usize) -> Result<(), Errno> {
+        let Some(behind @ 1..) = self.len.checked_sub(len) else { return Ok(()) };
+        // SAFETY: the end of this mapping, whole pages, and with `&mut` nobody else has any of it.
+        unsafe { munmap(self.ptr.add(len).cast(), behind) }?;
+        self.len = len;
+        self.mapped.fetch_sub(behind as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Makes pages present and writable.
     ///
     /// # Safety
@@ -127,6 +154,19 @@ impl Mapping {
         Ok(())
     }
 
+    /// From now on the kernel puts no pages where there are none: where one page of a huge page is present, `khugepaged`
+    /// would fill in the others, of memory that was returned, too. All of a mapping at once, since the process may have
+    /// only so many stretches of memory that differ in such advice.
+    pub(super) fn keep_holes(&self) {
+        self.advise_no_huge_pages(0..self.len);
+    }
+
+    fn advise_no_huge_pages(&self, range: Range<usize>) {
+        // SAFETY: within the mapping; the advice changes no contents. A kernel without huge pages says EINVAL.
+        let _ =
+            unsafe { libc::madvise(self.ptr.add(range.start).as_ptr().cast(), range.len(), libc::MADV_NOHUGEPAGE) };
+    }
+
     /// Returns the memory of a range to the system for good. Its addresses stay taken until the mapping is dropped, so
     /// that nothing else is ever found there.
     ///
@@ -136,6 +176,7 @@ impl Mapping {
     /// go on using the pages that it pinned), and it was not returned before.
     pub(super) unsafe fn return_pages(&self, range: Range<usize>) {
         debug_assert!(range.start <= range.end && range.end <= self.len);
+        self.advise_no_huge_pages(range.clone());
         // Of memory that is locked, as by mlockall(2), only the first one does it; Linux before 5.18 does not know it.
         for advice in [MADV_DONTNEED_LOCKED, libc::MADV_DONTNEED] {
             // SAFETY: within the mapping, by the caller's word, and nobody needs the contents any more.
@@ -147,7 +188,7 @@ impl Mapping {
             }
         }
         // It stays counted, until the mapping goes.
-        tracing::warn!(errno = %Errno::last(), len = range.len(), "cannot return memory");
+        note_refusal(Errno::last());
     }
 }
 
@@ -159,7 +200,7 @@ impl Drop for Mapping {
         }
         // SAFETY: the mapping is this value's, and all who could access it hold the value alive.
         if let Err(errno) = unsafe { munmap(self.ptr.cast(), self.len) } {
-            log(|| tracing::warn!(%errno, len = self.len, "cannot unmap memory"));
+            note_refusal(errno);
         }
         let counted = self.len - self.returned.swap(self.len, Ordering::Relaxed);
         self.mapped.fetch_sub(counted as u64, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::Shared;
 use super::free::{FreeList, RangeSet};
 use super::mapping::{HUGE_PAGE, Mapping, Part, REGISTRABLE};
-use super::queues::Queues;
+use super::queues::{Holder, Queues};
 use super::turns::Turns;
 use crate::backend::{RegionId, RegionMemory};
 use crate::sync::{Ordering, process};
@@ -29,7 +29,7 @@ pub(super) struct Pool {
     spares: Vec<Arc<Mapping>>,
     /// Regions that the queues were asked to give back.
     leaving: HashMap<RegionId, Leaving>,
-    /// Bytes that will be returned to the system when they have.
+    /// Bytes that will be returned to the system: when they have, or when what a buffer had beyond the limit is unmapped.
     coming: usize,
     /// How often the queues were asked, and have not answered.
     pub(super) asked: usize,
@@ -53,6 +53,8 @@ struct RegionState {
     faulted: RangeSet,
     /// Buffers that lie in it.
     pieces: usize,
+    /// Those that got it.
+    holders: Vec<Holder>,
 }
 
 /// A region that queues may still have registered.
@@ -71,8 +73,16 @@ pub(super) struct Piece {
     /// `None`: the mapping is this piece's alone and no region.
     region: Option<RegionId>,
     start: usize,
+    counted: Counted,
+}
+
+/// What a buffer counts as.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
     len: usize,
     purpose: Purpose,
+    /// The ticket that was the first in line when it was cut.
+    behind: u64,
 }
 
 /// What a buffer is for.
@@ -96,6 +106,8 @@ pub(super) enum Room {
     Ask(Vec<RegionId>),
     /// Something has to change first.
     Wait,
+    /// Nothing will change: buffers leave room, but queues were asked for the memory and have kept it.
+    Kept,
 }
 
 impl Pool {
@@ -113,17 +125,28 @@ impl Pool {
         }
         let missing = self.missing(need, arena).saturating_sub(self.coming as u64);
         let regions = if missing > 0 { self.held_regions(missing) } else { Vec::new() };
-        if regions.is_empty() { Room::Wait } else { Room::Ask(regions) }
+        match regions.is_empty() {
+            false => Room::Ask(regions),
+            true if self.asked > 0 || self.coming > 0 => Room::Wait,
+            true => Room::Kept,
+        }
     }
 
-    /// Whether a staging buffer may be cut now without going past the limit.
+    /// Whether a staging buffer may be cut now without going past the limit, or before those that wait for room.
     pub(super) fn has_room_for_staging(&mut self, need: usize, arena: &Shared) -> bool {
-        need as u64 <= arena.limit.saturating_sub(self.in_use + self.staging) && self.makes_room(need, arena)
+        self.turns.delays_nobody(self.in_use, arena.limit)
+            && need as u64 <= arena.limit.saturating_sub(self.in_use + self.staging)
+            && self.makes_room(need, arena)
     }
 
     /// Whether at least a part of `need` bytes is free, or all of it can be mapped.
     pub(super) fn has_some_for(&mut self, need: usize, arena: &Shared) -> bool {
         self.free.bytes() > 0 || self.makes_room(need, arena)
+    }
+
+    /// Whether it is the turn of that ticket, or of an allocation that has none.
+    pub(super) fn is_turn_of(&mut self, ticket: Option<u64>, arena: &Shared) -> bool {
+        self.turns.is_turn_of(ticket, self.in_use, arena.limit)
     }
 
     /// Whether `need` bytes are free in one piece or can be mapped. Unmaps what no queue has registered if it must.
@@ -170,32 +193,36 @@ impl Pool {
     fn cut_own(&mut self, need: usize, purpose: Purpose, arena: &Shared) -> Result<Cut, Errno> {
         let spare = if purpose == Purpose::Beyond { None } else { self.spare(need) };
         let (memory, fresh) = match spare {
-            Some(index) => (self.spares.swap_remove(index), Vec::new()),
+            Some(index) => {
+                let mut memory = self.spares.swap_remove(index);
+                // What the buffer does not take would be counted nowhere, and be nobody's to give back.
+                Arc::get_mut(&mut memory).ok_or(Errno::ENOMEM)?.shorten(need)?;
+                (memory, Vec::new())
+            }
             None => (Arc::new(Mapping::new(need, &arena.mapped)?), std::iter::once(0..need).collect()),
         };
-        self.count(need, purpose);
-        Ok((Piece { memory, region: None, start: 0, len: need, purpose }, fresh))
+        Ok((Piece { memory, region: None, start: 0, counted: self.count(need, purpose) }, fresh))
     }
 
     fn piece(&mut self, region: RegionId, start: usize, len: usize, purpose: Purpose) -> Result<Cut, Errno> {
         let state = self.regions.get_mut(&region).ok_or(Errno::ENOMEM)?;
         state.pieces += 1;
         let (memory, fresh) = (Arc::clone(&state.memory), state.faulted.gaps(start..start + len));
-        self.count(len, purpose);
-        Ok((Piece { memory, region: Some(region), start, len, purpose }, fresh))
+        Ok((Piece { memory, region: Some(region), start, counted: self.count(len, purpose) }, fresh))
     }
 
     /// Takes a piece back, unless its memory is to be [returned](Piece::return_memory) first.
     pub(super) fn give_back(&mut self, piece: Piece) -> Option<Piece> {
-        let range = piece.start..piece.start + piece.len;
+        let range = piece.range();
         let region = match piece.region {
-            None if piece.purpose == Purpose::Beyond => {
+            None if piece.purpose() == Purpose::Beyond => {
                 // Before it is unmapped: until then it counts as if it were within the limit, and not the reverse.
-                self.discount(piece.len, piece.purpose);
+                self.discount(piece.counted);
+                self.coming += piece.len();
                 return Some(piece);
             }
             None => {
-                self.discount(piece.len, piece.purpose);
+                self.discount(piece.counted);
                 self.spares.push(piece.memory);
                 return None;
             }
@@ -211,26 +238,29 @@ impl Pool {
         } else {
             return Some(piece);
         }
-        self.discount(piece.len, piece.purpose);
+        self.discount(piece.counted);
         None
     }
 
     /// Notes that the memory of a piece has been returned to the system.
-    pub(super) fn returned(&mut self, len: usize, purpose: Purpose) {
-        if purpose != Purpose::Beyond {
-            self.discount(len, purpose);
+    pub(super) fn returned(&mut self, counted: Counted) {
+        if counted.purpose == Purpose::Beyond {
+            self.coming -= counted.len;
+        } else {
+            self.discount(counted);
         }
     }
 
     /// Notes that all of a piece has been faulted in.
     pub(super) fn faulted(&mut self, piece: &Piece) {
         if let Some(state) = piece.region.and_then(|region| self.regions.get_mut(&region)) {
-            state.faulted.add(piece.start..piece.start + piece.len);
+            state.faulted.add(piece.range());
         }
     }
 
-    pub(super) fn region(&self, id: RegionId) -> Option<Arc<dyn RegionMemory>> {
-        let RegionState { memory, part, .. } = self.regions.get(&id)?;
+    pub(super) fn region(&mut self, id: RegionId, holder: &Holder) -> Option<Arc<dyn RegionMemory>> {
+        let RegionState { memory, part, holders, .. } = self.regions.get_mut(&id)?;
+        holder.add_to(holders);
         Some(Arc::new(Part::new(Arc::clone(memory), part.clone())))
     }
 
@@ -249,8 +279,8 @@ impl Pool {
         let id = self.slots.take();
         let part = 0..memory.len();
         self.free.give(id, 0, part.len());
-        let state = RegionState { memory: Arc::new(memory), part, faulted: RangeSet::default(), pieces: 0 };
-        self.regions.insert(id, state);
+        let (memory, faulted) = (Arc::new(memory), RangeSet::default());
+        self.regions.insert(id, RegionState { memory, part, faulted, pieces: 0, holders: Vec::new() });
         Ok(())
     }
 
@@ -318,6 +348,7 @@ impl Pool {
         self.slots.give(id);
         // Otherwise dropping the mapping returns all of it.
         if pieces > 0 {
+            memory.keep_holes();
             // SAFETY: no buffer lies in what was free, and with the region gone from the lists none ever will. No queue
             // has it registered, by the caller's word, and none can get it any more.
             free.into_iter().for_each(|range| unsafe { memory.return_pages(range) });
@@ -325,14 +356,18 @@ impl Pool {
     }
 
     /// Ends regions that queues may have registered. Nothing is cut from them any more, and no queue can get them anew.
-    pub(super) fn ask_for(&mut self, regions: &[RegionId]) {
+    /// Gives whom to ask for them; where there are none, all.
+    pub(super) fn ask_for(&mut self, regions: &[RegionId]) -> Vec<Holder> {
+        let mut to_ask = if regions.is_empty() { self.queues.all() } else { Vec::new() };
         for id in regions {
-            let Some(RegionState { memory, pieces, .. }) = self.regions.remove(id) else { continue };
+            let Some(RegionState { memory, pieces, holders, .. }) = self.regions.remove(id) else { continue };
             let free = self.free.forget(*id);
             self.coming += free.iter().map(ExactSizeIterator::len).sum::<usize>();
             self.leaving.insert(*id, Leaving { memory, free, pieces });
+            holders.iter().for_each(|holder| holder.add_to(&mut to_ask));
         }
         self.asked += 1;
+        to_ask
     }
 
     /// No queue has these regions any more.
@@ -356,7 +391,7 @@ impl Pool {
         if need > REGISTRABLE { self.spare(need).is_some() } else { self.free.fits(need) }
     }
 
-    /// The spare mapping to use for `need` bytes, unless that would waste more than a quarter.
+    /// The spare mapping to cut down to `need` bytes, unless that would lose more than a quarter.
     fn spare(&self, need: usize) -> Option<usize> {
         let close = |len| len >= need && len - need <= need / 4;
         let close = self.spares.iter().enumerate().filter(|(_, spare)| close(spare.len()));
@@ -368,14 +403,18 @@ impl Pool {
         arena.mapped.load(Ordering::Relaxed).saturating_sub(self.beyond)
     }
 
-    fn count(&mut self, len: usize, purpose: Purpose) {
+    fn count(&mut self, len: usize, purpose: Purpose) -> Counted {
         *self.counter(purpose) += len as u64;
         self.buffers += usize::from(purpose == Purpose::User);
+        Counted { len, purpose, behind: self.turns.first_seen() }
     }
 
-    fn discount(&mut self, len: usize, purpose: Purpose) {
+    fn discount(&mut self, Counted { len, purpose, behind }: Counted) {
         *self.counter(purpose) -= len as u64;
-        self.buffers -= usize::from(purpose == Purpose::User);
+        if purpose == Purpose::User {
+            self.buffers -= 1;
+            self.turns.dropped(behind, len as u64);
+        }
     }
 
     fn counter(&mut self, purpose: Purpose) -> &mut u64 {
@@ -406,6 +445,7 @@ impl Leaving {
         let bytes = free.iter().map(ExactSizeIterator::len).sum();
         // Without buffers, dropping the mapping returns all of it. A queue that failed to remove it holds it mapped.
         if pieces > 0 && Arc::strong_count(&memory) <= 1 + pieces {
+            memory.keep_holes();
             // SAFETY: no buffer lies in what was free, and none ever will; no queue has it, by the caller's word.
             free.into_iter().for_each(|range| unsafe { memory.return_pages(range) });
         }
@@ -420,20 +460,28 @@ impl Piece {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.counted.len
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len()
     }
 
     pub(super) fn region(&self) -> Option<RegionId> {
         self.region
     }
 
+    pub(super) fn counted(&self) -> Counted {
+        self.counted
+    }
+
     pub(super) fn purpose(&self) -> Purpose {
-        self.purpose
+        self.counted.purpose
     }
 
     /// Faults in a part of the piece that was reported as never faulted in. Not once the buffer is in use.
     pub(super) fn fault_in(&self, range: Range<usize>, page: usize) -> Result<(), Errno> {
-        debug_assert!(self.start <= range.start && range.end <= self.start + self.len);
+        debug_assert!(self.start <= range.start && range.end <= self.range().end);
         // SAFETY: the range is within the piece, so it is nobody else's; the buffer has not been handed out yet, and no
         // earlier one covered these pages, so nobody wrote them.
         unsafe { self.memory.fault_in(range, page) }
@@ -448,7 +496,7 @@ impl Piece {
         // Of a mapping of its own, dropping it returns all.
         if self.region.is_some() {
             // SAFETY: the piece was its buffer's alone, and the buffer is gone; by the caller's word no queue has it.
-            unsafe { self.memory.return_pages(self.start..self.start + self.len) };
+            unsafe { self.memory.return_pages(self.range()) };
         }
     }
 }

@@ -31,6 +31,11 @@ fn until_waiting(arena: &Arena, count: usize) {
     }
 }
 
+/// What a queue would get.
+fn region_of(arena: &Arena, id: RegionId) -> Option<Region> {
+    arena.region(id, &Holder::new(&[].into(), 0))
+}
+
 /// Cuts a piece without touching its memory.
 fn cut(arena: &Arena, need: usize) -> Piece {
     arena.shared.pool.lock().cut(need, Purpose::User, &arena.shared).unwrap().0
@@ -48,7 +53,7 @@ fn a_buffer_is_aligned_zeroed_present_and_in_a_region() {
         assert_eq!(buffer.capacity(), len.next_multiple_of(page_size()));
         assert_eq!(buffer.as_ptr().align_offset(page_size()), 0);
         assert!(buffer[..] == vec![0; len]);
-        let region = arena.region(IoBuf::region(buffer).unwrap()).unwrap();
+        let region = region_of(&arena, IoBuf::region(buffer).unwrap()).unwrap();
         let start = buffer.as_ptr() as usize - region.ptr() as usize;
         assert!(start + buffer.capacity() <= region.len());
     }
@@ -56,7 +61,7 @@ fn a_buffer_is_aligned_zeroed_present_and_in_a_region() {
     drop((large, small));
     assert_eq!(arena.in_use(), 0);
     assert!(arena.mapped() > 0);
-    assert!(arena.region(UNKNOWN).is_none());
+    assert!(region_of(&arena, UNKNOWN).is_none());
 }
 
 #[test]
@@ -148,36 +153,60 @@ fn a_system_without_memory_is_an_error() {
 #[test]
 fn waiting_allocations_are_served_in_order_by_drops_on_other_threads() {
     let arena = Arena::new(4 << 20);
-    let first = arena.alloc(2 * MIB).unwrap();
-    let second = arena.alloc(2 * MIB).unwrap();
+    let older = arena.alloc(2 * MIB).unwrap();
     let served = AtomicUsize::new(0);
     thread::scope(|threads| {
         let large =
             threads.spawn(|| arena.alloc(4 * MIB).map(|_| assert_eq!(served.fetch_add(1, Ordering::SeqCst), 0)));
         until_waiting(&arena, 1);
+        let newer = arena.alloc(MIB).unwrap();
+        drop(older);
+        {
+            // There is room for more; but if that were enough, small ones could keep the large one waiting for ever.
+            let Pool { turns, in_use, .. } = &mut *arena.shared.pool.lock();
+            assert!(!turns.delays_nobody(*in_use, arena.limit()) && *in_use == 1 << 20);
+        }
         let small = threads.spawn(|| arena.alloc(MIB).map(|_| assert_eq!(served.fetch_add(1, Ordering::SeqCst), 1)));
         until_waiting(&arena, 2);
-        // There is room for the small one; but if that were enough, small ones could keep the large one waiting for ever.
-        drop(first);
-        assert!(is_out_of_memory(arena.try_alloc(MIB)) || served.load(Ordering::SeqCst) == 1);
-        drop(second);
+        drop(newer);
         large.join().unwrap().unwrap();
         small.join().unwrap().unwrap();
     });
     assert_eq!((arena.in_use(), arena.shared.pool.lock().turns.waiting(), arena.is_waited_for()), (0, 0, false));
 }
 
-/// The first in line waits for buffers of a thread that is behind it.
+/// What the first in line needs is in buffers that nobody drops for now, so that it waits whatever others do.
+#[test]
+fn an_allocation_that_waits_for_much_stops_none_that_it_need_not() {
+    let arena = Arena::new(64 << 20);
+    let held = arena.alloc(50 * MIB).unwrap();
+    thread::scope(|threads| {
+        let large = threads.spawn(|| arena.alloc(32 * MIB).map(drop));
+        until_waiting(&arena, 1);
+        for _ in 0..100 {
+            let both = [arena.try_alloc(MIB), arena.try_alloc(13 * MIB)];
+            both.into_iter().for_each(|buffer| drop(buffer.unwrap()));
+            drop(arena.alloc_staging(MIB, false).unwrap());
+        }
+        assert!(!large.is_finished());
+        drop(held);
+        large.join().unwrap().unwrap();
+    });
+}
+
+/// The first in line waits for memory that a thread behind it took meanwhile, and that thread for its turn.
 #[test]
 fn where_the_order_makes_threads_wait_for_each_other_it_is_left() {
     let arena = Arena::new(4 << 20);
-    let held = arena.alloc(2 * MIB).unwrap();
+    let older = arena.alloc(2 * MIB).unwrap();
     thread::scope(|threads| {
         let large = threads.spawn(|| arena.alloc(4 * MIB).map(drop));
         until_waiting(&arena, 1);
+        let newer = arena.alloc(MIB).unwrap();
+        drop(older);
         let more = arena.alloc(MIB).unwrap();
         assert!(!large.is_finished());
-        drop((held, more));
+        drop((newer, more));
         large.join().unwrap().unwrap();
     });
 }
@@ -205,7 +234,7 @@ fn mappings_live_exactly_as_long_as_their_last_user() {
     let arena = Arena::new(1 << 30);
     let mapped = Arc::clone(&arena.shared.mapped);
     let mut buffer = arena.alloc(MIB).unwrap();
-    let region = arena.region(IoBuf::region(&buffer).unwrap()).unwrap();
+    let region = region_of(&arena, IoBuf::region(&buffer).unwrap()).unwrap();
     drop(arena);
     buffer.fill(7);
     assert!(mapped.load(Ordering::Relaxed) > 0);
@@ -223,7 +252,7 @@ fn a_buffer_too_large_to_register_is_contiguous_and_its_mapping_is_used_again() 
     let arena = Arena::new(3 << 30);
     let buffer = |piece: Piece, len| AlignedBuf::new(Arc::clone(&arena.shared), piece, len);
     let one = buffer(cut(&arena, REGISTRABLE), REGISTRABLE);
-    assert_eq!(arena.region(IoBuf::region(&one).unwrap()).unwrap().len(), REGISTRABLE);
+    assert_eq!(region_of(&arena, IoBuf::region(&one).unwrap()).unwrap().len(), REGISTRABLE);
     drop(one);
     // Not through `alloc`, which would take its time to fault in a GiB.
     let need = REGISTRABLE + page_size();
@@ -240,6 +269,22 @@ fn a_buffer_too_large_to_register_is_contiguous_and_its_mapping_is_used_again() 
     // Nothing is in use, so all of it goes before the limit is passed.
     assert!(matches!(arena.shared.pool.lock().room(3 * REGISTRABLE, false, &arena.shared), Room::Ready));
     assert_eq!(arena.mapped(), 0);
+}
+
+/// Of a mapping that is used again, nothing is left that no buffer has.
+#[test]
+fn a_mapping_that_is_used_again_for_less_takes_no_more_than_that() {
+    let arena = Arena::new(3 << 30);
+    let spare = cut(&arena, 2 * REGISTRABLE);
+    let start = spare.ptr();
+    drop(arena.shared.pool.lock().give_back(spare));
+    let less = cut(&arena, 1664 * MIB);
+    assert_eq!((less.ptr(), less.len(), arena.mapped()), (start, 1664 * MIB, 1664 << 20));
+    let end = start.as_ptr().wrapping_add(less.len());
+    assert_eq!((resident(end.wrapping_sub(page_size()), page_size()), resident(end, page_size())), (Some(0), None));
+    let mut pool = arena.shared.pool.lock();
+    assert!(matches!(pool.room(1100 * MIB, false, &arena.shared), Room::Ready));
+    drop(pool.give_back(less));
 }
 
 /// Notes what is logged, and panics.
@@ -315,7 +360,7 @@ impl Worker {
     fn register(&mut self, arena: &Arena, buffer: &AlignedBuf) {
         let id = IoBuf::region(buffer).unwrap();
         if self.registered.iter().all(|region| region.id() != id) {
-            self.registered.extend(arena.region(id));
+            self.registered.extend(arena.region(id, &Holder::new(&self.ports, 0)));
         }
     }
 
@@ -340,17 +385,17 @@ fn free_regions_make_way_at_once_or_when_every_queue_has_given_them_back() {
     let kept: Vec<_> = (0..2).map(|_| arena.alloc(16 * MIB).unwrap()).collect();
     let ids: Vec<_> = kept.iter().map(|buffer| IoBuf::region(buffer).unwrap()).collect();
     assert_ne!(ids[0], ids[1]);
-    workers[0].register(&arena, &kept[1]);
+    workers.iter_mut().for_each(|worker| worker.register(&arena, &kept[1]));
     let (ptr, len) = (workers[0].registered[0].ptr(), workers[0].registered[0].len());
     drop(kept);
     // Fits under the limit, but nowhere in what is mapped. One region is nobody's.
     let large = arena.alloc(40 * MIB).unwrap();
-    assert!(arena.region(ids[0]).is_none() && arena.region(ids[1]).is_some());
+    assert!(region_of(&arena, ids[0]).is_none() && region_of(&arena, ids[1]).is_some());
     assert!(workers.iter().all(|worker| !worker.ports[0].has_mail()));
     thread::scope(|threads| {
         let waiter = threads.spawn(|| arena.try_alloc(24 * MIB));
         let answers = workers.each_mut().map(Worker::remove);
-        assert!(arena.region(ids[1]).is_none(), "no queue can get it any more");
+        assert!(region_of(&arena, ids[1]).is_none(), "no queue can get it any more");
         let [one, other] = answers;
         drop(one);
         assert!(resident(ptr, len).is_some() && !waiter.is_finished(), "given back before every queue has answered");
@@ -364,6 +409,39 @@ fn free_regions_make_way_at_once_or_when_every_queue_has_given_them_back() {
     drop(large);
 }
 
+/// The kernel's flags of the mapping at an address, as `/proc/self/smaps` abbreviates them.
+fn flags(at: *const u8) -> String {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_found = false;
+    for line in smaps.lines() {
+        let range = line.split_whitespace().next().and_then(|range| range.split_once('-'));
+        if let Some((Ok(start), Ok(end))) =
+            range.map(|(start, end)| (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)))
+        {
+            is_found = (start..end).contains(&at.addr());
+        } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| is_found) {
+            return flags.to_owned();
+        }
+    }
+    panic!("{at:?} is not mapped");
+}
+
+/// A worker that is busy with something else holds up only those that need what it has.
+#[test]
+fn only_queues_that_have_a_region_are_asked_for_it() {
+    let arena = Arena::new(64 << 20);
+    let (mut holds, busy) = (Worker::of(&arena), Worker::of(&arena));
+    let buffer = arena.alloc(30 * MIB).unwrap();
+    holds.register(&arena, &buffer);
+    drop(buffer);
+    thread::scope(|threads| {
+        let waiter = threads.spawn(|| arena.alloc(64 * MIB).map(drop));
+        drop(holds.remove());
+        waiter.join().unwrap().unwrap();
+    });
+    assert!(!busy.ports[0].has_mail());
+}
+
 /// Room in pieces is room: what is free beside buffers is returned, and these live on.
 #[test]
 fn fragments_make_way() {
@@ -372,6 +450,7 @@ fn fragments_make_way() {
         let mut worker = Worker::of(&arena);
         let mut buffers: Vec<_> = (0..64).map(|_| arena.alloc(MIB).unwrap()).collect();
         buffers.iter().filter(|_| registered).for_each(|buffer| worker.register(&arena, buffer));
+        let has_huge_pages = flags(buffers[0].as_ptr()).contains("hg");
         let mut kept: Vec<_> =
             buffers.drain(..).enumerate().filter(|(at, _)| at % 12 == 5).map(|(_, kept)| kept).collect();
         kept.iter_mut().zip(1..).for_each(|(buffer, tag)| buffer.fill(tag));
@@ -388,12 +467,14 @@ fn fragments_make_way() {
             assert!(buffer[..] == [tag; MIB], "{tag}: a buffer lost its contents");
             assert_eq!(resident(buffer.as_ptr(), MIB), Some(MIB / page_size()));
             // What no queue had may be a region still, without what was free at its ends.
-            let region = arena.region(IoBuf::region(buffer).unwrap());
+            let region = region_of(&arena, IoBuf::region(buffer).unwrap());
             assert!(region.is_none_or(|region| !registered && region.len() < 14 * MIB));
         }
         let (ptr, len) = (kept[0].as_ptr(), kept[0].len());
         // A neighbour that was free: its memory is gone, and nothing else is mapped at its place.
         assert_eq!(resident(ptr.wrapping_add(len), page_size()), Some(0));
+        // Nor does the kernel fill it again, to make a huge page of what is left.
+        assert!(!has_huge_pages || flags(ptr.wrapping_add(len)).contains("nh"));
         drop(kept);
         assert_eq!(arena.in_use(), 59 << 20);
         assert!(!registered || arena.mapped() == 59 << 20, "kept, though nothing can be cut from it");
@@ -404,14 +485,14 @@ fn fragments_make_way() {
 /// A limit that is just what the buffers take leaves no room for what regions have to spare.
 #[test]
 fn buffers_that_fill_the_limit_are_in_regions() {
-    for len in [page_size(), 300_000, MIB, 3 * MIB, 5 * MIB] {
+    for len in [page_size(), 300_000, MIB, MIB + 1, 3 * MIB, 5 * MIB] {
         let need = len.next_multiple_of(page_size());
         let count = (48 * MIB) / need;
         let arena = Arena::new((count * need) as u64);
         let buffers: Vec<_> = (0..count).map(|_| arena.try_alloc(len).unwrap()).collect();
         assert_eq!((arena.mapped(), arena.in_use()), (arena.limit(), arena.limit()));
         for buffer in &buffers {
-            let region = arena.region(IoBuf::region(buffer).unwrap()).expect("not in a region any more");
+            let region = region_of(&arena, IoBuf::region(buffer).unwrap()).expect("not in a region any more");
             let start = buffer.as_ptr() as usize - region.ptr() as usize;
             assert!(start + buffer.capacity() <= region.len(), "sticks out of its region");
             assert_eq!(resident(region.ptr(), region.len()), Some(region.len() / page_size()));
@@ -487,9 +568,9 @@ fn a_queue_that_ends_gives_its_regions_to_those_that_wait() {
     }
 }
 
-/// A queue that keeps a region all the same keeps the memory, and nobody waits for it for ever.
+/// A queue that keeps a region all the same keeps the memory, and no allocation waits for it.
 #[test]
-fn what_a_queue_does_not_let_go_of_stays_mapped_and_is_told() {
+fn what_a_queue_does_not_let_go_of_stays_mapped_and_is_not_waited_for() {
     let arena = Arena::new(64 << 20);
     let mut worker = Worker::of(&arena);
     let buffer = arena.alloc(30 * MIB).unwrap();
@@ -501,18 +582,27 @@ fn what_a_queue_does_not_let_go_of_stays_mapped_and_is_told() {
         drop(worker.remove());
         assert!(is_out_of_memory(waiter.join().unwrap()));
         assert!(resident(kept[0].ptr(), kept[0].len()).is_some());
-        let (arena, log) = (&arena, Log::default());
-        let told = log.clone();
-        let waiter =
-            threads.spawn(move || tracing::subscriber::with_default(log, || arena.alloc(64 * MIB).map(drop)));
-        // Until it was logged, a wait looks again by itself.
-        while told.0.lock().unwrap().is_empty() || arena.shared.pool.waiters() == 0 {
-            thread::yield_now();
-        }
+        // Until the queue ends, nothing would be worth waiting for.
+        assert!(is_out_of_memory(arena.alloc(64 * MIB)));
+        drop(arena.alloc(20 * MIB).unwrap());
         drop(kept);
-        arena.queue_ended();
-        waiter.join().unwrap().unwrap();
+        arena.queue_ended(&worker.ports);
+        drop(arena.try_alloc(64 * MIB).unwrap());
     });
+}
+
+/// Engines that share an arena do not unmap what others have reserved.
+#[test]
+fn what_is_free_stays_mapped_until_the_last_engine_ends() {
+    let arena = Arena::new(64 << 20);
+    let workers = [Worker::of(&arena), Worker::of(&arena)];
+    arena.reserve(32 << 20).unwrap();
+    let [one, other] = workers;
+    arena.queue_ended(&one.ports);
+    assert!(arena.mapped() >= 32 << 20);
+    drop(one);
+    arena.queue_ended(&other.ports);
+    assert_eq!(arena.mapped(), 0);
 }
 
 #[test]
@@ -599,7 +689,7 @@ fn regions_stay_few() {
     let (arena, mut registered) = (Arena::new(1 << 40), Vec::new());
     for len in (16 * MIB..=REGISTRABLE).step_by(4 * MIB) {
         let piece = cut(&arena, len);
-        registered.push(arena.region(piece.region().unwrap()).unwrap());
+        registered.push(region_of(&arena, piece.region().unwrap()).unwrap());
         drop(arena.shared.pool.lock().give_back(piece));
     }
     assert!(arena.mapped() <= 3 << 30, "{} bytes", arena.mapped());
@@ -630,7 +720,7 @@ fn first_failed(checks: &[bool]) -> i32 {
 fn a_forked_child_gets_errors_and_its_drops_leak() {
     let arena = Arena::new(1 << 30);
     let buffer = arena.alloc(MIB).unwrap();
-    let region = arena.region(IoBuf::region(&buffer).unwrap()).unwrap();
+    let region = region_of(&arena, IoBuf::region(&buffer).unwrap()).unwrap();
     let (id, ptr, len) = (region.id(), region.ptr(), region.len());
     let mapped = Arc::clone(&arena.shared.mapped);
     // Copies of the owners, as bits, for the child to drop; the parent's stay what they are.
@@ -644,7 +734,7 @@ fn a_forked_child_gets_errors_and_its_drops_leak() {
         let checks = [
             forked(arena.alloc(1)) && forked(arena.try_alloc(0)) && arena.alloc_staging(1, true).is_none(),
             matches!(arena.reserve(1), Err(Error::Forked)),
-            arena.region(id).is_none(),
+            region_of(&arena, id).is_none(),
             arena.in_use() == 0,
             resident(ptr, len).is_none(),
         ];
@@ -669,7 +759,7 @@ fn a_new_arena_works_in_a_forked_child_and_leaves_nothing_mapped() {
     in_child(|| {
         let arena = Arena::new(1 << 30);
         let Ok(buffer) = arena.alloc(MIB) else { return 99 };
-        let Some(region) = IoBuf::region(&buffer).and_then(|id| arena.region(id)) else { return 98 };
+        let Some(region) = IoBuf::region(&buffer).and_then(|id| region_of(&arena, id)) else { return 98 };
         let (ptr, len) = (region.ptr(), region.len());
         let present = resident(buffer.as_ptr(), MIB) == Some(MIB / page_size());
         drop(arena);
@@ -785,7 +875,7 @@ proptest! {
         prop_assert_eq!(arena.in_use(), 0);
         let free = arena.shared.pool.lock().free_ranges();
         for (id, range) in &free {
-            prop_assert_eq!(range.len(), arena.region(*id).unwrap().len(), "not one piece again");
+            prop_assert_eq!(range.len(), region_of(&arena, *id).unwrap().len(), "not one piece again");
         }
         prop_assert_eq!(free.iter().map(|(_, range)| range.len() as u64).sum::<u64>(), arena.mapped());
         drop((arena, worker));

@@ -1,21 +1,27 @@
 //! Which regions and files a worker's queue knows.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Holder};
 use crate::backend::{FileId, IoQueue, Region, RegionId};
 use crate::file::OpenFile;
 use crate::foreign::log;
 use crate::registry::FileTable;
 
+/// How many regions to remember that the arena does not have.
+const MOST_UNKNOWN: usize = 1024;
+
 /// What was registered with one queue, and what it refused.
 #[derive(Debug)]
 pub(crate) struct Registrations {
+    /// Whom the arena asks to give regions back.
+    holder: Holder,
     /// By slot.
     regions: Vec<Option<Known>>,
-    /// A region that the arena does not have, and so never will: not asked for again for each block of a buffer.
-    unknown: Option<RegionId>,
+    /// Regions that the arena does not have, and so never will: not asked for again for each block of a buffer.
+    unknown: HashSet<RegionId>,
     /// By slot, the generation that is registered.
     files: Vec<Option<u32>>,
     use_regions: bool,
@@ -32,8 +38,9 @@ struct Known {
 }
 
 impl Registrations {
-    pub(crate) fn new(use_regions: bool, use_files: bool) -> Self {
-        Self { regions: Vec::new(), unknown: None, files: Vec::new(), use_regions, use_files, warned: false }
+    pub(crate) fn new(holder: Holder, use_regions: bool, use_files: bool) -> Self {
+        let (regions, unknown, files) = (Vec::new(), HashSet::new(), Vec::new());
+        Self { holder, regions, unknown, files, use_regions, use_files, warned: false }
     }
 
     /// Whether a block of this memory may name this region; registers it the first time it is seen. Memory of another
@@ -49,10 +56,14 @@ impl Registrations {
         let known = self.regions.get(index).and_then(Option::as_ref).filter(|known| known.id == id);
         let addresses = match known {
             Some(known) => known.addresses.clone(),
-            None if !self.use_regions || self.unknown == Some(id) => return false,
+            None if !self.use_regions || self.unknown.contains(&id) => return false,
             None => {
-                let Some(region) = arena.region(id) else {
-                    self.unknown = Some(id);
+                let Some(region) = arena.region(id, &self.holder) else {
+                    // Buffers may name ever other regions that have ended.
+                    if self.unknown.len() >= MOST_UNKNOWN {
+                        self.unknown.clear();
+                    }
+                    self.unknown.insert(id);
                     return false;
                 };
                 if self.regions.len() <= index {
@@ -100,7 +111,7 @@ impl Registrations {
     pub(crate) fn remove_regions(queue: &mut dyn IoQueue, regions: &[RegionId]) {
         for &id in regions {
             if let Err(error) = queue.remove_region(id) {
-                tracing::warn!(%error, "a queue could not give memory back");
+                log(|| tracing::warn!(%error, "a queue could not give memory back"));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::arena::GiveBack;
+use crate::arena::{GiveBack, Holder};
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
 use crate::engine::inflight::{Done, InFlight, Run, RunId, UnknownToken};
@@ -120,7 +120,7 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
     let worker = AioThread {
         id,
         staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity(), STAGING_BEYOND),
-        registered: Registrations::new(config.register_memory, config.register_files),
+        registered: Registrations::new(Holder::new(&shared.ports, id), config.register_memory, config.register_files),
         giving_back: Vec::new(),
         flight,
         staged: 0,
@@ -571,7 +571,7 @@ impl AioThread {
         self.giving_back.clear();
         self.staging.give_back_unused();
         self.shared.bounce.give_back_unused();
-        self.shared.arena.queue_ended();
+        self.shared.arena.queue_ended(&self.shared.ports);
     }
 }
 

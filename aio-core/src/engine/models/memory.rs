@@ -6,7 +6,7 @@ use loom::thread;
 
 use super::explore;
 use super::still::Belled;
-use crate::arena::{Arena, page_size};
+use crate::arena::{Arena, Holder, page_size};
 use crate::backend::Wake;
 use crate::buf::IoBuf;
 use crate::registry::Port;
@@ -21,7 +21,7 @@ fn wait_for_two_pages(closes: bool, drops: bool) {
     ports[0].set_waker(bell.clone());
     arena.serve(&ports);
     let [first, middle, last] = [(); 3].map(|()| arena.alloc(page).unwrap());
-    let region = arena.region(IoBuf::region(&middle).unwrap());
+    let region = arena.region(IoBuf::region(&middle).unwrap(), &Holder::new(&ports, 0));
     drop((first, last));
     let worker = {
         let (ports, bell) = (ports.clone(), bell.clone());
