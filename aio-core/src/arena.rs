@@ -15,9 +15,10 @@
 //!
 //! **Registered memory is given back last.** A ring goes on using the physical pages it pinned: if a region were unmapped
 //! and the addresses mapped again, a read into them would succeed and the new memory would never see the bytes. So every
-//! queue is asked to remove a region first ([`queues`]), which it does when no block in flight names it; meanwhile nothing
-//! is cut from the region, and no queue can get it anew. And whatever may use a mapping holds it alive: the arena, each
-//! buffer, and each [`Region`] that a queue keeps. Addresses of an ended region are used again only when all are gone.
+//! queue that got a region is asked to remove it first ([`queues`]), which it does when no block in flight names it;
+//! meanwhile nothing is cut from the region, and no queue can get it anew. And whatever may use a mapping holds it alive:
+//! the arena, each buffer, and each [`Region`] that a queue keeps. Addresses of an ended region are used again only when
+//! all are gone.
 //!
 //! # What is faulted in, and what a fork leaves
 //!
