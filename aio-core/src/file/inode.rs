@@ -228,8 +228,8 @@ impl Inode {
             return Ok(Growth::None);
         }
         let mut state = self.state();
-        let len = len_of(fd)?;
-        if end > len && pass.is_none() && !len.is_multiple_of(block_of(fd)?) {
+        let (len, block) = len_and_block_of(fd)?;
+        if end > len && pass.is_none() && !len.is_multiple_of(block) {
             return Ok(Growth::NeedsPass);
         }
         if state.growing.is_empty() {
@@ -375,13 +375,14 @@ fn allocate_or_restore(fd: BorrowedFd<'_>, state: &State, before: u64, range: Ra
 }
 
 fn len_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(u64::try_from(fstat(fd)?.st_size).unwrap_or(0))
+    Ok(len_and_block_of(fd)?.0)
 }
 
-/// What a file system may make dirty as a whole: a page, or a block of its own if that is larger.
-fn block_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let block = u64::try_from(fstat(fd)?.st_blksize).unwrap_or(0);
-    Ok(block.max(page_size() as u64))
+/// The length, and what the file system may make dirty as a whole: a page, or a block of its own if that is larger.
+fn len_and_block_of(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let found = fstat(fd)?;
+    let block = u64::try_from(found.st_blksize).unwrap_or(0).max(page_size() as u64);
+    Ok((u64::try_from(found.st_size).unwrap_or(0), block))
 }
 
 fn to_off(value: u64) -> io::Result<i64> {

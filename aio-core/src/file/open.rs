@@ -315,7 +315,9 @@ impl OpenFile {
         let _one_at_a_time = lock(&self.0.opening);
         if self.0.edges.get().is_none() {
             let fd = self.reopen()?;
-            expect_random_reads(&fd);
+            if self.allows(Direction::Read) {
+                expect_random_reads(&fd);
+            }
             let _ = self.0.edges.set(fd);
         }
         self.buffered_if_open().ok_or_else(|| io::Error::from(Errno::EBADF))
