@@ -99,7 +99,7 @@ impl Waiting {
         Self { pass: Some(pass), ..self }
     }
 
-    /// Whether nobody has begun the op.
+    /// Whether no worker has begun the op.
     fn is_unbegun(&self) -> bool {
         self.next == 0 && !self.through_cache && !self.op.state.is_verifying()
     }
@@ -122,7 +122,7 @@ impl Waiting {
 }
 
 /// What must not be dropped under the lock. Ops that other workers end: by the time these references go they may be the
-/// last, and a descriptor's drop is foreign code. Passes: whoever waits for one comes back to a queue.
+/// last, and a descriptor's drop is foreign code. Passes: an op that waits for one comes back to a queue.
 #[derive(Debug, Default)]
 struct DroppedLater {
     ops: Vec<Arc<Transfer>>,
@@ -384,7 +384,7 @@ impl Work {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Takes an op out that nobody has begun, here or while it waits for its pass; true if it was there. The caller ends it.
+    /// Takes an op out that no worker has begun, here or while it waits for its pass; true if it was there. The caller ends it.
     pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
         let queue = &mut state.queues[op.state.priority as usize];
@@ -485,7 +485,7 @@ pub(crate) fn wait_for_pass(engine: &Arc<Shared>, route: Route, waiting: Waiting
         .map(|(waiting, pass)| waiting.with(pass))
 }
 
-/// By which an op that waits for a pass, and that nobody has begun, can be withdrawn.
+/// By which an op that waits for a pass, and that no worker has begun, can be withdrawn.
 fn key_of(op: &Arc<Transfer>) -> usize {
     Arc::as_ptr(op).addr()
 }

@@ -30,7 +30,7 @@ pub(crate) enum Route {
     Cached,
 }
 
-/// Who holds which route of an inode, and who waits.
+/// The passes of an inode that are out, and the writes that wait for one.
 #[derive(Debug)]
 pub(crate) struct Routes {
     /// [`WAITING`], [`CACHED`], and from [`ONE`] on the number of passes that are out.
@@ -107,7 +107,7 @@ impl Routes {
             return Some((what, pass));
         }
         let mut waiting = lock(&self.waiting);
-        // From here on nobody else enters, and the thread that drops the last pass takes the lock.
+        // From here on no other thread enters, and the thread that drops the last pass takes the lock.
         let word = self.word.fetch_or(WAITING, Ordering::AcqRel);
         if word < ONE && waiting.is_empty() {
             self.word.store(ONE | route.bit(), Ordering::Release);
@@ -159,7 +159,7 @@ impl Routes {
         }
         let (given, left): (VecDeque<_>, VecDeque<_>) = waiting.drain(..).partition(|waiter| waiter.route == route);
         let flag = if left.is_empty() { 0 } else { WAITING };
-        // While WAITING was set and no pass was out, nobody else changed it.
+        // While WAITING was set and no pass was out, no other thread changed it.
         self.word.store((given.len() as u64 * ONE) | route.bit() | flag, Ordering::Release);
         *waiting = left;
         drop(waiting);
@@ -172,7 +172,7 @@ impl Routes {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        // In a forked child nobody else may leave, and the lock may be held for ever.
+        // In a forked child no other thread leaves, and the lock may be held for ever.
         if !self.routes.born.is_forked() {
             self.routes.leave();
         }
