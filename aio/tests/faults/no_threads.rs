@@ -1,5 +1,6 @@
 //! No more threads may be made: none for the engine, and none by the kernel for a ring. What is there works on.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,25 +8,29 @@ use aio::{AioHandle, Backend, DirectMode};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::disk::SmallDisk;
-use crate::support::child::{again, alone, assert_passes, is_child};
+use crate::support::child::{again, assert_passes, is_child};
 use crate::support::leftovers::settles;
 use crate::support::{Folder, backends};
 use crate::workload::Workload;
 
 /// The group that a child is to join.
 const GROUP: &str = "AIO_TEST_PIDS_GROUP";
+/// Where a child writes. It could not unmount anything at its end.
+const PLACES: &str = "AIO_TEST_PLACES";
 
 /// The number of processes of a user, who is not root: root is not bound by it.
 #[test]
 #[ignore = "needs root, to be without it: .ci/faults"]
 fn of_a_user() {
-    alone("no_threads::of_a_user", || {
-        works_without(|| {
+    const NAME: &str = "no_threads::of_a_user";
+    if is_child(NAME) {
+        return works_without(|| {
             setrlimit(Resource::RLIMIT_NPROC, 0, 0).unwrap();
             // SAFETY: no memory is involved. All threads of the process become that user.
             assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
         });
-    });
+    }
+    with_places(|places| assert_passes(again(NAME).env(PLACES, places)));
 }
 
 /// The `pids.max` of a control group, as containers have it.
@@ -39,10 +44,11 @@ fn of_a_control_group() {
         return works_without(|| fs::write(group.join("pids.max"), "1").unwrap());
     }
     let Some(group) = PidsGroup::new() else { return };
-    assert_passes(again(NAME).env(GROUP, &group.0));
+    with_places(|places| assert_passes(again(NAME).env(PLACES, places).env(GROUP, &group.0)));
 }
 
-fn works_without(forbid: impl FnOnce()) {
+/// Folders on a disk and in memory, for a child of this process.
+fn with_places(run: impl FnOnce(OsString)) {
     let Some(memory) = SmallDisk::in_memory("tmpfs") else { return };
     let folder = Folder::new();
     let places = [folder.path("on-disk"), memory.path().join("in-memory")];
@@ -51,6 +57,11 @@ fn works_without(forbid: impl FnOnce()) {
         // It may be another user who writes there.
         fs::set_permissions(place, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     }
+    run(std::env::join_paths(places).unwrap());
+}
+
+fn works_without(forbid: impl FnOnce()) {
+    let places: Vec<_> = std::env::split_paths(&std::env::var_os(PLACES).unwrap()).collect();
     let handles: Vec<_> = backends()
         .into_iter()
         .flat_map(|backend| {
