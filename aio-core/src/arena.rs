@@ -191,7 +191,7 @@ impl Arena {
     }
 
     /// A queue of the engine with these ports has ended, and let go of its regions. Unless another engine is there, which
-    /// may have reserved it, what nobody uses any more is unmapped.
+    /// may have reserved it, what is not in use any more is unmapped.
     pub(crate) fn queue_ended(&self, ports: &Arc<[Port]>) {
         {
             let mut pool = self.shared.pool.lock();

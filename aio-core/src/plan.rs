@@ -142,10 +142,15 @@ impl Plan {
         self.bytes += len as u64;
     }
 
-    /// Blocks at the start that are done already, and the bytes that they moved.
-    pub(crate) fn done(&self) -> (usize, u64) {
-        let cached = self.segments.iter().filter(|segment| !segment.direct);
-        if self.is_cached_done { (self.cached, cached.map(|segment| segment.len as u64).sum()) } else { (0, 0) }
+    /// Blocks at the start that are done already.
+    pub(crate) fn blocks_done(&self) -> usize {
+        if self.is_cached_done { self.cached } else { 0 }
+    }
+
+    /// The bytes that those moved.
+    pub(crate) fn bytes_done(&self) -> u64 {
+        let done = self.segments.iter().filter(|segment| self.is_cached_done && !segment.direct);
+        done.map(|segment| segment.len as u64).sum()
     }
 
     /// The number of the block that is a part of `segment`, as [`block`](Self::block) gave it.

@@ -24,7 +24,7 @@ const FAULT_STEP: usize = 64 << 20;
 /// Of `linux/mman.h`, for all architectures.
 const MADV_DONTNEED_LOCKED: libc::c_int = 24;
 
-/// Why the system did not take memory back, until it is told.
+/// Why the system did not take memory back, until it is logged.
 static REFUSED: process::AtomicU32 = process::AtomicU32::new(0);
 
 fn note_refusal(errno: Errno) {
@@ -114,7 +114,7 @@ impl Mapping {
     /// Unmaps what lies behind the first `len` bytes, a multiple of the page size.
     pub(super) fn shorten(&mut self, len: usize) -> Result<(), Errno> {
         let Some(behind @ 1..) = self.len.checked_sub(len) else { return Ok(()) };
-        // SAFETY: the end of this mapping, whole pages, and with `&mut` nobody else has any of it.
+        // SAFETY: the end of this mapping, whole pages, and with `&mut` no other owner has any of it.
         unsafe { munmap(self.ptr.add(len).cast(), behind) }?;
         self.len = len;
         self.mapped.fetch_sub(behind as u64, Ordering::Relaxed);
@@ -172,14 +172,14 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// The range is whole pages of this mapping. Nobody accesses it from now on, no queue has it registered (a ring would
+    /// The range is whole pages of this mapping. It is not accessed from now on, no queue has it registered (a ring would
     /// go on using the pages that it pinned), and it was not returned before.
     pub(super) unsafe fn return_pages(&self, range: Range<usize>) {
         debug_assert!(range.start <= range.end && range.end <= self.len);
         self.advise_no_huge_pages(range.clone());
         // Of memory that is locked, as by mlockall(2), only the first one does it; Linux before 5.18 does not know it.
         for advice in [MADV_DONTNEED_LOCKED, libc::MADV_DONTNEED] {
-            // SAFETY: within the mapping, by the caller's word, and nobody needs the contents any more.
+            // SAFETY: within the mapping, by the caller's word, and the contents are not needed any more.
             let refused = unsafe { libc::madvise(self.ptr.add(range.start).as_ptr().cast(), range.len(), advice) };
             if refused == 0 {
                 self.returned.fetch_add(range.len(), Ordering::Relaxed);

@@ -195,7 +195,7 @@ impl Pool {
         let (memory, fresh) = match spare {
             Some(index) => {
                 let mut memory = self.spares.swap_remove(index);
-                // What the buffer does not take would be counted nowhere, and be nobody's to give back.
+                // What the buffer does not take would be counted nowhere, and never given back.
                 Arc::get_mut(&mut memory).ok_or(Errno::ENOMEM)?.shorten(need)?;
                 (memory, Vec::new())
             }

@@ -161,17 +161,14 @@ impl OpState {
 
     /// Sets the plan; its blocks are pending from now on.
     pub(crate) fn start(&self, plan: Plan) {
-        let (blocks, bytes) = plan.done();
-        self.moved.store(bytes, Ordering::Release);
-        self.pending.store(plan.blocks - blocks, Ordering::Release);
+        self.moved.store(plan.bytes_done(), Ordering::Release);
+        self.pending.store(plan.blocks - plan.blocks_done(), Ordering::Release);
         let _ = self.late_plan.set(Box::new(plan));
     }
 
     /// The first block to be claimed of this pass; 0 until it is planned.
     pub(crate) fn first_block(&self) -> usize {
-        self.plan()
-            .filter(|_| !self.is_verifying())
-            .map_or(0, |plan| if plan.is_cached_done { plan.cached } else { 0 })
+        self.plan().filter(|_| !self.is_verifying()).map_or(0, Plan::blocks_done)
     }
 
     /// Whether all blocks of this pass are accounted for.

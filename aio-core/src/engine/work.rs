@@ -104,6 +104,7 @@ impl Waiting {
         self.next == 0 && !self.through_cache && !self.op.state.is_verifying()
     }
 
+    /// Blocks that it waits with: one until it is planned.
     fn blocks(&self) -> usize {
         match self.op.state.plan() {
             Some(plan) if !self.through_cache => plan.blocks - self.next,
@@ -145,11 +146,6 @@ pub(crate) enum Claim {
     Prepare(Arc<Transfer>, Option<Pass>),
     /// There is nothing; the worker counts as sleeping if it asked for that.
     Nothing,
-}
-
-/// Blocks that an op waits with: one until it is planned.
-fn blocks_of(op: &Transfer) -> usize {
-    op.state.plan().map_or(1, |plan| plan.blocks - op.state.first_block())
 }
 
 /// How ops ended, for the accounts.
@@ -247,8 +243,10 @@ impl Work {
         let (mut state, epoch) = self.accept_locked(op.state.priority, full)?;
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
-        state.queues[op.state.priority as usize].push_back(Waiting::new(op.clone()));
-        Ok(self.added(state, blocks_of(op)))
+        let waiting = Waiting::new(op.clone());
+        let blocks = waiting.blocks();
+        state.queues[op.state.priority as usize].push_back(waiting);
+        Ok(self.added(state, blocks))
     }
 
     /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open, behind
@@ -278,9 +276,9 @@ impl Work {
     }
 
     /// Claims as many blocks as there is `room` for, of which as many of the lower priority as there is for those, into
-    /// `runs`. Ops that need no
-    /// more work because they were stopped go to `ended`. With `sleep`, a worker that finds nothing announces that it
-    /// will block. Also gives another worker to wake, for what this one leaves behind: so one large op reaches all.
+    /// `runs`. Ops that need no more work because they were stopped go to `ended`. With `sleep`, a worker that finds
+    /// nothing announces that it will block. Also gives another worker to wake, for what this one leaves behind: so one
+    /// large op reaches all.
     ///
     /// A write whose route is not open leaves the queue, and comes back to the front of `engine`'s when it is.
     pub(crate) fn claim(
