@@ -4,6 +4,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::error::Error;
+
 /// Runs foreign code. A panic becomes its message.
 ///
 /// A value whose drop panics while another panic unwinds through it (two fields whose drops panic, for instance) aborts
@@ -17,11 +19,25 @@ pub fn log(event: impl FnOnce()) {
     let _ = contain(event);
 }
 
-/// What a thread of the engine runs. A panic goes to the log, and not into the thread's result: of a thread that is not
-/// joined, the standard library drops the result where a second panic aborts the process.
-pub(crate) fn thread_main(run: impl FnOnce()) {
-    if let Err(panic) = contain(run) {
-        log(|| tracing::error!(panic, "an aio thread panicked"));
+/// Runs foreign code; a panic becomes an error.
+pub(crate) fn catch<R>(callback: &'static str, run: impl FnOnce() -> R) -> Result<R, Error> {
+    contain(run).map_err(|message| Error::Panicked { callback, message })
+}
+
+/// As [`catch`], of code that has an error of its own.
+pub(crate) fn attempt<R>(callback: &'static str, run: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    catch(callback, run).and_then(std::convert::identity)
+}
+
+/// Drops what belongs to a user; a panic in that goes to the log.
+pub(crate) fn report_drop<T>(value: T) {
+    report(catch("drop", || drop(value)));
+}
+
+/// A panic in code of the user's that has no op left to fail.
+pub(crate) fn report(result: Result<(), Error>) {
+    if let Err(error) = result {
+        log(|| tracing::error!(%error, "a callback panicked after its op had ended"));
     }
 }
 

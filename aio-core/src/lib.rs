@@ -1,65 +1,77 @@
-//! The core of tensor-aio: the traits a backend implements, and the engine that drives any of them.
+//! The core of tensor-aio: what users hold, what a backend promises, and the engine in between.
 //!
-//! This crate contains no way to do I/O. A backend crate implements [`IoBackend`] and [`IoQueue`]; the engine cuts
-//! the ops of users into blocks, keeps each worker's queue full across ops, checks every completion and hands the
-//! memory back.
+//! This crate contains no way to do I/O. A backend crate implements [`IoBackend`](backend::IoBackend) and
+//! [`IoQueue`](backend::IoQueue); the engine cuts the ops of users into blocks, keeps each worker's queue full across
+//! ops, checks every completion and hands the memory back. Users depend on the crate `tensor-aio`, which picks a backend.
+//!
+//! # Map
+//!
+//! | folder | what is in it |
+//! |---|---|
+//! | `api` | what users hold: handle, file, atomic file, scope, ticket |
+//! | [`op`] | what an op is: its descriptor, its memory, and the plan that cuts it into blocks |
+//! | `engine` | the way of an op: accepted, queued, prepared, issued, completed, finished |
+//! | `file` | an open file: descriptors, what all opens of an inode share, whether it is cached |
+//! | `memory` | the arena: huge pages that queues register, cut into buffers |
+//! | [`backend`] | the contract of a backend, and the parts that backends share |
+//! | `config` | settings, as text and as JSON |
+//!
+//! Beside them: [`error`], `inbox` (what other threads ask of a worker), `process` (forks), `foreign` (calls of users'
+//! code), `threads` (signals, and which threads are workers), `sync` (locks and atomics, or loom's).
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("tensor-aio runs on Linux only: its backends are io_uring, Linux AIO and pread/pwrite with O_DIRECT");
 
-mod aio_file;
-mod arena;
-mod atomic_file;
-mod backend;
+mod api;
+pub mod backend;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
-mod buf;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod desc;
 mod engine;
 mod epochs;
-mod error;
+pub mod error;
 mod file;
 mod foreign;
-mod fork;
-mod handle;
-mod owned;
-mod plan;
+mod inbox;
+mod memory;
+pub mod op;
 mod printable;
-mod registry;
-mod scope;
-mod signals;
+mod process;
 mod stats;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod ticket;
+mod threads;
 
-pub use aio_file::AioFile;
-pub use arena::{AlignedBuf, Arena};
-pub use atomic_file::AtomicFile;
+/// Memory of ops: buffers from the arena, and what a type of one's own has to promise.
+pub mod buf {
+    pub use crate::memory::{AlignedBuf, Arena};
+    pub use crate::op::buf::{IoBuf, IoBufMut};
+}
+
+pub use api::atomic_file::AtomicFile;
 #[doc(hidden)]
-pub use atomic_file::CommitStep;
-pub use backend::{
-    Capabilities, Completion, Direction, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId,
-    RegionMemory, Unavailable, Wake, parts,
-};
-pub use buf::{IoBuf, IoBufMut};
+pub use api::atomic_file::CommitStep;
+pub use api::file::AioFile;
+pub use api::handle::AioHandle;
+pub use api::scope::Scope;
+pub use api::ticket::Ticket;
 pub use config::{AioConfig, DirectMode};
-pub use desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
-pub use engine::op::Priority;
-pub use error::{Error, Failures, IoError, OpError, OpKind, Result};
-pub use file::{OpenFile, OpenOptions};
-pub use handle::AioHandle;
-pub use owned::RawOp;
-pub use plan::Alignment;
+pub use error::{Error, Result};
+pub use file::OpenOptions;
 #[doc(hidden)]
 pub use printable::Printable;
-pub use scope::Scope;
 pub use stats::Stats;
-pub use sync::ThreadSync;
-pub use ticket::Ticket;
+
+pub use backend::{
+    Capabilities, Completion, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory,
+    Unavailable, Wake, parts,
+};
+pub use buf::{AlignedBuf, Arena, IoBuf, IoBufMut};
+pub use engine::transfer::Priority;
+pub use error::{Failures, IoError, OpError, OpKind};
+pub use op::{Alignment, Direction, Extent, ExtentMemory, IoOpDesc, OpenFile, Outcome, PathMode, RawOp, Target};

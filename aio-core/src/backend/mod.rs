@@ -7,33 +7,13 @@
 //! What backends are built from, beside the system calls that each has for itself, is in [`parts`].
 #![allow(unsafe_code)]
 
-mod event_waker;
-mod probe;
-
-#[cfg(all(test, loom))]
-pub(crate) use event_waker::Word;
+pub mod parts;
 
 use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Parts that backends share: for those who write a backend, not for those who use one.
-pub mod parts {
-    pub use super::event_waker::{EventFd, EventWaker};
-    pub use super::probe::round_trip;
-    pub use crate::foreign::log;
-    pub use crate::fork::Generation as ProcessGeneration;
-
-    /// The kernel's way to return a count or a negated errno, as Rust's.
-    pub fn kernel_result(result: i64) -> std::io::Result<usize> {
-        usize::try_from(result).map_err(|_| {
-            let errno = i32::try_from(result.unsigned_abs()).unwrap_or(libc::EIO);
-            std::io::Error::from_raw_os_error(errno)
-        })
-    }
-}
 
 /// A way to do I/O: a factory of queues.
 ///

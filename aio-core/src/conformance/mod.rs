@@ -8,7 +8,7 @@
 //! aio_core::conformance::queue(&*backend);
 //! ```
 //!
-//! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](crate::IoQueue), [`fork`] that of a forked child.
+//! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](crate::backend::IoQueue), [`fork`] that of a forked child.
 //! Every check runs, on a thread that carries its name, so that a panic message starts with it; the failed ones are
 //! listed at the end. A queue that hangs cannot be unwound: after a generous time the process prints the name of the
 //! check and aborts. Tests of a backend's own refusals run it on a kernel that is [`refusing`] system calls.
@@ -29,7 +29,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::{Capabilities, IoBackend};
+use crate::backend::{Capabilities, IoBackend};
 
 pub use fork::fork;
 pub use queue::queue;

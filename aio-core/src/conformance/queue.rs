@@ -9,7 +9,7 @@ mod transfers;
 mod waking;
 
 use super::checks;
-use crate::IoBackend;
+use crate::backend::IoBackend;
 
 /// Checks everything that the engine relies on in a queue and in [`IoBackend::transfer`].
 ///

@@ -3,16 +3,16 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::arena::AlignedBuf;
 use crate::backend::{Direction, IoBlock, RegionId};
-use crate::buf::{IoBuf, IoBufMut};
-use crate::engine::inflight::{Progress, Run, RunId, Slot, is_transient};
-use crate::engine::op::{Priority, Transfer};
+use crate::engine::in_flight::{Progress, Run, RunId, Slot, is_transient};
 use crate::engine::staging::{Staging, as_uninit};
+use crate::engine::transfer::{Priority, Transfer};
 use crate::engine::worker::{AioThread, STAGED_AT_ONCE};
 use crate::error::Error;
 use crate::foreign::log;
-use crate::plan::{BlockRange, Segment};
+use crate::memory::AlignedBuf;
+use crate::op::buf::{IoBuf, IoBufMut};
+use crate::op::plan::{BlockRange, Segment};
 use crate::printable::shown;
 use crate::stats::Stats;
 

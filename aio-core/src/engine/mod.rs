@@ -4,44 +4,45 @@
 //! threads, so it can be held for as long as anybody likes.
 
 mod block;
-pub(crate) mod blocking;
-mod end;
-mod file_ops;
-mod inflight;
+mod file_tasks;
+mod finish;
+mod in_flight;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(test)]
 mod no_queues;
-pub(crate) mod op;
+pub(crate) mod on_caller;
+pub(crate) mod op_queue;
 mod prepare;
 pub(crate) mod promise;
 mod registered;
 mod staging;
-pub(crate) mod work;
+pub(crate) mod transfer;
 pub(crate) mod worker;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::arena::Arena;
 use crate::backend::IoBackend;
 use crate::config::AioConfig;
-use crate::desc::IoOpDesc;
 use crate::error::{Error, Result};
 use crate::file::routes::Route;
-use crate::fork::Generation;
-use crate::registry::{FileTable, Port};
+use crate::file::slots::FileTable;
+use crate::inbox::Port;
+use crate::memory::Arena;
+use crate::op::desc::IoOpDesc;
+use crate::process::Generation;
 use crate::stats::Counters;
-use crate::sync::{AtomicBool, Ordering, thread, thread_local};
+use crate::sync::{AtomicBool, Ordering, thread};
+use crate::threads::{OnWorker, on_any_worker};
 
-use self::blocking::Bounce;
-pub(crate) use self::file_ops::{FileCommand, FileOp, FileOps};
-use self::op::{Op, OpOptions, OpState, Transfer};
+pub(crate) use self::file_tasks::{FileCommand, FileOp, FileOps};
+use self::on_caller::Bounce;
 use self::prepare::Paths;
 use self::promise::Promise;
+use self::transfer::{Op, OpOptions, OpState, Transfer};
 
-use self::work::{Full, Waiting, Work, wait_for_pass};
+use self::op_queue::{Full, Waiting, Work, wait_for_pass};
 
 /// Slots in each queue's table of registered files.
 pub(crate) const FILE_SLOTS: u32 = 1024;
@@ -50,27 +51,6 @@ pub(crate) const REGION_SLOTS: u32 = 16384;
 
 /// How often a thread steps aside for others on its only CPU before it sleeps.
 const YIELDS: u32 = 2;
-
-thread_local! {
-    /// The engines that complete ops on this thread now, by the addresses of their `Shared`.
-    static WORKER_OF: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// While it lives, an engine completes ops on the current thread.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct OnWorker(());
-
-impl Drop for OnWorker {
-    fn drop(&mut self) {
-        let _ = WORKER_OF.try_with(|engines| engines.borrow_mut().pop());
-    }
-}
-
-/// Whether the current thread completes ops of any engine, and so must not wait for what workers do.
-pub(crate) fn on_any_worker() -> bool {
-    WORKER_OF.try_with(|engines| !engines.borrow().is_empty()).unwrap_or(false)
-}
 
 /// What users, tickets and workers share.
 #[derive(Debug)]
@@ -171,14 +151,12 @@ impl Shared {
 
     /// Marks the current thread as one that completes ops of this engine.
     pub(crate) fn enter_worker(&self) -> OnWorker {
-        WORKER_OF.with(|engines| engines.borrow_mut().push(std::ptr::from_ref(self).addr()));
-        OnWorker(())
+        OnWorker::of(std::ptr::from_ref(self).addr())
     }
 
     /// Whether the current thread completes ops of this engine, and so must not wait for one.
     pub(crate) fn on_worker(&self) -> bool {
-        let engine = std::ptr::from_ref(self).addr();
-        WORKER_OF.try_with(|engines| engines.borrow().contains(&engine)).unwrap_or(false)
+        OnWorker::is_of(std::ptr::from_ref(self).addr())
     }
 
     /// An error where waiting for the threads of the engine could wait for itself: on a worker of any engine, since two

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::Direction;
-use crate::desc::{Extent, IoOpDesc, PathMode, Target};
-use crate::engine::op::{Transfer, check_extents};
-use crate::engine::{Shared, blocking};
+use crate::engine::transfer::{Transfer, check_extents};
+use crate::engine::{Shared, on_caller};
 use crate::error::{OpKind, Result};
-use crate::file::faults::Sync;
 use crate::file::inode::Growth;
 use crate::file::routes::Pass;
+use crate::file::write_back::Sync;
 use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
-use crate::plan::{Alignment, Plan};
+use crate::op::desc::{Extent, IoOpDesc, PathMode, Target};
+use crate::op::plan::{Alignment, Plan};
 use crate::sync::{AtomicUsize, Ordering, lock};
 
 /// Refuses what can never work, before it is accepted.
@@ -144,7 +144,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
             Growth::Begun(growing) => {
                 let from = growing.from;
                 *lock(&op.state.growing) = Some(growing);
-                blocking::write_new_edges(shared, op, &file, &mut plan, from);
+                on_caller::write_new_edges(shared, op, &file, &mut plan, from);
             }
             Growth::NeedsPass => return Ok(Prepared::NeedsPass),
         }

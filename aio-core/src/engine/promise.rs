@@ -12,10 +12,10 @@ use std::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
 
-use crate::desc::Outcome;
-use crate::engine::op::report_drop;
 use crate::error::{Error, Failures};
 use crate::foreign::log;
+use crate::foreign::report_drop;
+use crate::op::desc::Outcome;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, ThreadSync, lock};
 
 /// The engine's side of a ticket or of a scope.

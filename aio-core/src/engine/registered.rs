@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::arena::{Arena, Holder};
 use crate::backend::{FileId, IoQueue, Region, RegionId};
 use crate::file::OpenFile;
+use crate::file::slots::FileTable;
 use crate::foreign::log;
-use crate::registry::FileTable;
+use crate::memory::{Arena, Holder};
 
 /// How many regions to remember that the arena does not have.
 const MOST_UNKNOWN: usize = 1024;

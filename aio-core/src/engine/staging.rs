@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::arena::{AlignedBuf, Arena};
+use crate::memory::{AlignedBuf, Arena};
 
 /// Staging buffers of one user, each one block long. Made when needed and reused.
 #[derive(Debug)]

@@ -8,23 +8,25 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::arena::{GiveBack, Holder};
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::block::{Issued, Verdict};
-use crate::engine::inflight::{Done, InFlight, Run, RunId, UnknownToken};
-use crate::engine::op::{Priority, Transfer, attempt, report_drop};
+use crate::engine::in_flight::{Done, InFlight, Run, RunId, UnknownToken};
+use crate::engine::op_queue::{Claim, Waiting};
 use crate::engine::prepare::Prepared;
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
-use crate::engine::work::{Claim, Waiting};
+use crate::engine::transfer::{Priority, Transfer};
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared, prepare};
 use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
-use crate::foreign::{contain, log, thread_main};
-use crate::registry::Letter;
+use crate::foreign::contain;
+use crate::foreign::{attempt, report_drop};
+use crate::inbox::Letter;
+use crate::memory::{GiveBack, Holder};
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Ordering, mpsc};
+use crate::threads::{block_signals, thread_main};
 
 /// After this many retries at once, a block that keeps getting EAGAIN is tried again at intervals.
 const QUICK_RETRIES: u32 = 16;
@@ -91,13 +93,6 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: usize) -> Result<JoinHandle<()>, U
     };
     let _ = thread.join();
     Err(refusal)
-}
-
-/// Signals are for the threads of the user. In particular SIGXFSZ, which comes with EFBIG, would end the process.
-pub(crate) fn block_signals() {
-    if let Err(error) = nix::sys::signal::SigSet::all().thread_block() {
-        log(|| tracing::debug!(%error, "could not block signals on a worker"));
-    }
 }
 
 fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavailable>>) {

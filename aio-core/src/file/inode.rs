@@ -16,12 +16,12 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
-use crate::arena::page_size;
 use crate::epochs::Epochs;
-use crate::file::faults::Faults;
 use crate::file::routes::{Pass, Routes};
+use crate::file::write_back::Faults;
 use crate::foreign::log;
-use crate::fork::Generation;
+use crate::memory::page_size;
+use crate::process::Generation;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock, process};
 
 /// The inodes that are open, one map per process in a line of forks: a child must not wait for a lock that one of its

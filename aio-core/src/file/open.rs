@@ -15,12 +15,12 @@ use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 use crate::backend::Direction;
 use crate::config::DirectMode;
 use crate::error::{IoError, OpKind, Result};
-use crate::file::faults::Sync;
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
-use crate::file::statx::{FileFacts, facts, refusal};
-use crate::plan::Alignment;
-use crate::registry::Registered;
+use crate::file::slots::Registered;
+use crate::file::sys::statx::{FileFacts, facts, refusal};
+use crate::file::write_back::Sync;
+use crate::op::plan::Alignment;
 use crate::sync::{Mutex, lock};
 
 /// How to open a file. Nothing is set at first.

@@ -39,11 +39,11 @@ use std::array;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::arena::page_size;
 use crate::file::OpenFile;
-use crate::file::cachestat::cachestat;
 use crate::file::inode::Inode;
+use crate::file::sys::cachestat::cachestat;
 use crate::foreign::log;
+use crate::memory::page_size;
 use crate::printable::shown;
 use crate::sync::{AtomicU64, Ordering, process};
 

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::fork::Generation;
+use crate::process::Generation;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock, mpsc};
 
 /// Which way a write goes, or a change of the length.

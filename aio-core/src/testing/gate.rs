@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::Wake;
+use crate::backend::Wake;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
 
 /// What a test sees and steers of all queues of one [`FaultBackend`](super::FaultBackend). Open at first.

@@ -23,8 +23,8 @@ pub use self::plan::{Faults, Injected, Plan};
 pub use self::rules::{Delay, Fate, Plain, Rules};
 
 use self::queue::{FaultQueue, Woken};
+use crate::backend::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 use crate::sync::{AtomicUsize, Ordering};
-use crate::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
 /// A backend whose queues obey [`Rules`] and a [`Gate`].
 #[derive(Debug)]

@@ -5,8 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use super::{Delay, Fate, Rules};
+use crate::backend::IoBlock;
+use crate::op::Direction;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::{Direction, IoBlock};
 
 /// How often which fault happens. Chances are per thousand, of blocks or of calls; 0 is never.
 ///

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Fate, Gate, Rules};
-use crate::fork::Generation;
-use crate::{Completion, Direction, FileId, IoBlock, IoQueue, Region, RegionId, Wake};
+use crate::backend::{Completion, FileId, IoBlock, IoQueue, Region, RegionId, Wake};
+use crate::op::Direction;
+use crate::process::Generation;
 
 /// Something that comes after so many reaps.
 struct Late<T> {

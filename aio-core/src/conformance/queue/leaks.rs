@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use crate::backend::QueueConfig;
 use crate::conformance::Context;
 use crate::conformance::rig::{PAGE, Rig, open};
-use crate::{Direction, QueueConfig};
+use crate::op::Direction;
 
 /// What is counted, and how.
 type Table = (&'static str, fn() -> usize);

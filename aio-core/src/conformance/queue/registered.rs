@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use crate::backend::{FileId, IoBlock, QueueConfig, Region, RegionId};
 use crate::conformance::rig::{Memory, PAGE, Rig, expect_pattern, open, pattern};
 use crate::conformance::{Context, loud};
-use crate::{Direction, FileId, IoBlock, QueueConfig, Region, RegionId};
+use crate::op::Direction;
 
 const REGIONS: u32 = 4;
 const FILES: u32 = 4;

@@ -7,9 +7,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Direction;
 use crate::conformance::Context;
 use crate::conformance::rig::{PAGE, Rig, open};
+use crate::op::Direction;
 
 /// Long enough to tell a wait that ended by itself from one that never began.
 const SHORT: Duration = Duration::from_millis(5);

@@ -12,11 +12,11 @@ use tempfile::NamedTempFile;
 
 use super::still::Still;
 use super::{BLOCK, config, explore};
-use crate::aio_file::AioFile;
+use crate::api::file::AioFile;
+use crate::api::handle::AioHandle;
 use crate::config::AioConfig;
-use crate::desc::Target;
 use crate::file::OpenOptions;
-use crate::handle::AioHandle;
+use crate::op::desc::Target;
 
 /// A file of two blocks, made once: an execution only opens it.
 fn two_blocks() -> NamedTempFile {

@@ -6,10 +6,10 @@ use loom::thread;
 
 use super::explore;
 use super::still::Belled;
-use crate::arena::{Arena, Holder, page_size};
 use crate::backend::Wake;
-use crate::buf::IoBuf;
-use crate::registry::Port;
+use crate::inbox::Port;
+use crate::memory::{Arena, Holder, page_size};
+use crate::op::buf::IoBuf;
 
 /// Three pages in one region that a queue has registered, of which the middle one is a buffer. Two in one piece can be had
 /// when the queue has given the region back, or its end let go of it; `drops`: or the buffer is dropped.

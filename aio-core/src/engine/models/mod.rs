@@ -23,18 +23,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use self::still::Still;
+use crate::api::ticket::Ticket;
 use crate::backend::Direction;
 use crate::config::{AioConfig, DirectMode};
-use crate::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
 use crate::engine::Shared;
-use crate::engine::inflight::Run;
-use crate::engine::op::{Op, OpOptions, OpState, Transfer};
+use crate::engine::in_flight::Run;
+use crate::engine::op_queue::{Claim, Full};
 use crate::engine::promise::Promise;
-use crate::engine::work::{Claim, Full};
+use crate::engine::transfer::{Op, OpOptions, OpState, Transfer};
 use crate::error::Error;
-use crate::owned::Custom;
-use crate::plan::{Alignment, Plan};
-use crate::ticket::Ticket;
+use crate::op::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
+use crate::op::owned::Custom;
+use crate::op::plan::{Alignment, Plan};
 
 /// Bytes of a block.
 const BLOCK: usize = 4096;

@@ -11,9 +11,9 @@ use loom::thread;
 use super::still::Belled;
 use super::{Bench, config, explore};
 use crate::AioConfig;
-use crate::engine::work::Full;
+use crate::api::ticket::Ticket;
+use crate::engine::op_queue::Full;
 use crate::error::Error;
-use crate::ticket::Ticket;
 
 /// A worker that does what `AioThread` does, but for the I/O: turns, and sleeps when a turn finds nothing, until the
 /// engine is closed and all has ended.

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake, Word};
+use crate::backend::parts::Word;
+use crate::backend::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 use crate::sync::ThreadSync;
 
 #[derive(Debug)]
@@ -19,7 +20,7 @@ struct StillQueue {
     waker: Arc<Belled>,
 }
 
-/// [`EventWaker`](crate::parts::EventWaker) with another bell.
+/// [`EventWaker`](crate::backend::parts::EventWaker) with another bell.
 #[derive(Debug)]
 pub(super) struct Belled {
     word: Word,

@@ -9,7 +9,7 @@ use loom::thread;
 use nix::errno::Errno;
 
 use super::explore;
-use crate::file::faults::{Faults, Sync};
+use crate::file::write_back::{Faults, Sync};
 
 /// One descriptor of a file that has lost data.
 #[derive(Debug)]

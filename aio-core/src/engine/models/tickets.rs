@@ -12,9 +12,9 @@ use std::time::Duration;
 use loom::thread;
 
 use super::{Bench, config, explore, fail, failure};
+use crate::api::ticket::Ticket;
 use crate::engine::promise::{Promise, ScopeSync};
 use crate::sync::thread::{Thread, current, park};
-use crate::ticket::Ticket;
 
 /// A model in which one thread ends an op of one block, well or not, and `holder` has its ticket. Gives back the bench
 /// after both have finished.

@@ -1,0 +1,249 @@
+//! Files, as users hold them.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::api::handle::AioHandle;
+use crate::api::ticket::Ticket;
+use crate::engine::FileCommand;
+use crate::engine::on_caller;
+use crate::engine::transfer::{OpOptions, Priority};
+use crate::error::{Error, IoError, OpError, OpKind, Result};
+use crate::file::OpenFile;
+use crate::inbox;
+use crate::op::buf::{IoBuf, IoBufMut};
+use crate::op::desc::Target;
+use crate::op::owned::Owned;
+use crate::op::plan::Alignment;
+
+/// An open file of a handle.
+///
+/// Cheap to clone; every clone is the same open file. It keeps the handle's engine alive. Ops in flight have no order
+/// among each other; a write that overlaps another write in flight leaves unspecified bytes.
+#[derive(Clone)]
+pub struct AioFile {
+    file: Arc<OpenFile>,
+    handle: AioHandle,
+    options: OpOptions,
+}
+
+impl AioFile {
+    pub(crate) fn new(file: OpenFile, handle: AioHandle) -> Self {
+        let options = handle.options();
+        Self { file: Arc::new(file), handle, options }
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Whether aligned parts of ops bypass the page cache (reads do not while the file lies there, see
+    /// [`DirectMode::Auto`](crate::DirectMode::Auto)). Where it is false, the file system offers no direct I/O, or none
+    /// was asked for, and all ops go through the cache.
+    pub fn is_direct(&self) -> bool {
+        self.file.is_direct()
+    }
+
+    /// What direct I/O on this file asks for.
+    pub fn alignment(&self) -> Alignment {
+        self.file.alignment()
+    }
+
+    /// Its length now, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file system does not tell.
+    pub fn len(&self) -> Result<u64> {
+        self.file.len().map_err(|source| {
+            let path = self.path().to_owned();
+            Error::from(Box::new(IoError { op: OpKind::Stat, path, offset: 0, length: 0, backend: "", source }))
+        })
+    }
+
+    /// Whether it is empty now.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The same file; ops through this clone take second place.
+    pub fn background(&self) -> Self {
+        let options = OpOptions { priority: Priority::Background, ..self.options };
+        Self { options, ..self.clone() }
+    }
+
+    /// The same file; ops through this clone read every block back and compare, or do not.
+    pub fn validated(&self, validate: bool) -> Self {
+        Self { options: OpOptions { validate, ..self.options }, ..self.clone() }
+    }
+
+    /// The same file; a write through this clone that ended well is on the device, with what is needed to read it back,
+    /// or is not.
+    ///
+    /// It ends with an `fdatasync(2)`, which writes that end at the same time share. One [`sync_data`](Self::sync_data)
+    /// after many writes costs less. Reads are as they were.
+    pub fn durable(&self, durable: bool) -> Self {
+        Self { options: OpOptions { durable, ..self.options }, ..self.clone() }
+    }
+
+    /// For op descriptors.
+    pub fn target(&self) -> Target {
+        Target::File((*self.file).clone())
+    }
+
+    pub(crate) fn options(&self) -> OpOptions {
+        self.options
+    }
+
+    /// Fills `buffer` from `offset`, blocking. Up to a block is read on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedEof`] with the count that did arrive, [`Error::Io`], [`Error::WaitOnWorker`] for what is
+    /// too large for the calling thread.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        if on_caller::read(self.handle.shared(), &self.file, self.options, buffer, offset)? {
+            return Ok(());
+        }
+        single(self.handle.scope(|scope| scope.read(self, buffer, offset)))
+    }
+
+    /// Writes all of `buffer` at `offset`, blocking. Up to a block inside the file is written on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::WaitOnWorker`] on a worker thread, for more than a block and while writes to the file are in
+    /// flight that this one has to wait for.
+    pub fn write_at(&self, buffer: &[u8], offset: u64) -> Result<()> {
+        if on_caller::write(self.handle.shared(), &self.file, self.options, buffer, offset)? {
+            return Ok(());
+        }
+        single(self.handle.scope(|scope| scope.write(self, buffer, offset)))
+    }
+
+    /// Fills `buffer` from `offset`; the ticket gives it back. Waits while the op queue is full.
+    pub fn read<B: IoBufMut + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
+        self.handle.start(Owned::read(self.target(), buffer, offset), self.options)
+    }
+
+    /// Writes all of `buffer` at `offset`; the ticket gives it back. Waits while the op queue is full.
+    pub fn write<B: IoBuf + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
+        self.handle.start(Owned::write(self.target(), buffer, offset), self.options)
+    }
+
+    /// As [`read`](Self::read), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueueFull`], or whatever makes the op impossible, with the buffer.
+    pub fn try_read<B: IoBufMut + 'static>(&self, buffer: B, offset: u64) -> Result<Ticket<B>, OpError<B>> {
+        self.handle.try_start(Owned::read(self.target(), buffer, offset), self.options)
+    }
+
+    /// As [`write`](Self::write), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueueFull`], or whatever makes the op impossible, with the buffer.
+    pub fn try_write<B: IoBuf + 'static>(&self, buffer: B, offset: u64) -> Result<Ticket<B>, OpError<B>> {
+        self.handle.try_start(Owned::write(self.target(), buffer, offset), self.options)
+    }
+
+    /// Fills many buffers, each from its own offset, as one op.
+    pub fn read_vectored<B: IoBufMut + 'static>(&self, extents: Vec<(u64, B)>) -> Ticket<Vec<(u64, B)>> {
+        self.handle.start(Owned::read_vectored(self.target(), extents), self.options)
+    }
+
+    /// Writes many buffers, each to its own offset, as one op. Extents that overlap leave unspecified bytes.
+    pub fn write_vectored<B: IoBuf + 'static>(&self, extents: Vec<(u64, B)>) -> Ticket<Vec<(u64, B)>> {
+        self.handle.start(Owned::write_vectored(self.target(), extents), self.options)
+    }
+
+    /// Makes the data of the writes, and of the changes of length and allocation, that were accepted before durable:
+    /// `fdatasync(2)`.
+    ///
+    /// An error is final. The kernel tells of data that it could not write back once, and forgets it; so after a failed
+    /// sync every later one of this file, through whichever open file of the process, fails too and says so. That ends
+    /// when the file was closed everywhere in the process; what is read after that may come from the page cache, and not
+    /// be on the device.
+    pub fn sync_data(&self) -> Ticket<()> {
+        self.start_file_op(FileCommand::SyncData)
+    }
+
+    /// Likewise with all metadata, `fsync(2)`.
+    pub fn sync_all(&self) -> Ticket<()> {
+        self.start_file_op(FileCommand::SyncAll)
+    }
+
+    pub(crate) fn open_file(&self) -> &OpenFile {
+        &self.file
+    }
+
+    /// Cuts or extends the file to `len` bytes, `ftruncate(2)`. Has no order with transfers in flight.
+    pub fn set_len(&self, len: u64) -> Ticket<()> {
+        self.start_file_op(FileCommand::SetLen(len))
+    }
+
+    /// Allocates disk space for a range, `fallocate(2)`; the file grows if the range ends past its end. If the space is
+    /// not there, length and allocation past the old end are as before.
+    pub fn allocate(&self, offset: u64, len: u64) -> Ticket<()> {
+        self.start_file_op(FileCommand::Allocate { offset, len })
+    }
+
+    /// Gives the disk space of a range back; it reads as zeros. The length stays.
+    pub fn punch_hole(&self, offset: u64, len: u64) -> Ticket<()> {
+        self.start_file_op(FileCommand::PunchHole { offset, len })
+    }
+
+    fn start_file_op(&self, command: FileCommand) -> Ticket<()> {
+        self.handle.start_file_op((*self.file).clone(), command, self.options)
+    }
+
+    /// Closes the file and says what `close(2)` said, once the ops in flight have ended and every queue has given it
+    /// back. While other clones or tickets of this file exist, it stays open until the last of them goes, and Ok says
+    /// nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; [`Error::WaitOnWorker`] on a worker thread of any handle, [`Error::Forked`].
+    pub fn close(self) -> Result<()> {
+        let shared = self.handle.shared().clone();
+        shared.check_may_join()?;
+        let path = self.path().to_owned();
+        let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
+        shared.work.drain();
+        if file.is_shared() {
+            inbox::come_round(&shared.ports);
+        }
+        let registered = file.registered().map(|registered| (registered.id(), registered.table()));
+        let closed = file.close();
+        if let Some((id, table)) = registered {
+            table.wait_removed(id);
+        }
+        closed.map_err(|source| {
+            Box::new(IoError { op: OpKind::Close, path, offset: 0, length: 0, backend: "", source }).into()
+        })
+    }
+}
+
+/// The error of a scope with one op is that op's.
+fn single(result: Result<()>) -> Result<()> {
+    result.map_err(|error| match error {
+        Error::Failures(mut failures) if failures.errors.len() == 1 => {
+            failures.errors.pop().unwrap_or(Error::Failures(failures))
+        }
+        error => error,
+    })
+}
+
+impl fmt::Debug for AioFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AioFile").field("file", &self.file).field("handle", &self.handle).finish()
+    }
+}

@@ -1,0 +1,20 @@
+//! Parts that backends share: for those who write a backend, not for those who use one.
+
+mod event_waker;
+mod probe;
+
+#[cfg(all(test, loom))]
+pub(crate) use event_waker::Word;
+pub use event_waker::{EventFd, EventWaker};
+pub use probe::round_trip;
+
+pub use crate::foreign::log;
+pub use crate::process::Generation as ProcessGeneration;
+
+/// The kernel's way to return a count or a negated errno, as Rust's.
+pub fn kernel_result(result: i64) -> std::io::Result<usize> {
+    usize::try_from(result).map_err(|_| {
+        let errno = i32::try_from(result.unsigned_abs()).unwrap_or(libc::EIO);
+        std::io::Error::from_raw_os_error(errno)
+    })
+}

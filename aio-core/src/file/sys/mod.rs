@@ -1,0 +1,4 @@
+//! System calls that neither libc nor nix wraps as they are needed here.
+
+pub(crate) mod cachestat;
+pub(crate) mod statx;

@@ -1,0 +1,12 @@
+//! What an op is: direction, file, extents with their memory. For descriptors of one's own, and for raw memory.
+
+pub(crate) mod buf;
+pub(crate) mod desc;
+pub(crate) mod owned;
+pub(crate) mod plan;
+
+pub use self::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
+pub use self::owned::RawOp;
+pub use self::plan::Alignment;
+pub use crate::backend::Direction;
+pub use crate::file::OpenFile;
