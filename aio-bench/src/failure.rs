@@ -75,8 +75,8 @@ fn option(key: &str) -> &str {
     }
 }
 
-impl<B> From<aio::OpError<B>> for Failure {
-    fn from(failed: aio::OpError<B>) -> Self {
+impl<B> From<aio::error::OpError<B>> for Failure {
+    fn from(failed: aio::error::OpError<B>) -> Self {
         aio::Error::from(failed).into()
     }
 }

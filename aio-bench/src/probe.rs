@@ -7,7 +7,8 @@ mod text;
 use std::path::Path;
 use std::thread;
 
-use aio::{AioConfig, AioHandle, Alignment, BACKEND_VARIABLE, Backend, DirectMode, OpenOptions};
+use aio::op::Alignment;
+use aio::{AioConfig, AioHandle, Backend, DirectMode, OpenOptions};
 
 use crate::cli::{FailOn, ProbeArgs};
 use crate::failure::Failure;
@@ -20,21 +21,21 @@ use report::{BackendReport, Defaults, DirReport, DirectIo, HugePages, Report, SC
 /// Looks, prints what was found, and fails if that is as bad as `--fail-on` says.
 pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     disk::require_folder(&args.dir)?;
-    let auto = match AioHandle::builder().build() {
+    let auto = match aio::builder().build() {
         Ok(engine) => Some(engine),
         // Each backend's own probe says why.
         Err(aio::Error::Unavailable(_)) => None,
         Err(error) => return Err(error.into()),
     };
     // Any will do to look at the folder, also when AIO_BACKEND names one that does not work.
-    let other = || Backend::COMPILED.iter().find_map(|&backend| AioHandle::builder().backend(backend).build().ok());
+    let other = || Backend::COMPILED.iter().find_map(|&backend| aio::builder().backend(backend).build().ok());
     let dir = look_at(&args.dir, auto.clone().or_else(other).as_ref());
     let mut report = Report {
         schema: SCHEMA,
         findings: Vec::new(),
         backends: Backend::COMPILED.iter().map(|&backend| BackendReport::of(backend)).collect(),
         auto: auto.as_ref().map(|engine| engine.backend_name()),
-        aio_backend: std::env::var(BACKEND_VARIABLE).ok().filter(|name| !name.is_empty()),
+        aio_backend: std::env::var(Backend::VARIABLE).ok().filter(|name| !name.is_empty()),
         defaults: Defaults::of(&AioConfig::default()),
         dir,
         memlock: limits::memlock(),

@@ -10,7 +10,8 @@ mod safetensors;
 pub(crate) mod tensors;
 mod transfer;
 
-use aio::{AioConfig, AioHandle, Backend, Unavailable};
+use aio::backend::Unavailable;
+use aio::{AioConfig, Backend};
 
 use crate::cli::SwapArgs;
 use crate::failure::Failure;
@@ -75,7 +76,7 @@ type Probed = (Backend, Result<(), Unavailable>);
 /// has to.
 fn usable_backends(asked: Option<Backend>, config: &AioConfig) -> Result<Vec<Probed>, Failure> {
     if let Some(backend) = asked {
-        AioHandle::builder().config(config.clone()).backend(backend).build()?.close()?;
+        aio::builder().config(config.clone()).backend(backend).build()?.close()?;
         return Ok(vec![(backend, Ok(()))]);
     }
     let all: Vec<_> = Backend::COMPILED.iter().map(|&backend| (backend, backend.probe().map(drop))).collect();

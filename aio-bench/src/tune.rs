@@ -94,7 +94,7 @@ fn places(args: &TuneArgs) -> Result<Vec<Place>, Failure> {
 
 /// The backends that work here, the one of the defaults first, and why the others do not.
 fn backends() -> Result<(Vec<&'static str>, Vec<Unavailable>), Failure> {
-    let handle = aio::AioHandle::builder().config(Candidate::defaults().config()).build()?;
+    let handle = aio::builder().config(Candidate::defaults().config()).build()?;
     let usual = handle.backend_name();
     handle.close()?;
     let (mut usable, mut unavailable) = (vec![usual], Vec::new());

@@ -3,7 +3,9 @@
 //! Threads start and memory is registered with the kernel when ops first need them: pinning 1 GiB takes tens of
 //! milliseconds, once. A training job does not notice; a measurement of 100 ms would show little else.
 
-use aio::{AioFile, AioHandle, AlignedBuf, OpError, Ticket};
+use aio::buf::AlignedBuf;
+use aio::error::OpError;
+use aio::{AioFile, AioHandle, Ticket};
 
 use crate::failure::Failure;
 use crate::host::limits;
@@ -63,14 +65,14 @@ pub(crate) fn attempted(result: aio::Result<()>) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use aio::{AioHandle, Backend};
+    use aio::Backend;
 
     use super::*;
 
     #[test]
     fn an_empty_file_will_do() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let handle = AioHandle::builder().backend(Backend::Pthread).build().unwrap();
+        let handle = aio::builder().backend(Backend::Pthread).build().unwrap();
         let file = handle.open(file.path()).unwrap();
         let buffers = warm_up(&file, vec![handle.alloc(10_000).unwrap(), handle.alloc(1).unwrap()]).unwrap();
         assert_eq!(buffers.iter().map(|buffer| buffer.len()).collect::<Vec<_>>(), [10_000, 1]);
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn other_failures_are() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let handle = AioHandle::builder().backend(Backend::Pthread).build().unwrap();
+        let handle = aio::builder().backend(Backend::Pthread).build().unwrap();
         let options = aio::OpenOptions::new().write(true);
         let file = handle.open_with(file.path(), &options).unwrap();
         assert!(warm_up(&file, vec![handle.alloc(1).unwrap()]).is_err());

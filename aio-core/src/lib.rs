@@ -66,12 +66,3 @@ pub use file::OpenOptions;
 #[doc(hidden)]
 pub use printable::Printable;
 pub use stats::Stats;
-
-pub use backend::{
-    Capabilities, Completion, FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory,
-    Unavailable, Wake, parts,
-};
-pub use buf::{AlignedBuf, Arena, IoBuf, IoBufMut};
-pub use engine::transfer::Priority;
-pub use error::{Failures, IoError, OpError, OpKind};
-pub use op::{Alignment, Direction, Extent, ExtentMemory, IoOpDesc, OpenFile, Outcome, PathMode, RawOp, Target};

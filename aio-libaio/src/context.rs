@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use aio_core::parts::kernel_result;
+use aio_core::backend::parts::kernel_result;
 use libc::{c_long, timespec};
 
 use crate::abi::{io_context_t, io_event, iocb};

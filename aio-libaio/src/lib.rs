@@ -25,7 +25,7 @@
 //!   goes (RCU), and so does the end of a queue.
 //! - `io_getevents` waits for events of its own context. To be woken by anything else, a queue keeps a poll request
 //!   on an eventfd in the context (`wait.rs`; that no wake-up is lost is argued at
-//!   [`EventWaker`](aio_core::parts::EventWaker)).
+//!   [`EventWaker`](aio_core::backend::parts::EventWaker)).
 //!
 //! The calls are made directly, because the C library has no wrappers for them and libaio, which has, may not be
 //! installed. With the feature `system-libaio` they go through that library; nothing else changes.
@@ -49,7 +49,7 @@ mod slots;
 mod sys;
 mod wait;
 
-use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
+use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::queue::LibaioQueue;
 

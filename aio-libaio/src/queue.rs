@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aio_core::parts::{EventWaker, ProcessGeneration, log};
-use aio_core::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
+use aio_core::backend::parts::{EventWaker, ProcessGeneration, log};
+use aio_core::backend::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
 use crate::abi::io_event;
 use crate::context::Context;

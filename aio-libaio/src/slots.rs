@@ -2,7 +2,8 @@
 
 use std::io;
 
-use aio_core::{Completion, Direction, IoBlock};
+use aio_core::backend::{Completion, IoBlock};
+use aio_core::op::Direction;
 
 use crate::abi::{IOCB_CMD_PREAD, IOCB_CMD_PWRITE, IOCB_FLAG_RESFD, io_event, iocb};
 

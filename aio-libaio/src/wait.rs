@@ -13,8 +13,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use aio_core::Unavailable;
-use aio_core::parts::{EventFd, EventWaker};
+use aio_core::backend::Unavailable;
+use aio_core::backend::parts::{EventFd, EventWaker};
 use libc::{POLLIN, pollfd};
 
 use crate::abi::{IOCB_CMD_POLL, io_event, iocb};

@@ -49,7 +49,7 @@ mod signals;
 
 use std::sync::Arc;
 
-use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
+use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::pool::Pool;
 use crate::queue::PthreadQueue;

@@ -9,7 +9,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-use aio_core::{Completion, Direction, IoBackend, IoBlock};
+use aio_core::backend::{Completion, IoBackend, IoBlock};
+use aio_core::op::Direction;
 
 use crate::PthreadBackend;
 

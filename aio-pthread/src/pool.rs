@@ -13,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use aio_core::parts::log;
-use aio_core::{Completion, IoBlock, QueueConfig, Wake};
+use aio_core::backend::parts::log;
+use aio_core::backend::{Completion, IoBlock, QueueConfig, Wake};
 
 use crate::merge;
 use crate::signals::with_signals_blocked;

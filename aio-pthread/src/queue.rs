@@ -6,8 +6,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aio_core::parts::ProcessGeneration;
-use aio_core::{Completion, IoBlock, IoQueue, QueueConfig, Wake};
+use aio_core::backend::parts::ProcessGeneration;
+use aio_core::backend::{Completion, IoBlock, IoQueue, QueueConfig, Wake};
 
 use crate::pool::Pool;
 

@@ -1,7 +1,7 @@
 //! The conformance suite of `aio-core`.
 
+use aio_core::backend::{IoBackend, QueueConfig};
 use aio_core::conformance::refusing;
-use aio_core::{IoBackend, QueueConfig};
 use aio_pthread::PthreadBackend;
 
 #[test]

@@ -4,7 +4,8 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 
-use aio_core::{Direction, IoBackend, IoBlock, QueueConfig};
+use aio_core::backend::{IoBackend, IoBlock, QueueConfig};
+use aio_core::op::Direction;
 use aio_pthread::PthreadBackend;
 use nix::sys::resource::{Resource, setrlimit};
 

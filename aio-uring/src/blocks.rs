@@ -1,6 +1,6 @@
 //! From a completion to its block, which is needed again where the ring did not do it.
 
-use aio_core::IoBlock;
+use aio_core::backend::IoBlock;
 
 /// Blocks by number, which is the `user_data` of their request.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@
 //!   flight, so dropping a queue does; a request that was pushed before a failed system call still counts.
 //! * **Completions cannot overflow**, because a queue accepts no more blocks than its ring holds.
 //! * **A wake-up is never lost**: wakers change one atomic word, and ring an eventfd that the ring watches only if that
-//!   word said that the queue waits ([`EventWaker`](aio_core::parts::EventWaker)).
+//!   word said that the queue waits ([`EventWaker`](aio_core::backend::parts::EventWaker)).
 //! * **Registered memory is released last**, after the ring is closed.
 //!
 //! | module | what it is |
@@ -43,7 +43,7 @@ mod setup;
 #[cfg(test)]
 mod tests;
 
-use aio_core::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
+use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::queue::UringQueue;
 use crate::setup::{LADDER, Rung};

@@ -28,7 +28,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use aio_core::{Completion, IoBackend, IoBlock};
+use aio_core::backend::{Completion, IoBackend, IoBlock};
 
 use crate::UringBackend;
 use crate::register::Tables;

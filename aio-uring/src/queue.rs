@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aio_core::parts::{EventWaker, ProcessGeneration, log};
-use aio_core::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, RegionId, Unavailable, Wake};
+use aio_core::backend::parts::{EventWaker, ProcessGeneration, log};
+use aio_core::backend::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, RegionId, Unavailable, Wake};
 use io_uring::{opcode, types};
 
 use crate::blocks::Blocks;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use aio_core::Unavailable;
+use aio_core::backend::Unavailable;
 
 use crate::NAME;
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use aio_core::{FileId, QueueConfig, Region, RegionId};
+use aio_core::backend::{FileId, QueueConfig, Region, RegionId};
 use io_uring::Submitter;
 
 use crate::plain;

@@ -1,6 +1,7 @@
 //! From a block to the request that the kernel reads.
 
-use aio_core::{Direction, IoBlock};
+use aio_core::backend::IoBlock;
+use aio_core::op::Direction;
 use io_uring::{opcode, squeue, types};
 
 /// More than this the kernel transfers short anyway; the caller of a queue resumes short transfers.

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use aio_core::parts::{ProcessGeneration, log};
+use aio_core::backend::parts::{ProcessGeneration, log};
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
 

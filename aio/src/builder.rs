@@ -2,12 +2,25 @@
 
 use std::time::Duration;
 
-use aio_core::{AioConfig, DirectMode, Error, Result, Unavailable};
+use aio_core::backend::Unavailable;
+use aio_core::{AioConfig, AioHandle, DirectMode, Error, Result};
 
-use crate::backend::{BACKEND_VARIABLE, Backend};
-use crate::handle::AioHandle;
+use crate::backends::Backend;
 
-/// Settings of a handle to be; see [`AioHandle::builder`].
+/// Settings at their defaults, of a handle on the best backend that this machine has.
+///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// let aio = aio::builder().queue_depth(64).build()?;
+/// println!("{}", aio.backend_name());
+/// # Ok(())
+/// # }
+/// ```
+pub fn builder() -> Builder {
+    Builder::default()
+}
+
+/// Settings of a handle to be; see [`builder`].
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Builder {
@@ -99,10 +112,10 @@ impl Builder {
     fn choose(&self) -> Result<Backend> {
         let configured = || self.config.backend.as_deref().map_or(Ok(Backend::Auto), str::parse);
         match self.backend.map_or_else(configured, Ok)? {
-            Backend::Auto => match std::env::var(BACKEND_VARIABLE) {
+            Backend::Auto => match std::env::var(Backend::VARIABLE) {
                 Ok(name) if !name.is_empty() => name.parse().map_err(|error| match error {
                     Error::Config { value, accepted, .. } => {
-                        Error::Config { key: BACKEND_VARIABLE.to_owned(), value, accepted }
+                        Error::Config { key: Backend::VARIABLE.to_owned(), value, accepted }
                     }
                     error => error,
                 }),

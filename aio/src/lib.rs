@@ -6,7 +6,7 @@
 //! # fn main() -> aio::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("layer0.bin");
-//! let aio = AioHandle::builder().queue_depth(64).build()?; // the best backend this machine has
+//! let aio = aio::builder().queue_depth(64).build()?; // the best backend this machine has
 //! let file = aio.create(&path)?;
 //!
 //! let mut tensor = aio.alloc(1 << 20)?; // huge pages, registered with the kernel where it takes them
@@ -28,10 +28,10 @@
 //! |---|---|
 //! | a file and a buffer to give away | [`AioFile::read`], [`AioFile::write`]: a [`Ticket`] to wait for, poll or await |
 //! | many extents of one file | [`AioFile::read_vectored`], [`AioFile::write_vectored`] |
-//! | a path per tensor | [`AioHandle::read_path`](aio_core::AioHandle::read_path), [`write_new`](aio_core::AioHandle::write_new), [`write_path`](aio_core::AioHandle::write_path) |
-//! | borrowed memory | [`AioHandle::scope`](aio_core::AioHandle::scope) |
+//! | a path per tensor | [`AioHandle::read_path`], [`write_new`](AioHandle::write_new), [`write_path`](AioHandle::write_path) |
+//! | borrowed memory | [`AioHandle::scope`] |
 //! | one small thing, now | [`AioFile::read_at`], [`AioFile::write_at`] |
-//! | raw pointers, or memory on a device | [`AioHandle::submit_raw`](aio_core::AioHandle::submit_raw), [`IoOpDesc`] |
+//! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`IoOpDesc`](op::IoOpDesc) |
 //!
 //! # Backends
 //!
@@ -42,18 +42,16 @@
 #[cfg(not(any(feature = "uring", feature = "libaio", feature = "pthread")))]
 compile_error!("tensor-aio needs at least one backend: enable the feature `uring`, `libaio` or `pthread`");
 
-mod backend;
+mod backends;
 mod builder;
-mod handle;
 
 pub use aio_core::{
-    AioConfig, AioFile, AlignedBuf, Alignment, Arena, AtomicFile, Capabilities, DirectMode, Direction, Error, Extent,
-    ExtentMemory, Failures, IoBackend, IoBuf, IoBufMut, IoError, IoOpDesc, OpError, OpKind, OpenFile, OpenOptions,
-    Outcome, PathMode, Priority, RawOp, Region, RegionId, Result, Scope, Stats, Target, Ticket, Unavailable,
+    AioConfig, AioFile, AioHandle, AtomicFile, DirectMode, Error, OpenOptions, Result, Scope, Stats, Ticket,
 };
-pub use backend::{BACKEND_VARIABLE, Backend};
-pub use builder::Builder;
-pub use handle::AioHandle;
+#[doc(inline)]
+pub use aio_core::{backend, buf, error, op};
+pub use backends::Backend;
+pub use builder::{Builder, builder};
 
 /// The README's quick start is compiled and run as a test.
 #[cfg(doctest)]

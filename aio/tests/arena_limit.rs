@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use aio::{AioHandle, AlignedBuf, Direction, Error, IoOpDesc, Outcome, Target};
-use aio_core::IoBlock;
+use aio::Error;
+use aio::buf::AlignedBuf;
+use aio::op::{Direction, IoOpDesc, Outcome, Target};
+use aio_core::backend::IoBlock;
 use aio_core::testing::{Fate, Plain, Rules};
 use support::random::Random;
 use support::{Folder, each_backend, finishes, gated, pattern, small};
@@ -289,7 +291,7 @@ unsafe impl IoOpDesc for AtEnd {
         &self.target
     }
 
-    fn extents(&self) -> &[aio::Extent] {
+    fn extents(&self) -> &[aio::op::Extent] {
         &[]
     }
 
@@ -316,7 +318,7 @@ fn a_worker_never_waits_for_memory() {
         let inner = aio.clone();
         let run = move || {
             let mut results = Vec::new();
-            for arena in [inner.arena().clone(), aio::Arena::new(1 << 20)] {
+            for arena in [inner.arena().clone(), aio::buf::Arena::new(1 << 20)] {
                 let _all = arena.try_alloc(MIB);
                 results.push(arena.alloc(15 * MIB).map(drop));
                 results.push(arena.alloc_timeout(15 * MIB, Duration::MAX).map(drop));
@@ -335,8 +337,8 @@ fn a_worker_never_waits_for_memory() {
 #[test]
 fn handles_without_a_limit_have_one_together() {
     finishes("two handles", || {
-        let (one, other) = (AioHandle::builder().build().unwrap(), AioHandle::builder().build().unwrap());
-        let limited = AioHandle::builder().arena_limit(8 << 20).build().unwrap();
+        let (one, other) = (aio::builder().build().unwrap(), aio::builder().build().unwrap());
+        let limited = aio::builder().arena_limit(8 << 20).build().unwrap();
         let before = other.arena().in_use();
         let buffer = one.alloc(MIB).unwrap();
         assert_eq!(other.arena().in_use(), before + MIB as u64);

@@ -10,7 +10,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 
-use aio::{AioHandle, AlignedBuf, Backend, DirectMode, Ticket};
+use aio::buf::AlignedBuf;
+use aio::{Backend, DirectMode, Ticket};
 use support::leftovers::{entries, mapped};
 use support::{Folder, backends, finishes, pattern, small};
 
@@ -24,7 +25,7 @@ const DEPTH: usize = 128;
 fn cycle(backend: Backend, path: &Path, content: &[u8], number: usize) -> bool {
     let mut config = small(WORKERS, DEPTH, DirectMode::Auto);
     config.block_size = 64 << 10;
-    let aio = AioHandle::builder().backend(backend).config(config).build().unwrap();
+    let aio = aio::builder().backend(backend).config(config).build().unwrap();
     let file = aio.open(path).unwrap();
     let mut reads: Vec<Ticket<AlignedBuf>> =
         (0..4).map(|_| file.read(aio.alloc(content.len()).unwrap(), 0)).collect();

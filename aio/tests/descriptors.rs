@@ -118,7 +118,7 @@ fn what_is_opened_needs_no_more_descriptors_or_is_not_opened() {
 fn ops_by_path_wait_for_the_descriptors_of_each_other() {
     alone("ops_by_path_wait_for_the_descriptors_of_each_other", || {
         for backend in backends() {
-            let aio = AioHandle::builder().backend(backend).threads(8).build().unwrap();
+            let aio = aio::builder().backend(backend).threads(8).build().unwrap();
             let folder = Folder::new();
             let path = |index: usize| folder.path(&index.to_string());
             let odd = folder.file("odd", &pattern(1, 10_001));
@@ -174,7 +174,7 @@ fn an_op_by_path_does_not_wait_for_files_that_stay_open() {
 
 #[test]
 fn a_commit_needs_no_thread() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let path = folder.file("t", b"old");
     let new = aio.create_atomic(&path).unwrap();
     new.write(pattern(1, 5000), 0).wait().unwrap();
@@ -191,7 +191,7 @@ fn an_open_file_does_not_need_the_rights_that_it_was_opened_with() {
     if !give_to_nobody(&path) {
         return;
     }
-    let (root, aio) = (AioHandle::builder().build().unwrap(), &AioHandle::builder().build().unwrap());
+    let (root, aio) = (aio::builder().build().unwrap(), &aio::builder().build().unwrap());
     set_mode(&path, 0o600);
     set_mode(&folder.path(""), 0o755);
     let works = |file: &aio::AioFile| {
@@ -209,7 +209,7 @@ fn an_open_file_does_not_need_the_rights_that_it_was_opened_with() {
         assert!(aio.open(&secret).is_err());
         works(&file);
         // Those of the file.
-        let aio = AioHandle::builder().build().unwrap();
+        let aio = aio::builder().build().unwrap();
         let file = aio.open(&path).unwrap();
         set_mode(&path, 0o000);
         assert!(aio.open(&path).is_err());
@@ -229,7 +229,7 @@ fn a_file_that_its_owner_may_not_open_again_takes_any_length() {
             for backend in backends() {
                 for direct in [DirectMode::Auto, DirectMode::Off] {
                     as_nobody(|| {
-                        let builder = AioHandle::builder().backend(backend).direct(direct);
+                        let builder = aio::builder().backend(backend).direct(direct);
                         any_length(&builder.build().unwrap(), &dir, 0o666 & !bits);
                     });
                 }
@@ -279,7 +279,7 @@ fn a_read_only_file_can_be_replaced_by_any_length() {
         for len in LENGTHS {
             set_mode(&path, 0o444);
             as_nobody(|| {
-                let aio = AioHandle::builder().backend(backend).build().unwrap();
+                let aio = aio::builder().backend(backend).build().unwrap();
                 let new = aio.create_atomic(&path).unwrap();
                 new.write(pattern(1, len), 0).wait().unwrap();
                 new.commit().unwrap();
@@ -293,7 +293,7 @@ fn a_read_only_file_can_be_replaced_by_any_length() {
 /// In a `chroot(2)`, for one.
 #[test]
 fn files_are_opened_where_proc_is_not_mounted() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     folder.file("t", &pattern(1, 100_000));
     let root = CString::new(folder.path("").as_os_str().as_bytes()).unwrap();
     std::thread::scope(|scope| {
@@ -320,7 +320,7 @@ fn files_are_opened_where_proc_is_not_mounted() {
 /// After `unshare(2)`: the same number is another file for the rest of the process.
 #[test]
 fn a_thread_with_descriptors_of_its_own_opens_its_own_files() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let (path, decoy) = (folder.file("t", &pattern(1, 100_000)), folder.file("decoy", &pattern(3, 100_000)));
     let (alone, mut decoys) = (Barrier::new(2), Vec::new());
     std::thread::scope(|scope| {

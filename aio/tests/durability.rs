@@ -10,8 +10,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use aio::{AioFile, AioHandle, DirectMode, Error};
+use aio_core::CommitStep;
+use aio_core::backend::IoBlock;
 use aio_core::testing::{Fate, Rules};
-use aio_core::{CommitStep, IoBlock};
 use disk::SmallDisk;
 use support::{Folder, backends, each, pattern};
 
@@ -23,7 +24,7 @@ fn on_small_disks(test: impl Fn(&AioHandle, &SmallDisk)) {
     for backend in backends() {
         for direct in [DirectMode::Auto, DirectMode::Off] {
             let Some(disk) = SmallDisk::new(64) else { return };
-            let aio = AioHandle::builder().backend(backend).direct(direct).block_size(64 << 10).build().unwrap();
+            let aio = aio::builder().backend(backend).direct(direct).block_size(64 << 10).build().unwrap();
             test(&aio, &disk);
         }
     }
@@ -168,7 +169,7 @@ fn dies_while_it_replaces_a_file() {
         // SAFETY: ends the process, and nothing else.
         unsafe { libc::raise(libc::SIGKILL) };
     };
-    let aio = AioHandle::builder().build().unwrap();
+    let aio = aio::builder().build().unwrap();
     let file = aio.create_atomic(target).unwrap();
     file.write(pattern(2, 150_000), 0).wait().unwrap();
     if dies_at == 0 {
@@ -341,7 +342,7 @@ fn a_failed_blocking_write_is_not_committed() {
 fn a_failed_sync_stays_failed() {
     for backend in backends() {
         let Some(disk) = SmallDisk::on_device(64) else { return };
-        let aio = AioHandle::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
+        let aio = aio::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
         let path = disk.path().join("t");
         let file = aio.create(&path).unwrap();
         file.write(pattern(1, 1 << 20), 0).wait().unwrap();

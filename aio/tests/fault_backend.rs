@@ -4,9 +4,10 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use aio::{DirectMode, Direction, Error};
+use aio::op::Direction;
+use aio::{DirectMode, Error};
+use aio_core::backend::{Completion, IoBlock};
 use aio_core::testing::{Fate, FaultBackend, Faults, Plain, Plan, Rules};
-use aio_core::{Completion, IoBlock};
 use support::child::alone;
 use support::{Folder, backends, finishes, pattern, small};
 

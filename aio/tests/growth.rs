@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpKind, OpenOptions};
+use aio::error::OpKind;
+use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpenOptions};
 use aio_core::conformance::refusing;
 use aio_core::testing::{Gate, Plain};
 use disk::{LoopDevice, SmallDisk};
@@ -45,7 +46,7 @@ fn growing_at_many_ends_at_once_where_nothing_can_be_preallocated() {
     for backend in backends() {
         for round in 0..8 {
             let threads = 1 + round % 4;
-            let aio = AioHandle::builder().backend(backend).threads(threads).build().unwrap();
+            let aio = aio::builder().backend(backend).threads(threads).build().unwrap();
             let path = disk.path().join("grows");
             let file = aio.create(&path).unwrap();
             let content = pattern(round as u64, WRITES * LEN);
@@ -71,7 +72,7 @@ fn files_grow_where_preallocation_is_refused() {
         let folder = Folder::new();
         for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
             refusing(&[libc::SYS_fallocate], errno, || {
-                let aio = AioHandle::builder().backend(backend).build().unwrap();
+                let aio = aio::builder().backend(backend).build().unwrap();
                 for len in [8192, 5000, 300_001] {
                     let (path, content) = (folder.path("t"), pattern(1, len));
                     aio.write_new(&path, content.clone()).wait().unwrap();
@@ -100,7 +101,7 @@ fn a_file_that_may_not_grow_says_so() {
     // SAFETY: no memory is involved, and the descriptor is open.
     assert_eq!(unsafe { libc::fcntl(made, libc::F_ADD_SEALS, libc::F_SEAL_GROW) }, 0);
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         let sealed = aio.open(format!("/proc/self/fd/{made}")).unwrap();
         let error = Error::from(sealed.write(vec![1; 5000], 4000).wait().unwrap_err());
         assert!(matches!(&error, Error::Io(error) if error.op == OpKind::Write), "{error}");
@@ -118,7 +119,7 @@ fn a_write_far_out_takes_no_room_for_the_gap_before_it() {
     for backend in backends() {
         for direct in [DirectMode::Auto, DirectMode::Off] {
             let folder = Folder::new();
-            let aio = AioHandle::builder().backend(backend).direct(direct).build().unwrap();
+            let aio = aio::builder().backend(backend).direct(direct).build().unwrap();
             let path = folder.path("sparse");
             let file = aio.create(&path).unwrap();
             file.write(pattern(1, 4096), FAR).wait().unwrap();
@@ -174,7 +175,7 @@ fn a_sync_waits_for_writes_through_another_open_of_the_file() {
         // A hard link is another path to the same inode, and another handle knows it as well.
         let link = folder.path("link");
         std::fs::hard_link(&path, &link).unwrap();
-        let other = AioHandle::builder().backend(backend).build().unwrap();
+        let other = aio::builder().backend(backend).build().unwrap();
         assert_waits(gate, &writer, &other.open_with(&link, &OpenOptions::new().read(true)).unwrap());
         assert_waits(gate, &writer, &other.open(&link).unwrap());
         assert!(std::fs::read(&path).unwrap()[..BLOCK].iter().all(|byte| *byte == 7));
@@ -215,7 +216,7 @@ fn a_new_file_that_cannot_be_opened_as_asked_is_not_left_behind() {
     let path = disk.path().join("new");
     let why = "does not offer it";
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).direct(DirectMode::On).build().unwrap();
+        let aio = aio::builder().backend(backend).direct(DirectMode::On).build().unwrap();
         // The second time tells whether the first one was undone.
         for _ in 0..2 {
             let error = aio.open_with(&path, &OpenOptions::new().create_new(true)).unwrap_err();
@@ -234,7 +235,7 @@ fn a_new_file_that_cannot_be_opened_as_asked_is_not_left_behind() {
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         std::fs::remove_file(&path).unwrap();
         // Where direct I/O is only preferred, the page cache does.
-        let aio = AioHandle::builder().backend(backend).direct(DirectMode::Auto).build().unwrap();
+        let aio = aio::builder().backend(backend).direct(DirectMode::Auto).build().unwrap();
         aio.write_new(&path, pattern(1, 10_000)).wait().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), pattern(1, 10_000));
         std::fs::remove_file(&path).unwrap();

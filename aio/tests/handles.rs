@@ -16,13 +16,11 @@ use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use aio::{
-    AioConfig, AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoOpDesc, Outcome,
-    RawOp, Target, Ticket,
-};
+use aio::op::{Direction, Extent, ExtentMemory, IoOpDesc, Outcome, RawOp, Target};
+use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode, Error, Ticket};
+use aio_core::backend::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
 use aio_core::conformance::refusing;
 use aio_core::testing::{Fate, Gate, Plain, Rules};
-use aio_core::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use scripted::{Script, Scripted};
@@ -32,7 +30,7 @@ use support::{Folder, Memory, each_backend, finishes, gated, pattern, small};
 const BLOCK: usize = 16 << 10;
 
 fn plain(backend: Backend, direct: DirectMode) -> AioHandle {
-    AioHandle::builder().backend(backend).config(small(1, 8, direct)).build().expect("the probe succeeded")
+    aio::builder().backend(backend).config(small(1, 8, direct)).build().expect("the probe succeeded")
 }
 
 /// A descriptor of a test's own: one extent, and something to do at the end.

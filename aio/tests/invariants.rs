@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, Direction, Error, IoBuf, IoBufMut};
+use aio::buf::{IoBuf, IoBufMut};
+use aio::op::Direction;
+use aio::{AioFile, AioHandle, Error};
+use aio_core::backend::{Completion, FileId, IoBlock};
 use aio_core::testing::{Fate, Plain, Rules};
-use aio_core::{Completion, FileId, IoBlock};
 use support::staged::{Panics, Seen, Staged};
 use support::{Folder, Memory, each_backend, gated, pattern, small};
 
@@ -373,7 +375,7 @@ fn a_block_that_fails_fails_its_op_alone() {
             let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
             assert_eq!(failed.len(), 1, "{what}: {failed:?}");
             let Error::Io(error) = failed[0].error() else { panic!("{what}: {:?}", failed[0]) };
-            assert_eq!((error.op, error.backend, &error.path), (aio::OpKind::Write, backend.name(), &path));
+            assert_eq!((error.op, error.backend, &error.path), (aio::error::OpKind::Write, backend.name(), &path));
             let data = std::fs::read(&path).unwrap();
             for (i, _) in results.iter().enumerate().filter(|(_, result)| result.is_ok()) {
                 let at = (i + 1) * 2 * BLOCK;

@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 
-use aio::{
-    AioFile, AioHandle, Backend, DirectMode, Direction, Error, Extent, ExtentMemory, IoBuf, IoBufMut, IoOpDesc,
-    Outcome, Target,
-};
+use aio::buf::{IoBuf, IoBufMut};
+use aio::op::{Direction, Extent, ExtentMemory, IoOpDesc, Outcome, Target};
+use aio::{AioFile, AioHandle, Backend, DirectMode, Error};
 use aio_core::testing::{Plain, Rules};
 use support::child::{alone, forked};
 use support::leftovers::{entries, mapped};
@@ -386,7 +385,7 @@ fn written(folder: &Folder, len: usize) -> PathBuf {
 
 /// Reads as much again, and so comes after whatever the device may still have to do.
 fn read_behind(path: &Path, len: usize) {
-    let aio = AioHandle::builder().build().unwrap();
+    let aio = aio::builder().build().unwrap();
     let file = aio.open(path).unwrap();
     file.read(aio.alloc(len).unwrap(), 0).wait().unwrap();
 }
@@ -420,7 +419,7 @@ enum Way {
 /// How many blocks were in flight at that moment.
 fn drop_in_flight(backend: Backend, way: Way, path: &Path) -> u64 {
     let memory = Watched::new(COUNT, MIB, 0);
-    let aio = AioHandle::builder().backend(backend).queue_depth(COUNT).build().unwrap();
+    let aio = aio::builder().backend(backend).queue_depth(COUNT).build().unwrap();
     let file = aio.open(path).unwrap();
     let places = || memory.buffers().enumerate().map(|(i, buffer)| (buffer, (i * MIB) as u64));
     let mut seen = 0;
@@ -674,7 +673,7 @@ fn a_forked_child_may_open_a_handle_of_its_own() {
         gate.wait_for(2);
         let wrong = forked(|| {
             // Without the gate.
-            let Ok(aio) = AioHandle::builder().backend(backend).direct(direct).build() else { return Some(1) };
+            let Ok(aio) = aio::builder().backend(backend).direct(direct).build() else { return Some(1) };
             let Ok(file) = aio.open(&path) else { return Some(2) };
             if file.write(vec![3; BLOCK], BLOCK as u64).wait().is_err() {
                 return Some(3);
@@ -752,7 +751,7 @@ fn leave_nothing() {
         let cycle = || {
             let mut config = small(3, 16, DirectMode::Auto);
             config.block_size = 256 << 10;
-            let aio = AioHandle::builder().backend(backend).config(config).build().unwrap();
+            let aio = aio::builder().backend(backend).config(config).build().unwrap();
             let files: Vec<_> = (0..4).map(|_| aio.open(&path).unwrap()).collect();
             for (i, file) in files.iter().enumerate() {
                 drop(file.read(aio.alloc(4 * MIB).unwrap(), 0));
@@ -800,7 +799,7 @@ fn raw_memory_is_the_callers_until_the_op_has_ended() {
         let memory = Watched::new(1, 4 * BLOCK, 0);
         let mut buffer = memory.buffer(0);
         gate.close();
-        let raw = aio::RawOp {
+        let raw = aio::op::RawOp {
             direction: Direction::Read,
             target: file.target(),
             extents: vec![Extent {

@@ -6,7 +6,8 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aio::{AioHandle, AlignedBuf, Backend, DirectMode};
+use aio::buf::AlignedBuf;
+use aio::{AioHandle, Backend, DirectMode};
 use support::{Folder, backends};
 
 /// The system's allocator, counting.
@@ -47,7 +48,7 @@ const BLOCKS: usize = 512;
 fn allocations_and_staging_are_bounded() {
     for backend in backends() {
         for direct in [DirectMode::On, DirectMode::Off] {
-            let builder = AioHandle::builder().backend(backend).direct(direct).block_size(BLOCK);
+            let builder = aio::builder().backend(backend).direct(direct).block_size(BLOCK);
             let handle = builder.queue_depth(DEPTH).threads(THREADS).build().expect("the probe succeeded");
             blocks_allocate_nothing(&handle, backend, direct);
         }
@@ -76,7 +77,7 @@ fn blocks_allocate_nothing(handle: &AioHandle, backend: Backend, direct: DirectM
 
 /// An op at an odd address passes through staging, whose size goes with the queues and not with the op.
 fn staging_is_bounded(backend: Backend) {
-    let builder = AioHandle::builder().backend(backend).direct(DirectMode::On).block_size(BLOCK);
+    let builder = aio::builder().backend(backend).direct(DirectMode::On).block_size(BLOCK);
     let handle = builder.queue_depth(DEPTH).threads(THREADS).build().expect("the probe succeeded");
     let folder = Folder::new();
     let path = folder.path("file");

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpError, Ticket};
+use aio::error::OpError;
+use aio::{AioFile, AioHandle, Backend, DirectMode, Error, Ticket};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use support::{Folder, Kind, Memory, backends, pattern};
@@ -557,7 +558,7 @@ fn run(backend: Backend, direct: DirectMode, case: &Case) {
     config.overlap_events = case.overlap;
     config.single_submit = case.single_submit;
     config.preallocate = case.preallocate;
-    let aio = AioHandle::builder().backend(backend).config(config).build().unwrap();
+    let aio = aio::builder().backend(backend).config(config).build().unwrap();
     let file = aio.open(&path).unwrap();
     let model = Model(content.into_iter().map(Some).collect());
     let mut run = Run { aio, file, path, model, seed: 0 };

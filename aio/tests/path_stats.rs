@@ -35,7 +35,7 @@ fn assert_counted(counted: Stats, expected: (u64, u64, u64, u64, u64, u64)) {
 /// A handle on each backend, with 64 KiB blocks, and whether its queues take registered memory here.
 fn each_direct(test: impl Fn(&AioHandle, &Folder, bool)) {
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).block_size(64 << 10).build().unwrap();
+        let aio = aio::builder().backend(backend).block_size(64 << 10).build().unwrap();
         let folder = Folder::new();
         let file = aio.create(folder.path("probe")).unwrap();
         if !file.is_direct() {
@@ -191,7 +191,7 @@ fn vectored_ops_are_counted_extent_by_extent() {
 #[test]
 fn without_direct_io_all_is_buffered_and_nothing_staged() {
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).block_size(64 << 10).direct(DirectMode::Off).build().unwrap();
+        let aio = aio::builder().backend(backend).block_size(64 << 10).direct(DirectMode::Off).build().unwrap();
         let folder = Folder::new();
         let file = aio.create(folder.path("t")).unwrap();
         assert!(!file.is_direct());
@@ -220,8 +220,7 @@ fn validating_reads_back_directly() {
 #[test]
 fn memory_of_another_handle_is_as_good_as_any() {
     for backend in backends() {
-        let [one, other] =
-            [(); 2].map(|()| AioHandle::builder().backend(backend).arena_limit(64 << 20).build().unwrap());
+        let [one, other] = [(); 2].map(|()| aio::builder().backend(backend).arena_limit(64 << 20).build().unwrap());
         let folder = Folder::new();
         let file = other.open(folder.file("t", &pattern(5, MIB))).unwrap();
         let foreign = one.alloc(MIB).unwrap();

@@ -13,9 +13,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aio::{
-    AioConfig, AioHandle, Backend, Direction, Error, Extent, IoOpDesc, OpenOptions, Outcome, PathMode, Target,
-};
+use aio::op::{Direction, Extent, IoOpDesc, Outcome, PathMode, Target};
+use aio::{AioConfig, Backend, Error, OpenOptions};
 use disk::SmallDisk;
 use support::child::{again_under, alone, assert_passes, is_child};
 use support::{Folder, each, pattern};
@@ -348,7 +347,7 @@ fn no_permission() {
     const VARIABLE: &str = "AIO_TEST_NO_PERMISSION";
     if let Some(folder) = std::env::var_os(VARIABLE) {
         let path = std::path::Path::new(&folder).join("secret");
-        let aio = AioHandle::builder().build().unwrap();
+        let aio = aio::builder().build().unwrap();
         let error = aio.open(&path).unwrap_err();
         assert!(error.to_string().contains("Permission denied"), "{error}");
         return;
@@ -379,14 +378,14 @@ fn no_permission() {
 #[test]
 fn configurations_that_cannot_work() {
     let refused = |builder: aio::Builder| builder.build().unwrap_err().to_string();
-    let text = refused(AioHandle::builder().queue_depth(0));
+    let text = refused(aio::builder().queue_depth(0));
     assert!(text.contains("queue_depth = 0"), "{text}");
     for builder in [
-        AioHandle::builder().queue_depth(usize::MAX),
-        AioHandle::builder().block_size(0),
-        AioHandle::builder().block_size(4097),
-        AioHandle::builder().threads(0),
-        AioHandle::builder().threads(1 << 30),
+        aio::builder().queue_depth(usize::MAX),
+        aio::builder().block_size(0),
+        aio::builder().block_size(4097),
+        aio::builder().threads(0),
+        aio::builder().threads(1 << 30),
     ] {
         let text = refused(builder);
         assert!(text.contains("is not valid"), "{text}");
@@ -397,7 +396,7 @@ fn configurations_that_cannot_work() {
 
 #[test]
 fn memory_that_is_not_there() {
-    let aio = AioHandle::builder().arena_limit(8 << 20).build().unwrap();
+    let aio = aio::builder().arena_limit(8 << 20).build().unwrap();
     let error = aio.alloc(16 << 20).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { limit: 8_388_608, .. }), "{error}");
     let held = aio.alloc(6 << 20).unwrap();

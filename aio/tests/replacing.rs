@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use aio::{AioFile, AioHandle, AtomicFile, Direction, Error, OpKind, OpenOptions, Result};
+use aio::error::OpKind;
+use aio::op::Direction;
+use aio::{AioFile, AioHandle, AtomicFile, Error, OpenOptions, Result};
 use aio_core::conformance::refusing;
 use aio_core::testing::Plain;
 use support::staged::{Panics, Staged};
@@ -52,7 +54,7 @@ fn space_that_cannot_be_had_is_no_failure() {
     for errno in [libc::EOPNOTSUPP, libc::ENOSYS, libc::EPERM, libc::EACCES] {
         let path = folder.file("t", b"old");
         refusing(&[libc::SYS_fallocate], errno, || {
-            let aio = AioHandle::builder().build().unwrap();
+            let aio = aio::builder().build().unwrap();
             let new = aio.create_atomic(&path).unwrap();
             new.allocate(0, 1 << 20).wait().unwrap_err();
             new.punch_hole(0, 4096).wait().unwrap_err();
@@ -65,7 +67,7 @@ fn space_that_cannot_be_had_is_no_failure() {
 
 #[test]
 fn a_write_whose_end_panics_is_not_committed() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let path = folder.file("t", b"old");
     let new = aio.create_atomic(&path).unwrap();
     let staged =
@@ -189,7 +191,7 @@ fn assert_not_replaced(error: &Error, errno: i32, advice: &str) {
 /// As a container has files of its host.
 #[test]
 fn a_mount_point_is_found_before_anything_is_written() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let (path, host) = (folder.file("t", b"old"), folder.file("host", b"of the host"));
     symlink("t", folder.path("link")).unwrap();
     let Some(mounted) = mounted_over(&path, &host) else { return };
@@ -216,7 +218,7 @@ fn a_mount_point_is_found_before_anything_is_written() {
 
 #[test]
 fn what_may_not_be_replaced_is_found_before_anything_is_written() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let dir = folder.path("d");
     fs::create_dir(&dir).unwrap();
     let path = dir.join("t");
@@ -237,7 +239,7 @@ fn what_may_not_be_replaced_is_found_before_anything_is_written() {
 
 #[test]
 fn a_file_of_another_user_in_a_sticky_folder_is_not_replaced() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let Some((dir, own)) = nobodys(&folder) else { return };
     let anothers = dir.join("another's");
     fs::write(&anothers, b"old").unwrap();
@@ -291,7 +293,7 @@ fn a_commit_does_not_wait_for_other_files() {
 
 #[test]
 fn clones_and_tickets_may_outlive_a_commit() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let path = folder.file("t", b"old");
     let new = aio.create_atomic(&path).unwrap();
     new.write(pattern(1, 10_000), 0).wait().unwrap();
@@ -306,7 +308,7 @@ fn clones_and_tickets_may_outlive_a_commit() {
 
 #[test]
 fn a_forked_child_leaves_the_temporary_to_its_parent() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let path = folder.file("t", b"old");
     let new = aio.create_atomic(&path).unwrap();
     new.write(vec![1; 5000], 0).wait().unwrap();
@@ -331,7 +333,7 @@ fn a_forked_child_leaves_the_temporary_to_its_parent() {
 
 #[test]
 fn nobody_gets_more_rights_than_before() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let path = folder.file("t", b"old");
     for bits in [0o600, 0o640, 0o444, 0o4755] {
         fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
@@ -360,7 +362,7 @@ fn nobody_gets_more_rights_than_before() {
 
 #[test]
 fn a_file_that_its_owner_may_not_write_can_be_replaced() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let Some((_, path)) = nobodys(&folder) else { return };
     set_mode(&path, 0o444);
     as_nobody(|| {
@@ -375,7 +377,7 @@ fn a_file_that_its_owner_may_not_write_can_be_replaced() {
 /// Its folder could not be synced, and it would be replaced all the same.
 #[test]
 fn nothing_is_replaced_in_a_folder_that_cannot_be_opened() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let Some((dir, path)) = nobodys(&folder) else { return };
     set_mode(&dir, 0o333);
     as_nobody(|| {
@@ -401,7 +403,7 @@ fn access_list() -> Vec<u8> {
 
 #[test]
 fn access_lists_are_kept_and_not_inherited() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let replace = |path: &Path| {
         let new = aio.create_atomic(path).unwrap();
         new.write(vec![1; 10], 0).wait().unwrap();
@@ -427,7 +429,7 @@ fn access_lists_are_kept_and_not_inherited() {
 
 #[test]
 fn a_group_that_cannot_be_given_gives_nobody_rights() {
-    let (folder, aio) = (Folder::new(), AioHandle::builder().build().unwrap());
+    let (folder, aio) = (Folder::new(), aio::builder().build().unwrap());
     let path = folder.file("t", b"old");
     // The second one denies the group what everybody else has.
     for (old, new) in [(0o664, 0o644), (0o604, 0o600)] {

@@ -25,7 +25,7 @@ fn cached_pages(path: &Path) -> Option<u64> {
 /// A handle on each backend with a direct file of these many bytes that is in the page cache, where that can be.
 fn each_resident(mode: DirectMode, len: usize, test: impl Fn(&AioHandle, &AioFile, &[u8])) {
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).direct(mode).block_size(64 << 10).build().unwrap();
+        let aio = aio::builder().backend(backend).direct(mode).block_size(64 << 10).build().unwrap();
         let folder = Folder::new();
         let content = pattern(1, len);
         let path = folder.file("t", &content);

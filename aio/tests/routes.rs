@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, DirectMode, Direction, Error, Extent, IoOpDesc, PathMode, Target, Ticket};
+use aio::op::{Direction, Extent, IoOpDesc, PathMode, Target};
+use aio::{AioFile, AioHandle, DirectMode, Error, Ticket};
+use aio_core::backend::{Completion, IoBlock};
 use aio_core::testing::{Delay, Fate, Plain, Rules};
-use aio_core::{Completion, IoBlock};
 use support::random::Random;
 use support::{Folder, backends, finishes, gated, pattern, small};
 
@@ -381,7 +382,7 @@ fn a_descriptor_that_panics_keeps_no_op_from_its_end() {
 fn a_reader_through_the_page_cache_makes_no_sync_fail() {
     const LEN: usize = 16 << 20;
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         for round in 0..6 {
             let folder = Folder::new();
             let Some(file) = direct_file(&aio, &folder, "t", LEN) else { return };
@@ -427,7 +428,7 @@ fn writes_that_overlap_make_no_sync_fail() {
     const LEN: usize = 4 << 20;
     for backend in backends() {
         let folder = Folder::new();
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         for round in 0..3 {
             let Some(file) = direct_file(&aio, &folder, "t", LEN) else { return };
             let mut random = Random::new(round);

@@ -15,7 +15,7 @@ assert_impl_all!(AioFile: Clone, Send, Sync);
 assert_impl_all!(Ticket<Vec<u8>>: Send, Unpin, Future);
 assert_impl_all!(Ticket<()>: Send, Unpin, Future);
 assert_impl_all!(Error: Send, Sync, std::error::Error);
-assert_impl_all!(aio::AlignedBuf: Send, Sync);
+assert_impl_all!(aio::buf::AlignedBuf: Send, Sync);
 
 #[test]
 fn auto_takes_the_first_that_works() {
@@ -23,7 +23,7 @@ fn auto_takes_the_first_that_works() {
         return;
     }
     let Some(first) = backends().first().copied() else { return };
-    let aio = AioHandle::builder().build().unwrap();
+    let aio = aio::builder().build().unwrap();
     assert_eq!(aio.backend_name(), first.name());
     assert!(Backend::Auto.probe().is_ok());
 }
@@ -31,11 +31,11 @@ fn auto_takes_the_first_that_works() {
 #[test]
 fn each_backend_can_be_forced() {
     for backend in backends() {
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         assert_eq!(aio.backend_name(), backend.name());
         let mut config = AioConfig::default();
         config.backend = Some(backend.name().to_owned());
-        let aio = AioHandle::builder().config(config).build().unwrap();
+        let aio = aio::builder().config(config).build().unwrap();
         assert_eq!(aio.backend_name(), backend.name());
     }
 }
@@ -46,7 +46,7 @@ fn a_backend_that_was_not_compiled_in_says_so() {
         if Backend::COMPILED.contains(&backend) {
             continue;
         }
-        let error = AioHandle::builder().backend(backend).build().unwrap_err();
+        let error = aio::builder().backend(backend).build().unwrap_err();
         let expected = format!(
             "backend {backend} is not available: it was not compiled in: enable the feature `{backend}` of tensor-aio"
         );
@@ -80,7 +80,7 @@ fn the_environment_overrides_auto_only() {
 #[test]
 fn report_backend() {
     let Ok(forced) = std::env::var("AIO_TEST_REPORT") else { return };
-    match AioHandle::builder().backend(forced.parse().unwrap()).build() {
+    match aio::builder().backend(forced.parse().unwrap()).build() {
         Ok(aio) => println!("got {}", aio.backend_name()),
         Err(error) => println!("{error}"),
     }
@@ -97,7 +97,7 @@ fn a_process_probes_a_backend_once() {
     let no_files = |work: fn(Backend) -> bool, backend| {
         aio_core::conformance::refusing(&[libc::SYS_memfd_create], libc::EPERM, || work(backend))
     };
-    let builds = |backend| match AioHandle::builder().backend(backend).build() {
+    let builds = |backend| match aio::builder().backend(backend).build() {
         Ok(_) => true,
         Err(Error::Unavailable(unavailable)) => {
             assert!(unavailable.reason.contains("memfd_create"), "{unavailable}");
@@ -112,7 +112,7 @@ fn a_process_probes_a_backend_once() {
         assert!(builds(backend));
         assert_eq!(no_files(builds, backend), Some(true), "{backend} was probed again");
         // A child may have other limits.
-        let in_child = |backend| forked(|| (AioHandle::builder().backend(backend).build().is_ok()).then_some(1)) == 0;
+        let in_child = |backend| forked(|| (aio::builder().backend(backend).build().is_ok()).then_some(1)) == 0;
         assert_eq!(no_files(in_child, backend), Some(true), "{backend} was not probed in a child");
     }
 }
@@ -125,7 +125,7 @@ fn deepspeeds_configuration_is_understood() {
         "aio": {"block_size": 262144, "queue_depth": 16, "intra_op_parallelism": 2,
                 "single_submit": "false", "overlap_events": "true"}
     }"#;
-    let aio = AioHandle::builder().config(AioConfig::from_json(text).unwrap()).backend(backend).build().unwrap();
+    let aio = aio::builder().config(AioConfig::from_json(text).unwrap()).backend(backend).build().unwrap();
     assert_eq!((aio.config().block_size, aio.config().queue_depth), (262_144, 16));
     let folder = Folder::new();
     let file = aio.create(folder.path("t")).unwrap();
@@ -139,7 +139,7 @@ fn every_way_of_submitting_moves_the_same_bytes() {
     for backend in backends() {
         for (single_submit, overlap_events) in [(false, false), (false, true), (true, false), (true, true)] {
             for (threads, queue_depth) in [(1, 1), (1, 3), (3, 4)] {
-                let aio = AioHandle::builder()
+                let aio = aio::builder()
                     .backend(backend)
                     .block_size(4096)
                     .queue_depth(queue_depth)

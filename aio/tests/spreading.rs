@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use aio::{AioHandle, DirectMode, Direction, Extent, IoOpDesc, PathMode, Target};
+use aio::op::{Direction, Extent, IoOpDesc, PathMode, Target};
+use aio::{AioHandle, DirectMode};
+use aio_core::backend::{Completion, IoBlock};
 use aio_core::testing::{Fate, Rules};
-use aio_core::{Completion, IoBlock};
 use scripted::{Script, Scripted};
 use support::{Folder, backends, finishes, gated, pattern, small};
 

@@ -6,9 +6,9 @@ use std::mem::MaybeUninit;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 
-use aio::{Direction, Extent, IoOpDesc, PathMode, Target};
+use aio::op::{Direction, Extent, IoOpDesc, PathMode, Target};
+use aio_core::backend::{Completion, IoBlock};
 use aio_core::testing::{Fate, Rules};
-use aio_core::{Completion, IoBlock};
 use support::{Folder, each_backend, gated, pattern, small};
 
 /// Long enough that one copy is worth looking for other work after it.

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aio::{AioHandle, DirectMode, Error, OpenOptions};
+use aio::{DirectMode, Error, OpenOptions};
 use aio_core::conformance::refusing;
 use aio_core::testing::Plain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -24,11 +24,11 @@ fn a_failed_sync_stays_failed_for_every_open_file_of_the_inode() {
     for backend in backends() {
         let folder = Folder::new();
         let path = folder.file("t", &pattern(1, 10_000));
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         let other = aio.open(&path).unwrap();
         let reader = aio.open_with(&path, &OpenOptions::new().read(true)).unwrap();
         let failed = refusing(&SYNCS, libc::EIO, || {
-            let aio = AioHandle::builder().backend(backend).build().unwrap();
+            let aio = aio::builder().backend(backend).build().unwrap();
             let file = aio.open(&path).unwrap();
             file.write_at(&[1; 100], 0).unwrap();
             let first = text(file.sync_data().wait());
@@ -59,7 +59,7 @@ fn a_failed_sync_stays_failed_for_every_open_file_of_the_inode() {
         assert!(text(silent.sync_data().wait()).contains("an earlier sync"));
         drop(silent);
         aio.close().unwrap();
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         aio.open(&path).unwrap().sync_all().wait().unwrap();
     }
 }
@@ -69,10 +69,10 @@ fn a_reader_that_was_there_first_hears_of_a_failed_sync() {
     for backend in backends() {
         let folder = Folder::new();
         let path = folder.file("t", &pattern(1, 10_000));
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         let reader = aio.open_with(&path, &OpenOptions::new().read(true)).unwrap();
         let failed = refusing(&SYNCS, libc::EIO, || {
-            let aio = AioHandle::builder().backend(backend).build().unwrap();
+            let aio = aio::builder().backend(backend).build().unwrap();
             let file = aio.open(&path).unwrap();
             file.write_at(&[1; 100], 0).unwrap();
             file.sync_data().wait().unwrap_err();
@@ -90,10 +90,10 @@ fn the_sync_of_a_validating_write_counts_too() {
     for backend in backends() {
         let folder = Folder::new();
         let path = folder.file("t", &pattern(1, 10_000));
-        let aio = AioHandle::builder().backend(backend).build().unwrap();
+        let aio = aio::builder().backend(backend).build().unwrap();
         let other = aio.open(&path).unwrap();
         let failed = refusing(&SYNCS, libc::EIO, || {
-            let aio = AioHandle::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
+            let aio = aio::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
             let file = aio.open(&path).unwrap();
             assert!(text(file.validated(true).write(vec![1; 5000], 0).wait()).contains("cannot sync"));
             drop(file);
@@ -111,10 +111,10 @@ fn a_durable_write_that_cannot_be_made_durable_fails() {
         let folder = Folder::new();
         for (direct, name) in [(DirectMode::Off, "buffered"), (DirectMode::Auto, "direct")] {
             let path = folder.file(&format!("old {name}"), &pattern(1, 10_000));
-            let aio = AioHandle::builder().backend(backend).build().unwrap();
+            let aio = aio::builder().backend(backend).build().unwrap();
             let other = aio.open(&path).unwrap();
             let failed = refusing(&[libc::SYS_fdatasync], libc::EIO, || {
-                let aio = AioHandle::builder().backend(backend).direct(direct).build().unwrap();
+                let aio = aio::builder().backend(backend).direct(direct).build().unwrap();
                 let durable = aio.open(&path).unwrap().durable(true);
                 // One block that bypasses the page cache, if the file is direct; an edge; and one by way of a worker.
                 let whole_block = text(durable.write_at(&[3; 4096], 4096));
@@ -143,7 +143,7 @@ fn a_sync_waits_for_a_write_by_path_that_has_begun() {
             let folder = Folder::new();
             let path = folder.file("t", &pattern(1, 8192));
             let (writer, gate) = gated(backend, &Arc::new(Plain), small(1, 8, DirectMode::Off));
-            let file = AioHandle::builder().backend(backend).build().unwrap().open(&path).unwrap();
+            let file = aio::builder().backend(backend).build().unwrap().open(&path).unwrap();
             gate.close();
             let by_path = writer.write_path(&path, vec![2; 8192]);
             gate.wait_for(1);
@@ -189,7 +189,7 @@ fn what_close_says_is_said() {
         let folder = Folder::new();
         // Keeps some descriptors open for good.
         let refused = refusing(&[libc::SYS_close], libc::EIO, || {
-            let aio = AioHandle::builder().backend(backend).build().unwrap();
+            let aio = aio::builder().backend(backend).build().unwrap();
             for (at, durable) in [(0, false), (1, true)] {
                 let aio = aio.durable(durable);
                 let path = folder.path(&format!("new{at}"));
@@ -224,7 +224,7 @@ fn files_that_wait_for_their_sync_do_not_use_up_the_descriptors() {
     alone("files_that_wait_for_their_sync_do_not_use_up_the_descriptors", || {
         for backend in backends() {
             let folder = Folder::new();
-            let aio = AioHandle::builder().backend(backend).build().unwrap().durable(true);
+            let aio = aio::builder().backend(backend).build().unwrap().durable(true);
             let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
             let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
             setrlimit(Resource::RLIMIT_NOFILE, open + 20, hard).unwrap();
@@ -243,7 +243,7 @@ fn files_that_wait_for_their_sync_do_not_use_up_the_descriptors() {
 fn many_durable_writes_of_one_file_all_end() {
     for backend in backends() {
         let folder = Folder::new();
-        let aio = AioHandle::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
+        let aio = aio::builder().backend(backend).direct(DirectMode::Off).build().unwrap();
         let file = aio.open(folder.file("t", &pattern(1, 400 * 4096))).unwrap();
         let durable = file.durable(true);
         let tickets: Vec<_> = (0..400_usize).map(|page| durable.write(vec![2; 4096], page as u64 * 4096)).collect();

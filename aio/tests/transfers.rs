@@ -2,7 +2,8 @@
 
 mod support;
 
-use aio::{Error, IoBuf};
+use aio::Error;
+use aio::buf::IoBuf;
 use support::{block_on, each, pattern};
 
 /// Lengths and offsets around pages, sectors and blocks (16 KiB here).

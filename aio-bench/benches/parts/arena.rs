@@ -1,7 +1,7 @@
 //! Taking a buffer from the arena and giving it back, once its pages are there: a small one, one of a usual tensor's
 //! size, and a small one while a thousand others cut the free memory into pieces.
 
-use aio_core::{AlignedBuf, Arena};
+use aio_core::buf::{AlignedBuf, Arena};
 use criterion::{BenchmarkId, Criterion};
 
 pub(crate) fn bench(criterion: &mut Criterion) {

@@ -1,7 +1,8 @@
 //! What a block costs once its op is under way: claim, slot, submission, completion, account. Ops of more and more
 //! blocks; what each block adds is the slope. Blocks of one extent, and of as many extents.
 
-use aio_core::{AioFile, AioHandle, AlignedBuf};
+use aio_core::buf::AlignedBuf;
+use aio_core::{AioFile, AioHandle};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 use crate::data_file::{BLOCK, DataFile};

@@ -7,9 +7,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use aio_core::{
-    AioConfig, AioHandle, Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake,
-};
+use aio_core::backend::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
+use aio_core::{AioConfig, AioHandle};
 
 /// An engine on this backend, with one worker.
 pub(crate) fn engine(block_size: usize) -> AioHandle {

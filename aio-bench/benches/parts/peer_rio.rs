@@ -5,7 +5,7 @@
 
 use std::fs::File;
 
-use aio_core::Arena;
+use aio_core::buf::Arena;
 
 use crate::data_file::{BLOCK, Offsets};
 use crate::read::Group;

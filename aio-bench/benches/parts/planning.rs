@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::ptr::NonNull;
 
 use aio_core::bench::plan;
-use aio_core::{Extent, ExtentMemory};
+use aio_core::op::{Extent, ExtentMemory};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 const UNIT: u32 = 4096;

@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use aio::Backend;
-use aio_core::{
-    AlignedBuf, Arena, Direction, FileId, IoBackend, IoBlock, IoBufMut, IoQueue, QueueConfig, Region, RegionId,
-    RegionMemory,
-};
+use aio_core::backend::{FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory};
+use aio_core::buf::{AlignedBuf, Arena, IoBufMut};
+use aio_core::op::Direction;
 
 use crate::data_file::{BLOCK, Offsets};
 use crate::read::Group;
@@ -50,7 +49,7 @@ struct Queue<'a> {
     queue: Box<dyn IoQueue>,
     blocks: Vec<IoBlock>,
     offsets: Offsets,
-    done: Vec<aio_core::Completion>,
+    done: Vec<aio_core::backend::Completion>,
     _memory: Arc<Memory>,
     _file: &'a File,
 }

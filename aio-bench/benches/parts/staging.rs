@@ -2,7 +2,7 @@
 //! through a staging buffer. The backend moves nothing, so that the difference is the copy and what is around it; the
 //! copy alone is beside it.
 
-use aio_core::AlignedBuf;
+use aio_core::buf::AlignedBuf;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 use crate::data_file::DataFile;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use aio::Arena;
+use aio::buf::Arena;
 
 use crate::host::proc;
 

@@ -1,6 +1,7 @@
 //! What comes before and after the timed part, on engines of its own: so nothing of it is in a figure of the job.
 
-use aio::{AioConfig, AioHandle, AlignedBuf, Backend};
+use aio::buf::AlignedBuf;
+use aio::{AioConfig, AioHandle, Backend};
 
 use super::blocks;
 use super::drive::{self, Drive, Limit, Plan};
@@ -29,7 +30,7 @@ pub(crate) struct ReadBack {
 
 /// An engine like that of the job.
 pub(crate) fn engine(backend: Backend, config: &AioConfig) -> Result<AioHandle, Failure> {
-    Ok(AioHandle::builder().backend(backend).config(config.clone()).build()?)
+    Ok(aio::builder().backend(backend).config(config.clone()).build()?)
 }
 
 /// Makes the file if it is not there, and writes all of its blocks, once.

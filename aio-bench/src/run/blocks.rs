@@ -2,7 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
-use aio::{AioFile, AioHandle, AlignedBuf, IoBufMut};
+use aio::buf::{AlignedBuf, IoBufMut};
+use aio::{AioFile, AioHandle};
 
 use crate::failure::Failure;
 use crate::generate;
@@ -55,7 +56,7 @@ mod tests {
     fn blocks_begin_where_they_should() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [7; 8192]).unwrap();
-        let handle = AioHandle::builder().backend(Backend::Pthread).build().unwrap();
+        let handle = aio::builder().backend(Backend::Pthread).build().unwrap();
         let file = handle.open(file.path()).unwrap();
         for offset in [1, 512, 4095] {
             let mut blocks = past_page(&handle, &file, 3, 8192, offset).unwrap();

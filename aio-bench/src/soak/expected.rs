@@ -1,6 +1,7 @@
 //! How an op may end.
 
-use aio::{Direction, Error};
+use aio::Error;
+use aio::op::Direction;
 use aio_core::testing::Plan;
 
 /// What the plan of faults, and the user, make of an op.
@@ -87,7 +88,7 @@ impl Expected {
 
 #[cfg(test)]
 mod tests {
-    use aio::OpKind;
+    use aio::error::OpKind;
     use aio_core::testing::Faults;
 
     use super::*;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aio::{AioConfig, AioHandle, Backend, DirectMode, IoBackend};
+use aio::backend::IoBackend;
+use aio::{AioConfig, AioHandle, Backend, DirectMode};
 use aio_core::testing::{FaultBackend, Faults, Injected, Plan};
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aio::{AlignedBuf, Error, Ticket};
+use aio::buf::AlignedBuf;
+use aio::{Error, Ticket};
 
 use super::counts::Counts;
 use super::expected::{Expected, Verdict};

@@ -4,7 +4,8 @@ use std::fs;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use aio::{AioConfig, AioHandle, AlignedBuf, Backend};
+use aio::buf::AlignedBuf;
+use aio::{AioConfig, AioHandle, Backend};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::groups;
@@ -105,7 +106,7 @@ impl Pass<'_> {
         let watch = Stopwatch::start();
         let mut config = self.config.clone();
         config.arena_limit = Some(groups::memory(&self.sizes(group)));
-        let handle = AioHandle::builder().config(config).backend(backend).build()?;
+        let handle = aio::builder().config(config).backend(backend).build()?;
         done.backend = handle.backend_name();
         let memory = self.allocate(&handle, group)?;
         let memory = self.warm_up(&handle, memory)?;

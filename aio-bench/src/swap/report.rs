@@ -4,7 +4,8 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use aio::{AioConfig, Backend, Unavailable};
+use aio::backend::Unavailable;
+use aio::{AioConfig, Backend};
 use serde::Serialize;
 
 use super::tensors::TensorSet;

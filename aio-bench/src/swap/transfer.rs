@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aio::{AioHandle, AlignedBuf, OpenOptions, Ticket};
+use aio::buf::AlignedBuf;
+use aio::{AioHandle, OpenOptions, Ticket};
 
 use super::progress::Progress;
 use crate::cli::Layout;
@@ -210,7 +211,7 @@ mod tests {
     fn extents_are_one_file_with_each_tensor_in_its_place_and_one_op_each_way() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files { folder: folder.path(), layout: Layout::Extents };
-        let handle = AioHandle::builder().backend(Backend::Pthread).build().unwrap();
+        let handle = aio::builder().backend(Backend::Pthread).build().unwrap();
         let memory = |byte: u8| -> Vec<_> {
             let sizes = [5000, 4096, 1];
             let filled = |(bytes, tensor): (usize, u8)| {

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aio::{AioFile, AioHandle, AlignedBuf, DirectMode, OpenOptions};
+use aio::buf::AlignedBuf;
+use aio::{AioFile, AioHandle, DirectMode, OpenOptions};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::candidate::Candidate;
@@ -67,7 +68,7 @@ impl DataFile {
         };
         let folder = Made::folder_in(&place.dir).map_err(|error| cannot("make a folder", error))?;
         let path = folder.path().join("data");
-        let handle = AioHandle::builder().config(Candidate::defaults().config()).build()?;
+        let handle = aio::builder().config(Candidate::defaults().config()).build()?;
         let file = handle.open_with(&path, &OpenOptions::new().read(true).write(true).create_new(true))?;
         disk::allocate(&file, bytes)?;
         let buffers = shape.buffers(&handle, &file, &pattern)?;
@@ -135,7 +136,7 @@ impl DataFile {
 
     /// Opens the file with an engine for this candidate.
     pub(crate) fn open(&self, candidate: &Candidate) -> Result<Open, Failure> {
-        let handle = AioHandle::builder().config(candidate.config()).build()?;
+        let handle = aio::builder().config(candidate.config()).build()?;
         let options = OpenOptions::new().read(true).write(true);
         let file = handle.open_with(&self.path, &options.direct(candidate.direct))?;
         let watched = self.direct.then(|| handle.open_with(&self.path, &OpenOptions::new().direct(DirectMode::Auto)));

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aio::AlignedBuf;
+use aio::buf::AlignedBuf;
 
 use super::candidate::Candidate;
 use super::folder::{DataFile, Open};

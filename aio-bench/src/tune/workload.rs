@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use aio::{AioFile, AioHandle, AlignedBuf, Error, Ticket};
+use aio::buf::AlignedBuf;
+use aio::{AioFile, AioHandle, Error, Ticket};
 
 use super::sample::Sample;
 use crate::failure::Failure;
@@ -175,7 +176,7 @@ mod tests {
     fn rig() -> (tempfile::NamedTempFile, AioHandle, AioFile) {
         let named = tempfile::NamedTempFile::new().unwrap();
         named.as_file().set_len(1 << 20).unwrap();
-        let handle = AioHandle::builder().backend(Backend::Pthread).build().unwrap();
+        let handle = aio::builder().backend(Backend::Pthread).build().unwrap();
         let file = handle.open_with(named.path(), &OpenOptions::new().read(true).write(true)).unwrap();
         (named, handle, file)
     }
@@ -226,7 +227,7 @@ mod tests {
                 "SKIPPED: the kernel does not tell what is unwritten (cachestat, Linux 6.5), or it is tmpfs"
             );
         }
-        let handle = AioHandle::builder().backend(Backend::Pthread).direct(DirectMode::Off).build().unwrap();
+        let handle = aio::builder().backend(Backend::Pthread).direct(DirectMode::Off).build().unwrap();
         let file = handle.open_with(named.path(), &OpenOptions::new().read(true).write(true)).unwrap();
         let buffers = SHAPE.buffers(&handle, &file, &pattern(1)).unwrap();
         let (hour, bytes) = (Duration::from_secs(3600), pattern(1).len() as u64);

@@ -42,7 +42,7 @@ pub(crate) type Transfer = Op<dyn IoOpDesc>;
 
 /// Which of the two queues an op waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// What somebody waits for, such as a prefetch.
     #[default]
     Normal,

@@ -2,7 +2,8 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use aio_core::{Capabilities, Direction, IoBackend, IoQueue, Unavailable};
+use aio_core::backend::{Capabilities, IoBackend, IoQueue, Unavailable};
+use aio_core::op::Direction;
 
 use super::*;
 use crate::queue::PthreadQueue;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use aio_core::FileId;
+use aio_core::backend::FileId;
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use aio_core::FileId;
+use aio_core::backend::FileId;
 
 use super::*;
 

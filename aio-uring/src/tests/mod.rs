@@ -17,9 +17,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::slice;
 use std::sync::Arc;
 
-use aio_core::{
-    Completion, Direction, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory, conformance,
-};
+use aio_core::backend::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory};
+use aio_core::conformance;
+use aio_core::op::Direction;
 
 use crate::UringBackend;
 use crate::queue::UringQueue;

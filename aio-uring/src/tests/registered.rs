@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use aio_core::FileId;
+use aio_core::backend::FileId;
 
 use super::*;
 

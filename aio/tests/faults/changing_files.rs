@@ -1,6 +1,7 @@
 //! Files and file systems that change under an open file.
 
-use aio::{Error, OpKind};
+use aio::Error;
+use aio::error::OpKind;
 
 use crate::assert_io;
 use crate::disk::SmallDisk;

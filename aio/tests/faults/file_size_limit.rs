@@ -1,6 +1,6 @@
 //! `RLIMIT_FSIZE`: EFBIG, and the signal that comes with it, which by default ends the process.
 
-use aio::OpKind;
+use aio::error::OpKind;
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::assert_io;

@@ -1,6 +1,7 @@
 //! A disk with no room: ENOSPC, and what is left of the attempt.
 
-use aio::{AioConfig, AioHandle, Backend, DirectMode, OpKind};
+use aio::error::OpKind;
+use aio::{AioConfig, AioHandle, Backend, DirectMode};
 
 use crate::assert_io;
 use crate::disk::SmallDisk;
@@ -39,7 +40,7 @@ fn each(what: &'static str, preallocate: bool, test: Test) {
 fn full_handle(backend: Backend, direct: DirectMode, preallocate: bool) -> AioHandle {
     let mut config = AioConfig::default();
     (config.preallocate, config.direct) = (preallocate, direct);
-    AioHandle::builder().config(config).backend(backend).build().unwrap()
+    aio::builder().config(config).backend(backend).build().unwrap()
 }
 
 fn a_new_file(aio: &AioHandle, disk: &SmallDisk, op: OpKind, is_as_free: &dyn Fn(&str)) {

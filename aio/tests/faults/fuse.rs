@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aio::{AioFile, AioHandle, Direction, Error, OpKind, OpenOptions};
+use aio::error::OpKind;
+use aio::op::Direction;
+use aio::{AioFile, AioHandle, Error, OpenOptions};
 
 use crate::disk::SmallDisk;
 use crate::support::random::Random;

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 
-use aio::{AioHandle, Backend, DirectMode, OpKind};
+use aio::error::OpKind;
+use aio::{Backend, DirectMode};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::assert_io;
@@ -85,7 +86,7 @@ fn no_slots_for_kernel_aio() {
     // What has its slots works on, and whoever does not insist gets another backend.
     let folder = Folder::new();
     before.write_new(folder.path("t"), pattern(1, 100_000)).wait().unwrap();
-    let other = AioHandle::builder().build().unwrap();
+    let other = aio::builder().build().unwrap();
     assert_ne!(other.backend_name(), "libaio");
     assert!(other.read_path(folder.path("t"), vec![0; 100_000]).wait().unwrap() == pattern(1, 100_000));
 }

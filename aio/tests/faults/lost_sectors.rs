@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use aio::{AioHandle, DirectMode, OpKind};
+use aio::error::OpKind;
+use aio::{AioHandle, DirectMode};
 
 use crate::assert_io;
 use crate::disk::SmallDisk;

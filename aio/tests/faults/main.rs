@@ -27,7 +27,8 @@ mod sysctl;
 mod troubled_fs;
 mod workload;
 
-use aio::{AioHandle, Backend, Builder, DirectMode, Error, OpKind};
+use aio::error::OpKind;
+use aio::{AioHandle, Backend, Builder, DirectMode, Error};
 use support::leftovers::Leftovers;
 
 /// A handle with small blocks, so that little data makes many.
@@ -36,7 +37,7 @@ fn handle(backend: Backend, direct: DirectMode) -> AioHandle {
 }
 
 fn builder(backend: Backend, direct: DirectMode) -> Builder {
-    AioHandle::builder().backend(backend).direct(direct).block_size(16 << 10).queue_depth(8).threads(2)
+    aio::builder().backend(backend).direct(direct).block_size(16 << 10).queue_depth(8).threads(2)
 }
 
 /// Runs a test on every backend and in every file mode, each for a bounded time; fails if it leaves anything behind.

@@ -1,6 +1,6 @@
 //! A kernel that forbids io_uring, as containers do.
 
-use aio::{AioHandle, Backend, DirectMode, Error};
+use aio::{Backend, DirectMode, Error};
 
 use crate::support::child::alone;
 use crate::support::{Folder, backends, pattern};
@@ -12,7 +12,7 @@ fn falls_through(why: &str) {
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
     let sentence = error.to_string();
     assert!(sentence.contains("uring") && sentence.contains(why), "{sentence}");
-    let aio = AioHandle::builder().build().unwrap();
+    let aio = aio::builder().build().unwrap();
     assert_eq!(aio.backend_name(), "libaio");
     let folder = Folder::new();
     aio.write_new(folder.path("t"), pattern(1, 100_000)).wait().unwrap();

@@ -82,7 +82,7 @@ impl<'a> Workload<'a> {
             self.ended(op, result.map(|()| memory), &before, &mut failed);
         }
         for (ticket, op) in started {
-            let result = ticket.wait().map_err(aio::OpError::into_error);
+            let result = ticket.wait().map_err(aio::error::OpError::into_error);
             self.ended(op, result.map(|memory| memory.bytes().to_vec()), &before, &mut failed);
         }
         self.failed += failed.len();

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use aio::{AioHandle, IoBuf, IoBufMut, RegionId};
+use aio::AioHandle;
+use aio::backend::RegionId;
+use aio::buf::{IoBuf, IoBufMut};
 
 use crate::support::{Kind, Memory};
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use aio::{Direction, Error};
+use aio::Error;
+use aio::op::Direction;
 use aio_core::testing::{Faults, Plan};
 
 use crate::support::Kind;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode, Error, OpError, Ticket};
+use aio::error::OpError;
+use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode, Error, Ticket};
 use aio_core::testing::{FaultBackend, Gate, Plan};
 use proptest_state_machine::StateMachineTest;
 

@@ -14,7 +14,9 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use aio::{AioConfig, AioHandle, AlignedBuf, Backend, Builder, DirectMode, IoBuf, IoBufMut, RegionId};
+use aio::backend::RegionId;
+use aio::buf::{AlignedBuf, IoBuf, IoBufMut};
+use aio::{AioConfig, AioHandle, Backend, Builder, DirectMode};
 use aio_core::testing::{FaultBackend, Gate, Rules};
 use tempfile::TempDir;
 
@@ -34,7 +36,7 @@ pub fn each(test: impl Fn(&dyn Fn() -> Builder, &AioHandle, &Folder)) {
     for backend in backends() {
         for direct in [DirectMode::Auto, DirectMode::Off] {
             eprintln!("on {backend}, direct {direct:?}");
-            let builder = || AioHandle::builder().backend(backend).direct(direct).block_size(16 << 10).queue_depth(8);
+            let builder = || aio::builder().backend(backend).direct(direct).block_size(16 << 10).queue_depth(8);
             let handle = builder().build().expect("the probe succeeded");
             test(&builder, &handle, &Folder::new());
         }

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use aio_core::{Capabilities, Completion, Direction, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
+use aio_core::backend::{Capabilities, Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
+use aio_core::op::Direction;
 
 /// What happens in a queue.
 pub trait Script: Send + Sync + Debug {

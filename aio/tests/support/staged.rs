@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aio::{Direction, Extent, IoOpDesc, Outcome, Target};
+use aio::op::{Direction, Extent, IoOpDesc, Outcome, Target};
 
 /// Which callback panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

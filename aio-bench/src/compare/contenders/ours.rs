@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use aio::{AioFile, AioHandle, AlignedBuf, Backend, OpError, OpenOptions, Ticket};
+use aio::buf::AlignedBuf;
+use aio::error::OpError;
+use aio::{AioFile, AioHandle, Backend, OpenOptions, Ticket};
 
 use crate::compare::contender::{Contender, timed};
 use crate::compare::plan::Start;
@@ -30,8 +32,7 @@ impl Engine {
     pub(crate) fn new(backend: Backend, depth: usize) -> Result<Self, String> {
         let mut config = aio::AioConfig::default();
         config.queue_depth = depth;
-        let handle =
-            AioHandle::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
+        let handle = aio::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
         Ok(Self { handle, depth, memory: Vec::new() })
     }
 

@@ -24,7 +24,7 @@ mod there {
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::Path;
 
-    use aio::Arena;
+    use aio::buf::Arena;
 
     use crate::compare::contender::{Contender, failed, timed};
     use crate::compare::plan::Start;

@@ -6,10 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aio_core::{Capabilities, Error, IoBackend, Result, Unavailable};
-
-/// The environment variable that overrides [`Backend::Auto`].
-pub const BACKEND_VARIABLE: &str = "AIO_BACKEND";
+use aio_core::backend::{Capabilities, IoBackend, Unavailable};
+use aio_core::{Error, Result};
 
 /// A way to do I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -26,6 +24,9 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// The environment variable that overrides [`Backend::Auto`]: `AIO_BACKEND`.
+    pub const VARIABLE: &str = "AIO_BACKEND";
+
     /// Those that were compiled in, in the order in which [`Backend::Auto`] tries them.
     pub const COMPILED: &[Self] = &[
         #[cfg(feature = "uring")]
