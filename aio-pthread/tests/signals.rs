@@ -22,15 +22,10 @@ fn pool_threads_block_them() {
     let blocks: Vec<_> = memory
         .chunks_mut(LEN)
         .enumerate()
-        .map(|(at, memory)| IoBlock {
-            token: at as u64,
-            direction: Direction::Write,
-            fd: file.as_raw_fd(),
-            file: None,
-            region: None,
-            ptr: memory.as_mut_ptr(),
-            len: LEN,
-            offset: LIMIT - LEN as u64 + (at * LEN) as u64,
+        .map(|(at, memory)| {
+            let offset = LIMIT - LEN as u64 + (at * LEN) as u64;
+            let block = IoBlock::new(Direction::Write, file.as_raw_fd(), memory.as_mut_ptr(), LEN, offset);
+            IoBlock { token: at as u64, ..block }
         })
         .collect();
     // SAFETY: the memory outlives the queue and nobody touches it before the completions are reaped.

@@ -69,13 +69,9 @@ impl<'a> Queue<'a> {
         }
         let block = |index: usize| IoBlock {
             token: index as u64,
-            direction: Direction::Read,
-            fd: file.as_raw_fd(),
             file: registered.then_some(FILE),
             region: registered.then_some(REGION),
-            ptr: memory.ptr.wrapping_add(index * BLOCK),
-            len: BLOCK,
-            offset: 0,
+            ..IoBlock::new(Direction::Read, file.as_raw_fd(), memory.ptr.wrapping_add(index * BLOCK), BLOCK, 0)
         };
         let blocks = (0..depth).map(block).collect();
         Ok(Self { queue, blocks, offsets: Offsets::default(), done: Vec::new(), _memory: memory, _file: file })

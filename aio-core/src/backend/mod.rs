@@ -229,6 +229,22 @@ pub struct IoBlock {
     pub offset: u64,
 }
 
+impl IoBlock {
+    /// A block with token 0, whose file and memory are named by no registration.
+    ///
+    /// `fd` is the open file, `ptr` and `len` the memory, `offset` its place in the file, in bytes. Struct update
+    /// syntax sets the rest:
+    ///
+    /// ```
+    /// # use aio_core::backend::{Direction, IoBlock};
+    /// # let (fd, mut memory) = (0, [0; 4096]);
+    /// let block = IoBlock { token: 7, ..IoBlock::new(Direction::Read, fd, memory.as_mut_ptr(), memory.len(), 0) };
+    /// ```
+    pub fn new(direction: Direction, fd: RawFd, ptr: *mut u8, len: usize, offset: u64) -> Self {
+        Self { token: 0, direction, fd, file: None, region: None, ptr, len, offset }
+    }
+}
+
 // SAFETY: a block is a description. Whoever dereferences `ptr` does so under the contract of `IoQueue::submit` or
 // `IoBackend::transfer`, which says that the memory is valid and not aliased whichever thread does the transfer.
 unsafe impl Send for IoBlock {}

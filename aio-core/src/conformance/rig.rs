@@ -55,7 +55,7 @@ impl Rig {
         offset: u64,
     ) -> IoBlock {
         let ptr = self.memory.at(at, len);
-        IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset }
+        IoBlock { token, ..IoBlock::new(direction, file.as_raw_fd(), ptr, len, offset) }
     }
 
     /// Takes the queue out, with whatever is in flight in it, and opens another one like it. The caller drops the old

@@ -9,8 +9,7 @@ fn neighbouring(lengths: &[usize]) -> Vec<IoBlock> {
     let mut offset = 0;
     let mut blocks = Vec::new();
     for (token, &len) in (0..).zip(lengths) {
-        let direction = Direction::Read;
-        blocks.push(IoBlock { token, direction, fd: 3, file: None, region: None, ptr: ptr::null_mut(), len, offset });
+        blocks.push(IoBlock { token, ..IoBlock::new(Direction::Read, 3, ptr::null_mut(), len, offset) });
         offset += len as u64;
     }
     blocks

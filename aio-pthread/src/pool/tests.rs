@@ -65,15 +65,10 @@ impl Reads {
     /// Reads `count` blocks that are no neighbours.
     fn run(&mut self, count: usize) {
         let blocks: Vec<_> = (0..count)
-            .map(|at| IoBlock {
-                token: at as u64,
-                direction: Direction::Read,
-                fd: self.file.as_raw_fd(),
-                file: None,
-                region: None,
-                ptr: self.memory[at * LEN..].as_mut_ptr(),
-                len: LEN,
-                offset: ((count - 1 - at) * LEN) as u64,
+            .map(|at| {
+                let (ptr, offset) = (self.memory[at * LEN..].as_mut_ptr(), ((count - 1 - at) * LEN) as u64);
+                let block = IoBlock::new(Direction::Read, self.file.as_raw_fd(), ptr, LEN, offset);
+                IoBlock { token: at as u64, ..block }
             })
             .collect();
         // SAFETY: each block has a part of the memory of its own, which outlives the queue and is not touched.

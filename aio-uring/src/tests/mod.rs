@@ -152,7 +152,7 @@ fn block(
 ) -> IoBlock {
     assert!(at + len <= memory.layout.size());
     let ptr = memory.ptr.wrapping_add(at);
-    IoBlock { token, direction, fd: file.as_raw_fd(), file: None, region: None, ptr, len, offset }
+    IoBlock { token, ..IoBlock::new(direction, file.as_raw_fd(), ptr, len, offset) }
 }
 
 /// Blocks that read `count` pieces of `len` bytes from the start of the file to the same place of `memory`.

@@ -8,8 +8,8 @@ use super::*;
 
 /// A read that stays in flight until the test writes to the pipe.
 fn pipe_read(token: u64, pipe: &PipeReader, memory: &Memory) -> IoBlock {
-    let (fd, ptr) = (pipe.as_raw_fd(), memory.ptr.wrapping_add(token as usize));
-    IoBlock { token, direction: Direction::Read, fd, file: None, region: None, ptr, len: 1, offset: 0 }
+    let ptr = memory.ptr.wrapping_add(token as usize);
+    IoBlock { token, ..IoBlock::new(Direction::Read, pipe.as_raw_fd(), ptr, 1, 0) }
 }
 
 fn pipes(count: usize) -> Vec<(PipeReader, PipeWriter)> {

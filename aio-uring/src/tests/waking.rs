@@ -13,15 +13,9 @@ fn a_wake_ends_a_wait_for_blocks_in_flight() {
         let (reader, writer) = io::pipe().unwrap();
         let memory = Memory::new(PAGE);
         let mut queue = open(&backend, &QueueConfig::new(2));
-        let stuck = |token| IoBlock {
-            token,
-            direction: Direction::Read,
-            fd: reader.as_raw_fd(),
-            file: None,
-            region: None,
-            ptr: memory.ptr.wrapping_add(token as usize),
-            len: 1,
-            offset: 0,
+        let stuck = |token| {
+            let ptr = memory.ptr.wrapping_add(token as usize);
+            IoBlock { token, ..IoBlock::new(Direction::Read, reader.as_raw_fd(), ptr, 1, 0) }
         };
         submit(&mut queue, &[stuck(0), stuck(1)]);
         let waker = queue.waker();

@@ -50,14 +50,9 @@ pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<
     unsafe { region.ptr().write_bytes(0xa5, BYTES) };
     for (what, direction, at) in [("write to", Direction::Write, 0), ("read of", Direction::Read, BYTES)] {
         let block = IoBlock {
-            token: 0,
-            direction,
-            fd: file.as_raw_fd(),
             file: Some(id),
             region: Some(region.id()),
-            ptr: region.ptr().wrapping_add(at),
-            len: BYTES,
-            offset: 0,
+            ..IoBlock::new(direction, file.as_raw_fd(), region.ptr().wrapping_add(at), BYTES, 0)
         };
         // SAFETY: the block lies in the region, and its file is open. Both stay so until nothing is in flight, or for
         // ever if that cannot be had.

@@ -90,8 +90,7 @@ impl Fixture {
     fn block(&self, token: u64, direction: Direction, memory: &mut Memory, at: usize, len: usize) -> IoBlock {
         assert!(at + len <= memory.len);
         let ptr = memory.ptr.wrapping_add(at);
-        let (fd, offset) = (self.file.as_raw_fd(), at as u64);
-        IoBlock { token, direction, fd, file: None, region: None, ptr, len, offset }
+        IoBlock { token, ..IoBlock::new(direction, self.file.as_raw_fd(), ptr, len, at as u64) }
     }
 
     /// The whole file as blocks of `len` bytes, numbered from 0.
