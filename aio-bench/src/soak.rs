@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Instant, SystemTime};
 
 use aio::Backend;
-use aio_core::testing::Left;
+use aio_testkit::leftovers::Leftovers;
 
 use crate::cli::SoakArgs;
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
         Ok((lane, Arc::new(Counts::default())))
     });
     let lanes = lanes.collect::<Result<Vec<_>, Failure>>()?;
-    let before = Left::now();
+    let before = Leftovers::now();
     let clock = Instant::now();
     let counts: Vec<_> = lanes.iter().map(|(_, counts)| Arc::clone(counts)).collect();
     let live = Live::new(clock, args.time());

@@ -25,12 +25,7 @@ compile_error!("tensor-aio runs on Linux only: its backends are io_uring, Linux 
 
 mod api;
 pub mod backend;
-#[cfg(feature = "bench")]
-#[doc(hidden)]
-pub mod bench;
 mod config;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod engine;
 mod epochs;
 pub mod error;
@@ -43,8 +38,6 @@ mod printable;
 mod process;
 mod stats;
 mod sync;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod threads;
 
 /// Memory of ops: buffers from the arena, and what a type of one's own has to promise.

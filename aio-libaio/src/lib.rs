@@ -95,7 +95,7 @@ impl IoBackend for LibaioBackend {
 mod tests {
     use std::io;
 
-    use aio_core::conformance::{refusing, require};
+    use aio_testkit::conformance::{refusing, require};
 
     use super::*;
 

@@ -4,5 +4,5 @@ use aio_libaio::LibaioBackend;
 
 #[test]
 fn libaio_conforms() {
-    aio_core::conformance::queue(&LibaioBackend::default());
+    aio_testkit::conformance::queue(&LibaioBackend::default());
 }

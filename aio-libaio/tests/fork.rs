@@ -4,5 +4,5 @@ use aio_libaio::LibaioBackend;
 
 #[test]
 fn libaio_stays_with_the_parent() {
-    aio_core::conformance::fork(&LibaioBackend::default());
+    aio_testkit::conformance::fork(&LibaioBackend::default());
 }

@@ -1,12 +1,12 @@
 //! The conformance suite of `aio-core`.
 
 use aio_core::backend::{IoBackend, QueueConfig};
-use aio_core::conformance::refusing;
 use aio_pthread::PthreadBackend;
+use aio_testkit::conformance::refusing;
 
 #[test]
 fn queue() {
-    aio_core::conformance::queue(&PthreadBackend::new());
+    aio_testkit::conformance::queue(&PthreadBackend::new());
 }
 
 #[test]

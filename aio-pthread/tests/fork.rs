@@ -5,5 +5,5 @@ use aio_pthread::PthreadBackend;
 
 #[test]
 fn pthread_stays_with_the_parent() {
-    aio_core::conformance::fork(&PthreadBackend::new());
+    aio_testkit::conformance::fork(&PthreadBackend::new());
 }

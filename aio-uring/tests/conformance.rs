@@ -2,5 +2,5 @@
 
 #[test]
 fn queue() {
-    aio_core::conformance::queue(&aio_uring::UringBackend::default());
+    aio_testkit::conformance::queue(&aio_uring::UringBackend::default());
 }

@@ -4,5 +4,5 @@ use aio_uring::UringBackend;
 
 #[test]
 fn uring_stays_with_the_parent() {
-    aio_core::conformance::fork(&UringBackend::default());
+    aio_testkit::conformance::fork(&UringBackend::default());
 }

@@ -11,7 +11,7 @@ use aio::Error;
 use aio::buf::AlignedBuf;
 use aio::op::{Direction, IoOpDesc, Outcome, Target};
 use aio_core::backend::IoBlock;
-use aio_core::testing::{Fate, Plain, Rules};
+use aio_testkit::fault::{Fate, Plain, Rules};
 use support::random::Random;
 use support::{Folder, each_backend, finishes, gated, pattern, small};
 

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 
 use aio::buf::AlignedBuf;
 use aio::{Backend, DirectMode, Ticket};
-use support::leftovers::{entries, mapped};
+use aio_testkit::leftovers::{Leftovers, entries, writable_memory};
 use support::{Folder, backends, finishes, pattern, small};
 
 const MIB: usize = 1 << 20;
@@ -84,7 +84,7 @@ fn come_and_go() {
             cycle(backend, &path, &content, number);
         });
         let (fds, threads) = (entries("/proc/self/fd"), entries("/proc/self/task"));
-        let (slots_before, memory) = (slots(), mapped().1);
+        let (slots_before, memory) = (slots(), writable_memory());
         let in_flight = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
@@ -103,8 +103,8 @@ fn come_and_go() {
             std::thread::yield_now();
         }
         assert_eq!(entries("/proc/self/fd"), fds, "on {backend}");
-        assert_eq!(mapped().0, 0, "on {backend}: a kernel queue is still mapped");
-        let grown = mapped().1.saturating_sub(memory);
+        assert_eq!(Leftovers::now().queues, 0, "on {backend}: a kernel queue is still mapped");
+        let grown = writable_memory().saturating_sub(memory);
         // Each cycle maps more than 16 MiB of buffers.
         assert!(grown < THREADS * CYCLES * MIB, "on {backend}: {grown} bytes more are mapped");
         // Other processes have some, too, but hardly as many as would be left here.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error};
-use aio_core::testing::Plain;
+use aio_testkit::fault::Plain;
 use support::random::Random;
 use support::{Folder, Kind, Memory, each_backend, gated, pattern, small};
 

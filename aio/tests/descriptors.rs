@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 
 use aio::{AioHandle, DirectMode, Error, OpenOptions, Result, Ticket};
-use aio_core::conformance::refusing;
-use aio_core::testing::Plain;
+use aio_testkit::conformance::refusing;
+use aio_testkit::fault::Plain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use support::child::alone;

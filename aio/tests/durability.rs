@@ -12,7 +12,7 @@ use std::sync::Arc;
 use aio::{AioFile, AioHandle, DirectMode, Error};
 use aio_core::CommitStep;
 use aio_core::backend::IoBlock;
-use aio_core::testing::{Fate, Rules};
+use aio_testkit::fault::{Fate, Rules};
 use disk::SmallDisk;
 use support::{Folder, backends, each, pattern};
 

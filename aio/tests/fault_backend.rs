@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use aio::op::Direction;
 use aio::{DirectMode, Error};
 use aio_core::backend::{Completion, IoBlock};
-use aio_core::testing::{Fate, FaultBackend, Faults, Plain, Plan, Rules};
+use aio_testkit::fault::{Fate, FaultBackend, Faults, Plain, Plan, Rules};
 use support::child::alone;
 use support::{Folder, backends, finishes, pattern, small};
 
@@ -18,7 +18,7 @@ fn delays_keep_the_contract_of_a_queue() {
         let faults = Faults { delays: 400, slow_reaps: 20, ..Faults::default() };
         let plan = Arc::new(Plan::new(1, faults));
         let real = backend.implementation().expect("compiled in");
-        aio_core::conformance::queue(&FaultBackend::new(real, plan.clone()));
+        aio_testkit::conformance::queue(&FaultBackend::new(real, plan.clone()));
         let injected = plan.injected();
         assert!(injected.delayed > 100 && injected.slow_reaps > 10, "{injected:?}");
         assert_eq!(injected.total(), injected.delayed + injected.slow_reaps);
@@ -162,7 +162,7 @@ fn a_forked_child_has_no_part_in_it() {
     alone("a_forked_child_has_no_part_in_it", || {
         for backend in backends() {
             let real = backend.implementation().expect("compiled in");
-            aio_core::conformance::fork(&FaultBackend::new(real, Arc::new(Plain)));
+            aio_testkit::conformance::fork(&FaultBackend::new(real, Arc::new(Plain)));
         }
     });
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use aio::error::OpKind;
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error, OpenOptions};
-use aio_core::conformance::refusing;
-use aio_core::testing::{Gate, Plain};
+use aio_testkit::conformance::refusing;
+use aio_testkit::fault::{Gate, Plain};
 use disk::{LoopDevice, SmallDisk};
 use support::{Folder, backends, gated, pattern, small};
 

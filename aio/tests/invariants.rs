@@ -16,7 +16,7 @@ use aio::buf::{IoBuf, IoBufMut};
 use aio::op::Direction;
 use aio::{AioFile, AioHandle, Error};
 use aio_core::backend::{Completion, FileId, IoBlock};
-use aio_core::testing::{Fate, Plain, Rules};
+use aio_testkit::fault::{Fate, Plain, Rules};
 use support::staged::{Panics, Seen, Staged};
 use support::{Folder, Memory, each_backend, gated, pattern, small};
 

@@ -15,9 +15,9 @@ use std::task::{Context, Poll, Waker};
 use aio::buf::{IoBuf, IoBufMut};
 use aio::op::{Direction, Extent, ExtentMemory, IoOpDesc, Outcome, Target};
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error};
-use aio_core::testing::{Plain, Rules};
+use aio_testkit::fault::{Plain, Rules};
+use aio_testkit::leftovers::{Leftovers, entries, writable_memory};
 use support::child::{alone, forked};
-use support::leftovers::{entries, mapped};
 use support::{Folder, backends, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
@@ -772,14 +772,14 @@ fn leave_nothing() {
         while entries("/proc/self/task") != threads {
             std::thread::yield_now();
         }
-        assert_eq!(mapped().0, 0, "on {backend}");
+        assert_eq!(Leftovers::now().queues, 0, "on {backend}");
         drop(unread);
         assert_eq!(entries("/proc/self/fd"), fds, "on {backend}");
         (0..3).for_each(|_| drop(cycle()));
-        let before = mapped().1;
+        let before = writable_memory();
         (0..10).for_each(|_| drop(cycle()));
-        assert_eq!(mapped().0, 0, "on {backend}");
-        let grown = mapped().1.saturating_sub(before);
+        assert_eq!(Leftovers::now().queues, 0, "on {backend}");
+        let grown = writable_memory().saturating_sub(before);
         // A cycle maps more than this by itself.
         assert!(grown < 16 * MIB, "on {backend}: {grown} bytes more are mapped after ten handles");
         assert_eq!(entries("/proc/self/fd"), fds, "on {backend}");

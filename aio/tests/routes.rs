@@ -15,7 +15,7 @@ use std::time::Duration;
 use aio::op::{Direction, Extent, IoOpDesc, PathMode, Target};
 use aio::{AioFile, AioHandle, DirectMode, Error, Ticket};
 use aio_core::backend::{Completion, IoBlock};
-use aio_core::testing::{Delay, Fate, Plain, Rules};
+use aio_testkit::fault::{Delay, Fate, Plain, Rules};
 use support::random::Random;
 use support::{Folder, backends, finishes, gated, pattern, small};
 

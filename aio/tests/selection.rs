@@ -95,7 +95,7 @@ fn a_process_probes_a_backend_once() {
         return assert_passes(again(NAME).env("TMPDIR", "/proc"));
     }
     let no_files = |work: fn(Backend) -> bool, backend| {
-        aio_core::conformance::refusing(&[libc::SYS_memfd_create], libc::EPERM, || work(backend))
+        aio_testkit::conformance::refusing(&[libc::SYS_memfd_create], libc::EPERM, || work(backend))
     };
     let builds = |backend| match aio::builder().backend(backend).build() {
         Ok(_) => true,

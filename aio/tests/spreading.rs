@@ -14,7 +14,7 @@ use std::time::Duration;
 use aio::op::{Direction, Extent, IoOpDesc, PathMode, Target};
 use aio::{AioHandle, DirectMode};
 use aio_core::backend::{Completion, IoBlock};
-use aio_core::testing::{Fate, Rules};
+use aio_testkit::fault::{Fate, Rules};
 use scripted::{Script, Scripted};
 use support::{Folder, backends, finishes, gated, pattern, small};
 

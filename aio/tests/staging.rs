@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use aio::op::{Direction, Extent, IoOpDesc, PathMode, Target};
 use aio_core::backend::{Completion, IoBlock};
-use aio_core::testing::{Fate, Rules};
+use aio_testkit::fault::{Fate, Rules};
 use support::{Folder, each_backend, gated, pattern, small};
 
 /// Long enough that one copy is worth looking for other work after it.

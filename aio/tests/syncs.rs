@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aio::{DirectMode, Error, OpenOptions};
-use aio_core::conformance::refusing;
-use aio_core::testing::Plain;
+use aio_testkit::conformance::refusing;
+use aio_testkit::fault::Plain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::child::alone;
 use support::{Folder, backends, finishes, gated, pattern, small};

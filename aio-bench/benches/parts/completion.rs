@@ -1,5 +1,6 @@
 //! What a block costs once its op is under way: claim, slot, submission, completion, account. Ops of more and more
-//! blocks; what each block adds is the slope. Blocks of one extent, and of as many extents.
+//! blocks; what each block adds is the slope. Blocks of one extent, and of as many extents, which the planner cuts one by
+//! one: what it costs is the difference.
 
 use aio_core::buf::AlignedBuf;
 use aio_core::{AioFile, AioHandle};

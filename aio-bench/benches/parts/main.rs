@@ -1,7 +1,7 @@
 //! What the parts of the engine cost, one by one.
 //!
-//! The planner and the arena are measured alone; hand-off, completion and staging on a backend that completes every
-//! block at once, so that the engine's own work is all there is. The last group measures what lies below the engine, the
+//! The arena is measured alone; hand-off, completion and staging on a backend that completes every block at once, so that
+//! the engine's own work is all there is. The last group measures what lies below the engine, the
 //! queues of the backends, beside the plain system call and, behind the features `peer-rio` and `peer-glommio`, other
 //! libraries.
 //!
@@ -17,7 +17,6 @@ mod null_backend;
 mod peer_glommio;
 #[cfg(feature = "peer-rio")]
 mod peer_rio;
-mod planning;
 mod queues;
 mod read;
 mod staging;
@@ -34,7 +33,6 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    planning::bench(&mut criterion);
     hand_off::bench(&mut criterion);
     completion::bench(&mut criterion);
     staging::bench(&mut criterion);

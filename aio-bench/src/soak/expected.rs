@@ -2,7 +2,7 @@
 
 use aio::Error;
 use aio::op::Direction;
-use aio_core::testing::Plan;
+use aio_testkit::fault::Plan;
 
 /// What the plan of faults, and the user, make of an op.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ impl Expected {
 #[cfg(test)]
 mod tests {
     use aio::error::OpKind;
-    use aio_core::testing::Faults;
+    use aio_testkit::fault::Faults;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aio::backend::IoBackend;
 use aio::{AioConfig, AioHandle, Backend, DirectMode};
-use aio_core::testing::{FaultBackend, Faults, Injected, Plan};
+use aio_testkit::fault::{FaultBackend, Faults, Injected, Plan};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cells::Cells;

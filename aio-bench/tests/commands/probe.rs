@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use aio_core::conformance::refusing;
+use aio_testkit::conformance::refusing;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 

@@ -2,5 +2,3 @@
 
 #[path = "../../../aio/tests/support/disk.rs"]
 pub(crate) mod disk;
-#[path = "../../../aio/tests/support/leftovers.rs"]
-pub(crate) mod leftovers;

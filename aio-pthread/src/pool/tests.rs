@@ -37,12 +37,12 @@ impl IoBackend for Limited {
 
 #[test]
 fn one_thread_does_everything() {
-    aio_core::conformance::queue(&Limited { limit: 1, stack_size: STACK_SIZE });
+    aio_testkit::conformance::queue(&Limited { limit: 1, stack_size: STACK_SIZE });
 }
 
 #[test]
 fn without_threads_the_reaper_does_everything() {
-    aio_core::conformance::queue(&Limited { limit: MAX_THREADS, stack_size: IMPOSSIBLE_STACK });
+    aio_testkit::conformance::queue(&Limited { limit: MAX_THREADS, stack_size: IMPOSSIBLE_STACK });
 }
 
 /// A queue with its pool, reading from a file.

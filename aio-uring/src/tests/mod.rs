@@ -18,8 +18,8 @@ use std::slice;
 use std::sync::Arc;
 
 use aio_core::backend::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory};
-use aio_core::conformance;
 use aio_core::op::Direction;
+use aio_testkit::conformance;
 
 use crate::UringBackend;
 use crate::queue::UringQueue;

@@ -20,7 +20,7 @@ fn backends_conform() {
     const NAME: &str = "file_systems::backends_conform";
     if is_child(NAME) {
         let backend: aio::Backend = std::env::var(BACKEND).unwrap().parse().unwrap();
-        return aio_core::conformance::queue(&*backend.implementation().unwrap());
+        return aio_testkit::conformance::queue(&*backend.implementation().unwrap());
     }
     let disks: Vec<_> = KINDS.iter().filter_map(|kind| Some((kind, SmallDisk::of(kind)?))).collect();
     std::thread::scope(|scope| {

@@ -2,10 +2,10 @@
 
 use aio::error::OpKind;
 use aio::{AioConfig, AioHandle, Backend, DirectMode};
+use aio_testkit::leftovers::settles;
 
 use crate::assert_io;
 use crate::disk::SmallDisk;
-use crate::support::leftovers::settles;
 use crate::support::pattern;
 
 /// More than there is room for.

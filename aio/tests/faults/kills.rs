@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use aio::DirectMode;
+use aio_testkit::leftovers::{aio_slots, settles};
 
 use crate::support::child::{again, is_child};
-use crate::support::leftovers::{aio_slots, settles};
 use crate::support::{Folder, backends, pattern};
 
 const OP: usize = 50_000;

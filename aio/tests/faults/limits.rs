@@ -4,11 +4,11 @@ use std::fs::File;
 
 use aio::error::OpKind;
 use aio::{Backend, DirectMode};
+use aio_testkit::leftovers::aio_slots;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::assert_io;
 use crate::support::child::{again_under, alone, assert_passes, is_child};
-use crate::support::leftovers::aio_slots;
 use crate::support::{Folder, backends, pattern};
 use crate::sysctl::Sysctl;
 

@@ -17,6 +17,7 @@ mod file_systems;
 mod forks;
 mod full_disk;
 mod fuse;
+mod holdings;
 mod kills;
 mod limits;
 mod lost_sectors;
@@ -29,7 +30,7 @@ mod workload;
 
 use aio::error::OpKind;
 use aio::{AioHandle, Backend, Builder, DirectMode, Error};
-use support::leftovers::Leftovers;
+use holdings::Holdings;
 
 /// A handle with small blocks, so that little data makes many.
 fn handle(backend: Backend, direct: DirectMode) -> AioHandle {
@@ -43,7 +44,7 @@ fn builder(backend: Backend, direct: DirectMode) -> Builder {
 /// Runs a test on every backend and in every file mode, each for a bounded time; fails if it leaves anything behind.
 fn each(what: &'static str, test: impl Fn(Backend, DirectMode) + Send + Sync + 'static) {
     support::each_backend(what, move |backend, direct| {
-        let before = Leftovers::now();
+        let before = Holdings::now();
         test(backend, direct);
         before.assert_nothing_new(&format!("{what} on {backend}, direct {direct:?}"));
     });

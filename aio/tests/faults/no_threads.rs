@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aio::{AioHandle, Backend, DirectMode};
+use aio_testkit::leftovers::settles;
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::disk::SmallDisk;
 use crate::support::child::{again, assert_passes, is_child};
-use crate::support::leftovers::settles;
 use crate::support::{Folder, backends};
 use crate::workload::Workload;
 

@@ -45,7 +45,7 @@ fn io_uring_is_filtered_by_seccomp() {
             return;
         }
         for (errno, why) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "ENOSYS")] {
-            aio_core::conformance::refusing(&[libc::SYS_io_uring_setup], errno, || falls_through(why));
+            aio_testkit::conformance::refusing(&[libc::SYS_io_uring_setup], errno, || falls_through(why));
         }
     });
 }

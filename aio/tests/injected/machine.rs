@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aio_core::testing::Faults;
+use aio_testkit::fault::Faults;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest_state_machine::ReferenceStateMachine;

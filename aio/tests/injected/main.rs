@@ -17,7 +17,7 @@ mod system;
 use std::cell::OnceCell;
 
 use aio::{Backend, DirectMode};
-use aio_core::testing::Left;
+use aio_testkit::leftovers::Leftovers;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
@@ -51,7 +51,7 @@ fn run(backend: Backend, direct: DirectMode, cases: u32) {
             };
             finishes(case).map_err(TestCaseError::fail)?;
             // The first sequence makes what a process keeps: threads' memory, the log's descriptors.
-            before.get_or_init(Left::now).check().map_err(TestCaseError::fail)
+            before.get_or_init(Leftovers::now).check().map_err(TestCaseError::fail)
         },
     );
     if let Err(failed) = result {

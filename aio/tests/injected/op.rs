@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use aio::Error;
 use aio::op::Direction;
-use aio_core::testing::{Faults, Plan};
+use aio_testkit::fault::{Faults, Plan};
 
 use crate::support::Kind;
 use crate::support::pattern;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aio::error::OpError;
 use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode, Error, Ticket};
-use aio_core::testing::{FaultBackend, Gate, Plan};
+use aio_testkit::fault::{FaultBackend, Gate, Plan};
 use proptest_state_machine::StateMachineTest;
 
 use crate::bytes::Bytes;

@@ -6,8 +6,6 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::leftovers::image_prefix;
-
 /// The name of the file that a disk or device lies in.
 const IMAGE: &str = "image";
 
@@ -196,7 +194,7 @@ impl Drop for LoopDevice {
     }
 }
 
-/// Named so that [`Leftovers`](crate::support::leftovers::Leftovers) knows the images in it.
+/// Named so that what is left of its images can be told.
 fn folder() -> TempDir {
     tempfile::Builder::new().prefix(&image_prefix()).tempdir().expect("a temporary folder")
 }
@@ -226,4 +224,9 @@ fn output(command: &mut Command) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// What the folders of this process's images are called.
+pub fn image_prefix() -> String {
+    format!("aio-disk-{}-", std::process::id())
 }

@@ -2,7 +2,6 @@
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
 pub mod child;
-pub mod leftovers;
 pub mod random;
 pub mod staged;
 pub mod users;
@@ -17,7 +16,7 @@ use std::time::Duration;
 use aio::backend::RegionId;
 use aio::buf::{AlignedBuf, IoBuf, IoBufMut};
 use aio::{AioConfig, AioHandle, Backend, Builder, DirectMode};
-use aio_core::testing::{FaultBackend, Gate, Rules};
+use aio_testkit::fault::{FaultBackend, Gate, Rules};
 use tempfile::TempDir;
 
 use self::random::Random;
@@ -26,7 +25,7 @@ use self::random::Random;
 pub fn backends() -> Vec<Backend> {
     let works = |backend: &Backend| {
         let implementation = backend.implementation().expect("compiled in");
-        aio_core::conformance::require(&*implementation)
+        aio_testkit::conformance::require(&*implementation)
     };
     Backend::COMPILED.iter().copied().filter(works).collect()
 }

@@ -71,7 +71,6 @@ impl EventWaker {
     }
 
     /// Whether a wait is announced that nobody interrupted yet.
-    #[cfg(any(test, feature = "conformance"))]
     pub fn is_waiting(&self) -> bool {
         self.word.0.load(Ordering::Acquire) == WAITING
     }
@@ -136,7 +135,6 @@ impl EventFd {
     }
 
     /// Whether it is readable.
-    #[cfg(any(test, feature = "conformance"))]
     pub fn is_ringing(&self) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)

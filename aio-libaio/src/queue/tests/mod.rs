@@ -13,8 +13,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
-use aio_core::conformance::{self, require};
 use aio_core::op::Direction;
+use aio_testkit::conformance::{self, require};
 
 use super::*;
 use crate::LibaioBackend;

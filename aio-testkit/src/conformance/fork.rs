@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::rig::{Mode, Rig, expect_pattern, open};
 use super::{Check, Context};
-use crate::backend::{FileId, IoBackend, IoBlock, QueueConfig};
-use crate::op::Direction;
+use aio_core::backend::{FileId, IoBackend, IoBlock, QueueConfig};
+use aio_core::op::Direction;
 
 const BLOCKS: usize = 24;
 const LEN: usize = 256 << 10;

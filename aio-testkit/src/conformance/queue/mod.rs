@@ -9,7 +9,7 @@ mod transfers;
 mod waking;
 
 use super::checks;
-use crate::backend::IoBackend;
+use aio_core::backend::IoBackend;
 
 /// Checks everything that the engine relies on in a queue and in [`IoBackend::transfer`].
 ///

@@ -6,10 +6,10 @@ use std::os::fd::RawFd;
 use std::path::Path;
 use std::ptr;
 
-use crate::backend::{IoBlock, QueueConfig};
 use crate::conformance::Context;
 use crate::conformance::rig::{Mode, PAGE, Rig, expect_pattern, open};
-use crate::op::Direction;
+use aio_core::backend::{IoBlock, QueueConfig};
+use aio_core::op::Direction;
 
 pub(super) fn short_reads_at_the_end_of_the_file(context: &Context<'_>) {
     let size = 2 * PAGE + 1808;

@@ -9,22 +9,21 @@
 #![allow(unsafe_code)]
 
 mod gate;
-mod left;
 mod plan;
 mod queue;
 mod rules;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aio_core::backend::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
 
 pub use self::gate::Gate;
-pub use self::left::Left;
 pub use self::plan::{Faults, Injected, Plan};
 pub use self::rules::{Delay, Fate, Plain, Rules};
 
 use self::queue::{FaultQueue, Woken};
-use crate::backend::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
-use crate::sync::{AtomicUsize, Ordering};
 
 /// A backend whose queues obey [`Rules`] and a [`Gate`].
 #[derive(Debug)]
@@ -73,4 +72,9 @@ impl<R: Rules + 'static> IoBackend for FaultBackend<R> {
             Fate::End(result) => result,
         }
     }
+}
+
+/// Locks, poisoned or not: every critical section here leaves the state whole.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

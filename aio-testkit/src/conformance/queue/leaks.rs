@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use crate::backend::QueueConfig;
 use crate::conformance::Context;
 use crate::conformance::rig::{PAGE, Rig, open};
-use crate::op::Direction;
+use aio_core::backend::QueueConfig;
+use aio_core::op::Direction;
 
 /// What is counted, and how.
 type Table = (&'static str, fn() -> usize);

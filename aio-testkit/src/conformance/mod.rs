@@ -1,14 +1,8 @@
 //! The conformance suite: what the engine relies on, checked against any backend.
 //!
-//! A backend's test is one call per part of the suite, on real files in a folder under `TMPDIR`:
+//! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](aio_core::backend::IoQueue), [`fork`] that of a forked
+//! child, both on real files in a folder under `TMPDIR`.
 //!
-//! ```no_run
-//! # fn backend() -> Box<dyn aio_core::IoBackend> { unimplemented!() }
-//! # let backend = backend();
-//! aio_core::conformance::queue(&*backend);
-//! ```
-//!
-//! [`queue`] checks the contract of [`IoBackend`] and [`IoQueue`](crate::backend::IoQueue), [`fork`] that of a forked child.
 //! Every check runs, on a thread that carries its name, so that a panic message starts with it; the failed ones are
 //! listed at the end. A queue that hangs cannot be unwound: after a generous time the process prints the name of the
 //! check and aborts. Tests of a backend's own refusals run it on a kernel that is [`refusing`] system calls.
@@ -29,7 +23,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::backend::{Capabilities, IoBackend};
+use aio_core::backend::{Capabilities, IoBackend};
 
 pub use fork::fork;
 pub use queue::queue;

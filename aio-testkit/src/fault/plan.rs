@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Delay, Fate, Rules};
-use crate::backend::IoBlock;
-use crate::op::Direction;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use aio_core::backend::IoBlock;
+use aio_core::op::Direction;
+
+use super::{Delay, Fate, Rules, lock};
 
 /// How often which fault happens. Chances are per thousand, of blocks or of calls; 0 is never.
 ///

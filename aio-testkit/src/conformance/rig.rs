@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Context, loud};
-use crate::backend::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, RegionMemory};
-use crate::op::Direction;
+use aio_core::backend::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, RegionMemory};
+use aio_core::op::Direction;
 
 /// What blocks are multiples of, so that every file system with direct I/O takes them.
 pub(super) const PAGE: usize = 4096;

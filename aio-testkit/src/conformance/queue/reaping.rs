@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::backend::{Completion, IoBlock};
 use crate::conformance::Context;
 use crate::conformance::rig::{PAGE, Rig, Shuffle, open};
-use crate::op::Direction;
+use aio_core::backend::{Completion, IoBlock};
+use aio_core::op::Direction;
 
 /// A rig of depth 8 and eight reads that take as long as reads take here.
 fn eight_reads(context: &Context<'_>) -> (File, Rig, Vec<IoBlock>) {

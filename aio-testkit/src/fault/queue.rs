@@ -8,10 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aio_core::backend::parts::ProcessGeneration;
+use aio_core::backend::{Completion, FileId, IoBlock, IoQueue, Region, RegionId, Wake};
+use aio_core::op::Direction;
+
 use super::{Fate, Gate, Rules};
-use crate::backend::{Completion, FileId, IoBlock, IoQueue, Region, RegionId, Wake};
-use crate::op::Direction;
-use crate::process::Generation;
 
 /// Something that comes after so many reaps.
 struct Late<T> {
@@ -25,7 +26,7 @@ pub(super) struct FaultQueue<R> {
     rules: Arc<R>,
     gate: Arc<Gate>,
     waker: Arc<dyn Wake>,
-    made_in: Generation,
+    made_in: ProcessGeneration,
     /// Accepted, and kept from the real queue.
     kept: Vec<Late<IoBlock>>,
     /// Completed, and not reported.
@@ -50,7 +51,7 @@ impl<R: Rules> FaultQueue<R> {
             rules,
             gate,
             waker,
-            made_in: Generation::now(),
+            made_in: ProcessGeneration::now(),
             kept: Vec::new(),
             held: Vec::new(),
             tokens: HashMap::new(),

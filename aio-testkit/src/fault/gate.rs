@@ -1,10 +1,12 @@
 //! Keeping blocks back.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
-use crate::backend::Wake;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
+use aio_core::backend::Wake;
+
+use super::lock;
 
 /// What a test sees and steers of all queues of one [`FaultBackend`](super::FaultBackend). Open at first.
 #[derive(Default)]

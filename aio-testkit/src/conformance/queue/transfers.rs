@@ -5,10 +5,10 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::thread;
 
-use crate::backend::{IoBlock, QueueConfig};
 use crate::conformance::Context;
 use crate::conformance::rig::{Mode, PAGE, Rig, Shuffle, expect_pattern, open, pattern};
-use crate::op::Direction;
+use aio_core::backend::{IoBlock, QueueConfig};
+use aio_core::op::Direction;
 
 /// Lengths that are neighbours small enough to be worth merging, and some that are not.
 const LENGTHS: [usize; 7] = [PAGE, PAGE, PAGE, 2 * PAGE, 16 * PAGE, PAGE, 64 * PAGE];

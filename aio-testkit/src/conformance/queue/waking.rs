@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::conformance::Context;
 use crate::conformance::rig::{PAGE, Rig, open};
-use crate::op::Direction;
+use aio_core::op::Direction;
 
 /// Long enough to tell a wait that ended by itself from one that never began.
 const SHORT: Duration = Duration::from_millis(5);

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::backend::{IoBlock, IoQueue};
 use crate::conformance::Context;
 use crate::conformance::rig::{Mode, PAGE, Rig, expect_pattern, open, pattern};
-use crate::op::Direction;
+use aio_core::backend::{IoBlock, IoQueue};
+use aio_core::op::Direction;
 
 const BLOCKS: usize = 24;
 const LEN: usize = 1 << 20;

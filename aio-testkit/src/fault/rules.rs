@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 
-use crate::backend::{Completion, FileId, IoBlock};
+use aio_core::backend::{Completion, FileId, IoBlock};
 
 /// What becomes of a block.
 #[derive(Debug)]

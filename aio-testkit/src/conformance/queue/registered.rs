@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use crate::backend::{FileId, IoBlock, QueueConfig, Region, RegionId};
 use crate::conformance::rig::{Memory, PAGE, Rig, expect_pattern, open, pattern};
 use crate::conformance::{Context, loud};
-use crate::op::Direction;
+use aio_core::backend::{FileId, IoBlock, QueueConfig, Region, RegionId};
+use aio_core::op::Direction;
 
 const REGIONS: u32 = 4;
 const FILES: u32 = 4;
