@@ -37,6 +37,9 @@
 //!
 //! [`Backend::Auto`] takes the first that works: io_uring, Linux AIO, a thread pool. The environment variable
 //! `AIO_BACKEND` (`uring`, `libaio`, `pthread`) overrides `Auto`; a backend chosen in code stays chosen.
+//!
+//! A backend of one's own implements [`backend::IoBackend`] and goes to [`AioHandle::with_backend`]; `examples/backend.rs` is
+//! the shortest.
 #![forbid(unsafe_code)]
 
 #[cfg(not(any(feature = "uring", feature = "libaio", feature = "pthread")))]
