@@ -7,13 +7,18 @@
 //! What backends are built from, beside the system calls that each has for itself, is in [`parts`].
 #![allow(unsafe_code)]
 
+mod block;
 pub mod parts;
+mod region;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::block::{Completion, Direction, IoBlock};
+pub use self::region::{FileId, Region, RegionId, RegionMemory};
 
 /// A way to do I/O: a factory of queues.
 ///
@@ -198,144 +203,6 @@ impl QueueConfig {
     }
 }
 
-/// Which way bytes move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the file into memory.
-    Read,
-    /// From memory into the file.
-    Write,
-}
-
-/// One submission-sized piece of an op.
-#[derive(Debug, Clone, Copy)]
-pub struct IoBlock {
-    /// Comes back in the [`Completion`]; unique among the blocks in flight of one queue. `u64::MAX` is not used.
-    pub token: u64,
-    /// Which way.
-    pub direction: Direction,
-    /// The open file. Valid also when [`file`](Self::file) is set.
-    pub fd: RawFd,
-    /// The same file as a registered slot of this queue. An id that is not registered goes by [`fd`](Self::fd).
-    pub file: Option<FileId>,
-    /// The registered region of this queue that contains the whole memory of the block. An id that is not registered is
-    /// ignored.
-    pub region: Option<RegionId>,
-    /// First byte of the memory.
-    pub ptr: *mut u8,
-    /// Bytes to move, 1 to `i32::MAX` rounded down to a page.
-    pub len: usize,
-    /// Where in the file, in bytes; `offset + len` fits in an `i64`.
-    pub offset: u64,
-}
-
-impl IoBlock {
-    /// A block with token 0, whose file and memory are named by no registration.
-    ///
-    /// `fd` is the open file, `ptr` and `len` the memory, `offset` its place in the file, in bytes. Struct update
-    /// syntax sets the rest:
-    ///
-    /// ```
-    /// # use aio_core::backend::{Direction, IoBlock};
-    /// # let (fd, mut memory) = (0, [0; 4096]);
-    /// let block = IoBlock { token: 7, ..IoBlock::new(Direction::Read, fd, memory.as_mut_ptr(), memory.len(), 0) };
-    /// ```
-    pub fn new(direction: Direction, fd: RawFd, ptr: *mut u8, len: usize, offset: u64) -> Self {
-        Self { token: 0, direction, fd, file: None, region: None, ptr, len, offset }
-    }
-}
-
-// SAFETY: a block is a description. Whoever dereferences `ptr` does so under the contract of `IoQueue::submit` or
-// `IoBackend::transfer`, which says that the memory is valid and not aliased whichever thread does the transfer.
-unsafe impl Send for IoBlock {}
-// SAFETY: as above; all fields are read-only through a shared reference.
-unsafe impl Sync for IoBlock {}
-
-/// The end of one block.
-#[derive(Debug)]
-pub struct Completion {
-    /// The block's token.
-    pub token: u64,
-    /// Bytes moved (may be fewer than asked; 0 on a read is end of file), or the error of this block.
-    pub result: io::Result<usize>,
-}
-
-impl Completion {
-    /// From the kernel's convention: bytes, or a negated errno.
-    pub fn from_kernel(token: u64, result: i64) -> Self {
-        Self { token, result: parts::kernel_result(result) }
-    }
-}
-
-/// Names a registered region: a slot, and which of its successive users is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RegionId {
-    /// Index into a queue's table of regions.
-    pub slot: u32,
-    /// Differs from that of every other region of the process, until 2^32 were made.
-    pub generation: u32,
-}
-
-/// Names a registered file: a slot, and which of its successive users is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileId {
-    /// Index into a queue's file table.
-    pub slot: u32,
-    /// Grows each time the slot is given to another file.
-    pub generation: u32,
-}
-
-/// A stretch of memory that queues may register. Cloning it keeps the mapping alive.
-#[derive(Debug, Clone)]
-pub struct Region {
-    id: RegionId,
-    memory: Arc<dyn RegionMemory>,
-}
-
-/// The owner of a region's mapping.
-///
-/// # Safety
-///
-/// `ptr` and `len` describe memory that is mapped readable and writable from before the first call until the value is
-/// dropped, and answer the same on every call.
-pub unsafe trait RegionMemory: Send + Sync + fmt::Debug {
-    /// First byte.
-    fn ptr(&self) -> *mut u8;
-    /// Bytes; at most 1 GiB, the most the kernel registers as one buffer.
-    fn len(&self) -> usize;
-    /// Whether the region has no bytes.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl Region {
-    /// Gives `memory` an id.
-    pub fn new(id: RegionId, memory: Arc<dyn RegionMemory>) -> Self {
-        Self { id, memory }
-    }
-
-    /// Its id.
-    pub fn id(&self) -> RegionId {
-        self.id
-    }
-
-    /// First byte.
-    pub fn ptr(&self) -> *mut u8 {
-        self.memory.ptr()
-    }
-
-    /// Bytes.
-    pub fn len(&self) -> usize {
-        self.memory.len()
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.memory.is_empty()
-    }
-}
-
 /// What [`IoBackend::probe`] found.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -370,16 +237,6 @@ impl Unavailable {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn any_number_of_the_kernel_is_a_result() {
-        let errno = |result| Completion::from_kernel(7, result).result.unwrap_err().raw_os_error();
-        assert_eq!(Completion::from_kernel(7, 4096).result.unwrap(), 4096);
-        assert_eq!(errno(-5), Some(libc::EIO));
-        assert_eq!(errno(-i64::from(libc::EAGAIN)), Some(libc::EAGAIN));
-        assert_eq!(errno(i64::from(i32::MIN)), Some(libc::EIO));
-        assert_eq!(errno(i64::MIN), Some(libc::EIO));
-    }
 
     #[test]
     fn depths_are_clamped() {
