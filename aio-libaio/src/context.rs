@@ -7,7 +7,7 @@ use aio_core::backend::parts::kernel_result;
 use libc::{c_long, timespec};
 
 use crate::abi::{io_context_t, io_event, iocb};
-use crate::ring::Ring;
+use crate::completion_ring::CompletionRing;
 use crate::sys;
 
 /// A context from `io_setup` until `io_destroy`, and the ring that is mapped as long. Not `Send`, as the ring is not.
@@ -15,7 +15,7 @@ use crate::sys;
 pub(crate) struct Context {
     id: io_context_t,
     /// `None` where events have to be fetched by `io_getevents`.
-    ring: Option<Ring>,
+    ring: Option<CompletionRing>,
     #[cfg(test)]
     pub(crate) faults: Faults,
 }
@@ -27,7 +27,7 @@ impl Context {
         kernel_result(sys::io_setup(requests, &mut id))?;
         // SAFETY: `io_setup` just returned `id`. `destroy` drops the ring before the context, and this type is not
         // `Send`, so one thread reaps.
-        let ring = if map { unsafe { Ring::of(id) } } else { None };
+        let ring = if map { unsafe { CompletionRing::of(id) } } else { None };
         let context = Self {
             id,
             ring,
@@ -82,7 +82,7 @@ impl Context {
     }
 
     /// The ring, where it can be read from user space.
-    pub(crate) fn ring(&mut self) -> Option<&mut Ring> {
+    pub(crate) fn ring(&mut self) -> Option<&mut CompletionRing> {
         self.ring.as_mut()
     }
 

@@ -18,7 +18,7 @@
 //!   done by a plain call then, on the thread that submits.
 //! - The kernel copies a request during `io_submit` and does not look at it afterwards.
 //! - The id of a context is the address of its completion ring, mapped into the process. Completions can be taken
-//!   from there without a system call (`ring.rs`, where the memory ordering is argued).
+//!   from there without a system call (`completion_ring.rs`, where the memory ordering is argued).
 //! - Requests are counted against a system-wide limit, `fs.aio-max-nr` (65536 by default), when the context is made.
 //!   A queue of depth *n* takes *n* + 1.
 //! - `io_destroy` takes some 32 ms even if nothing is in flight: it waits for other CPUs to have seen that the context
@@ -32,21 +32,25 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `queue` | blocks in flight: submit, reap, drain, drop |
-//! | `wait` | the sleep that a completion or the waker ends |
-//! | `slots` | the requests, and from a block to what the kernel reads |
+//! | `queue` | blocks in flight: submit, drain, drop |
+//! | `wait` | reap: what has completed, and the sleep that a completion or the waker ends |
+//! | `request` | from a block to what the kernel reads |
+//! | `slots` | the requests of a queue, and from a completion to its block |
 //! | `context` | the system calls |
-//! | `ring` | completions without a system call |
+//! | `completion_ring` | completions without a system call |
 //! | `refusal` | why there is no queue |
 //! | `sys`, `abi` | what the kernel or the C library calls these things |
 
 mod abi;
+mod completion_ring;
 mod context;
 mod queue;
 mod refusal;
-mod ring;
+mod request;
 mod slots;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
@@ -88,60 +92,5 @@ impl IoBackend for LibaioBackend {
 
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
         Ok(Box::new(LibaioQueue::open(config, self.avoid)?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use aio_testkit::conformance::{refusing, require};
-
-    use super::*;
-
-    /// What the probe says when the kernel refuses `call`.
-    fn refusal_without(call: libc::c_long, avoid: Avoid) -> Option<Unavailable> {
-        refusing(&[call], libc::EPERM, || (LibaioBackend { avoid }).probe().expect_err("a call that is not needed"))
-    }
-
-    #[test]
-    fn the_probe_notices_each_call_that_is_refused_and_names_it() {
-        if !require(&LibaioBackend::default()) {
-            return;
-        }
-        let library = cfg!(feature = "system-libaio");
-        let (usual, oldest) = (Avoid::default(), Avoid { ring: true, poll: true });
-        for (call, avoid, words) in [
-            (libc::SYS_io_setup, usual, "io_setup was refused"),
-            (libc::SYS_io_submit, usual, "io_submit of a poll for the waker"),
-            (libc::SYS_io_submit, oldest, "a write to a file in memory failed"),
-            (libc::SYS_io_getevents, usual, "a wait for completions failed"),
-            // libaio spares itself the call while there is nothing to fetch.
-            (libc::SYS_io_getevents, oldest, if library { "a write to a file" } else { "a wait for completions" }),
-            (libc::SYS_ppoll, oldest, "a wait for completions failed"),
-            (libc::SYS_eventfd2, usual, "eventfd for the waker"),
-        ] {
-            let Some(refusal) = refusal_without(call, avoid) else { return };
-            assert_eq!((refusal.backend, refusal.errno), (NAME, Some(libc::EPERM)), "{refusal}");
-            assert!(refusal.reason.contains(words), "{refusal} lacks {words}");
-            let kernel = io::Error::from_raw_os_error(libc::EPERM).to_string();
-            assert!(refusal.reason.contains(&kernel), "{refusal} lacks what the kernel said");
-        }
-    }
-
-    #[test]
-    fn the_probe_names_what_a_queue_uses() {
-        for (avoid, expected) in [
-            (Avoid::default(), &["user-space reap", "IOCB_CMD_POLL"][..]),
-            (Avoid { ring: true, poll: true }, &["IOCB_FLAG_RESFD"]),
-        ] {
-            let backend = LibaioBackend { avoid };
-            if require(&backend) {
-                let found = backend.probe().unwrap();
-                let library = cfg!(feature = "system-libaio").then_some("system-libaio");
-                assert!(found.features.iter().map(String::as_str).eq(expected.iter().copied().chain(library)));
-                assert!(!found.registered_memory && !found.registered_files);
-            }
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aio_core::backend::parts::{EventWaker, ProcessGeneration, log};
 use aio_core::backend::{Completion, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, Wake};
@@ -16,22 +16,22 @@ use crate::abi::io_event;
 use crate::context::Context;
 use crate::refusal;
 use crate::slots::Slots;
-use crate::wait::{BELL, Wait};
+use crate::wait::Wait;
 use crate::{Avoid, LibaioBackend};
 
 /// How often a submission that the kernel has no room for is tried when nothing is in flight that could make room;
 /// with pauses of 1, 2, 4, ... ms that is about a second.
-const LONELY_TRIES: u32 = 10;
+pub(crate) const LONELY_TRIES: u32 = 10;
 
 /// An [`IoQueue`] on a kernel AIO context of its own.
 pub(crate) struct LibaioQueue {
     // First, so that the kernel is done with the requests and the eventfds before they go.
-    context: Context,
-    slots: Slots,
-    wait: Wait,
-    waker: Arc<EventWaker>,
+    pub(crate) context: Context,
+    pub(crate) slots: Slots,
+    pub(crate) wait: Wait,
+    pub(crate) waker: Arc<EventWaker>,
     /// Where `io_getevents` puts events; room for all that can be there, the poll request's included.
-    events: Vec<io_event>,
+    pub(crate) events: Vec<io_event>,
     single_submit: bool,
     /// A fork's copy shares the context's ring but must not touch it.
     made_in: ProcessGeneration,
@@ -119,81 +119,6 @@ impl LibaioQueue {
         }
         Ok(accepted)
     }
-
-    /// Takes what has completed, without waiting.
-    fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
-        if !self.context.has_ring() {
-            // Retried at a signal: giving up here could leave events behind whose eventfd was silenced already.
-            while let Err(error) = self.context.getevents(0, Some(Duration::ZERO), &mut self.events) {
-                if error.raw_os_error() != Some(libc::EINTR) {
-                    return Err(error);
-                }
-            }
-            return self.sort_fetched(done);
-        }
-        let mut sorted = Ok(());
-        let (slots, wait) = (&mut self.slots, &mut self.wait);
-        if let Some(ring) = self.context.ring() {
-            ring.consume(|event| {
-                if let Err(stray) = sort(event, slots, wait, done) {
-                    sorted = Err(stray);
-                }
-            });
-        }
-        sorted
-    }
-
-    /// Sorts what `io_getevents` left in `self.events`.
-    fn sort_fetched(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
-        let mut sorted = Ok(());
-        for event in self.events.drain(..) {
-            if let Err(stray) = sort(&event, &mut self.slots, &mut self.wait, done) {
-                sorted = Err(stray);
-            }
-        }
-        sorted
-    }
-
-    /// The body of `reap`, without the end of the wait that every way out of it needs.
-    fn reap_or_be_woken(
-        &mut self,
-        min: usize,
-        timeout: Option<Duration>,
-        done: &mut Vec<Completion>,
-    ) -> io::Result<()> {
-        let in_flight = self.slots.in_flight();
-        let target = if in_flight == 0 { usize::MAX } else { done.len() + min.min(in_flight) };
-        self.slots.report_over(done);
-        self.collect(done)?;
-        if timeout == Some(Duration::ZERO) || done.len() >= target {
-            return Ok(());
-        }
-        // A deadline past the end of time is none.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            // In this order: `prepare` may forget a ring of the bell, but then its wake-up shows right after.
-            self.wait.prepare(&self.context, &self.waker)?;
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) || !self.waker.announce() {
-                return Ok(());
-            }
-            self.wait.sleep(&self.context, &self.waker, left, &mut self.events)?;
-            self.sort_fetched(done)?;
-            self.collect(done)?;
-            if done.len() >= target {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Sleeps until at least one event came, and throws completions away.
-    fn discard_some(&mut self, discarded: &mut Vec<Completion>) -> io::Result<()> {
-        discarded.clear();
-        match self.context.getevents(1, None, &mut self.events) {
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => Ok(()),
-            fetched => fetched.and_then(|()| self.sort_fetched(discarded)),
-        }
-    }
 }
 
 impl IoQueue for LibaioQueue {
@@ -269,18 +194,3 @@ impl fmt::Debug for LibaioQueue {
             .finish_non_exhaustive()
     }
 }
-
-/// Routes one event: the bell's to `wait`, a block's to `done`.
-fn sort(event: &io_event, slots: &mut Slots, wait: &mut Wait, done: &mut Vec<Completion>) -> io::Result<()> {
-    if event.data == BELL {
-        wait.rang();
-        return Ok(());
-    }
-    if slots.complete(event, done) {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("the completion ring names request {}, which is not in flight", event.data)))
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,31 +1,122 @@
-//! How a queue sleeps until a block completes or its [`EventWaker`] rings.
+//! Reaping: what has completed, and the sleep until a block completes or the queue's [`EventWaker`] rings.
 //!
 //! `io_getevents` waits for events of its context and nothing else, so the waker's bell has to become one: an
 //! `IOCB_CMD_POLL` request on the eventfd, which completes once when the bell rings (Linux 4.19). Where that is EINVAL
 //! it is the other way round: completions become an eventfd (`IOCB_FLAG_RESFD`), and `ppoll(2)` waits for both.
 //!
 //! The second way is not only for old kernels. gVisor, a kernel in user space that containers run on, has
-//! `IOCB_FLAG_RESFD` and answers a poll with EINVAL. It maps zeros where Linux has the completion ring, so `Ring::of`
+//! `IOCB_FLAG_RESFD` and answers a poll with EINVAL. It maps zeros where Linux has the completion ring, so `CompletionRing::of`
 //! finds none there and events are fetched with `io_getevents`; and it comes with io_uring turned off, so that this
 //! backend is the one to have.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aio_core::backend::Unavailable;
 use aio_core::backend::parts::{EventFd, EventWaker};
+use aio_core::backend::{Completion, Unavailable};
 use libc::{POLLIN, pollfd};
 
 use crate::abi::{IOCB_CMD_POLL, io_event, iocb};
 use crate::context::{Context, timespec_of};
+use crate::queue::LibaioQueue;
 use crate::refusal;
+use crate::slots::Slots;
 
 /// The `data` of the poll request; slots of blocks are 32-bit numbers.
 pub(crate) const BELL: u64 = u64::MAX;
 
 /// How long to sleep at once when the kernel had no memory for the poll request.
 const UNARMED_SLEEP: Duration = Duration::from_millis(1);
+
+impl LibaioQueue {
+    /// The body of `reap`, without the end of the wait that every way out of it needs.
+    pub(crate) fn reap_or_be_woken(
+        &mut self,
+        min: usize,
+        timeout: Option<Duration>,
+        done: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let in_flight = self.slots.in_flight();
+        let target = if in_flight == 0 { usize::MAX } else { done.len() + min.min(in_flight) };
+        self.slots.report_over(done);
+        self.collect(done)?;
+        if timeout == Some(Duration::ZERO) || done.len() >= target {
+            return Ok(());
+        }
+        // A deadline past the end of time is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            // In this order: `prepare` may forget a ring of the bell, but then its wake-up shows right after.
+            self.wait.prepare(&self.context, &self.waker)?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) || !self.waker.announce() {
+                return Ok(());
+            }
+            self.wait.sleep(&self.context, &self.waker, left, &mut self.events)?;
+            self.sort_fetched(done)?;
+            self.collect(done)?;
+            if done.len() >= target {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what has completed, without waiting.
+    pub(crate) fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
+        if !self.context.has_ring() {
+            // Retried at a signal: giving up here could leave events behind whose eventfd was silenced already.
+            while let Err(error) = self.context.getevents(0, Some(Duration::ZERO), &mut self.events) {
+                if error.raw_os_error() != Some(libc::EINTR) {
+                    return Err(error);
+                }
+            }
+            return self.sort_fetched(done);
+        }
+        let mut sorted = Ok(());
+        let (slots, wait) = (&mut self.slots, &mut self.wait);
+        if let Some(ring) = self.context.ring() {
+            ring.consume(|event| {
+                if let Err(stray) = sort(event, slots, wait, done) {
+                    sorted = Err(stray);
+                }
+            });
+        }
+        sorted
+    }
+
+    /// Sorts what `io_getevents` left in `self.events`.
+    pub(crate) fn sort_fetched(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
+        let mut sorted = Ok(());
+        for event in self.events.drain(..) {
+            if let Err(stray) = sort(&event, &mut self.slots, &mut self.wait, done) {
+                sorted = Err(stray);
+            }
+        }
+        sorted
+    }
+
+    /// Sleeps until at least one event came, and throws completions away.
+    pub(crate) fn discard_some(&mut self, discarded: &mut Vec<Completion>) -> io::Result<()> {
+        discarded.clear();
+        match self.context.getevents(1, None, &mut self.events) {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => Ok(()),
+            fetched => fetched.and_then(|()| self.sort_fetched(discarded)),
+        }
+    }
+}
+
+/// Routes one event: the bell's to `wait`, a block's to `done`.
+fn sort(event: &io_event, slots: &mut Slots, wait: &mut Wait, done: &mut Vec<Completion>) -> io::Result<()> {
+    if event.data == BELL {
+        wait.rang();
+        return Ok(());
+    }
+    if slots.complete(event, done) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the completion ring names request {}, which is not in flight", event.data)))
+}
 
 /// One of the two ways, chosen when the queue is opened.
 #[derive(Debug)]

@@ -1,23 +1,31 @@
 //! The suite of all backends, and what it cannot see: each four times, with and without the user-space ring, with and
 //! without the poll request.
 
-mod endings;
+mod completion_ring;
+mod dropping;
 mod limits;
-mod reaping;
+mod probe;
+mod refusal;
 mod submitting;
+mod waiting;
 mod waking;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use aio_core::op::Direction;
+use aio_core::backend::parts::EventWaker;
+use aio_core::backend::{Completion, Direction, IoBackend, IoBlock, IoQueue, QueueConfig, Wake};
 use aio_testkit::conformance::{self, require};
 
-use super::*;
-use crate::LibaioBackend;
+use crate::abi::io_event;
+use crate::queue::LibaioQueue;
+use crate::wait::Wait;
+use crate::{Avoid, LibaioBackend};
 
 /// Long enough to never pass in a test that works; a test that hangs ends with a failure by it.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));

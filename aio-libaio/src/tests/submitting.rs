@@ -1,6 +1,7 @@
 //! What goes to the kernel, and what it refuses: neither lost nor doubled.
 
 use super::*;
+use crate::queue::LONELY_TRIES;
 
 const BLOCKS: usize = 8;
 
