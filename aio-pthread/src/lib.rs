@@ -37,15 +37,19 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `queue` | blocks in flight: submit, reap, drain, drop |
-//! | `pool` | the threads, and the waker |
-//! | `merge` | the system calls |
+//! | `queue` | blocks in flight: submit, drain, drop |
+//! | `wait` | reap: the sleep that completions or the waker end |
+//! | `request` | from blocks to a system call |
+//! | `pool` | the threads |
 //! | `signals` | what keeps signals away from the threads |
 
-mod merge;
 mod pool;
 mod queue;
+mod request;
 mod signals;
+#[cfg(test)]
+mod tests;
+mod wait;
 
 use std::sync::Arc;
 

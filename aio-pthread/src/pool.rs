@@ -11,12 +11,11 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use aio_core::backend::parts::log;
-use aio_core::backend::{Completion, IoBlock, QueueConfig, Wake};
+use aio_core::backend::{Completion, IoBlock, QueueConfig};
 
-use crate::merge;
+use crate::request;
 use crate::signals::with_signals_blocked;
 
 /// Most threads of one queue.
@@ -26,7 +25,7 @@ use crate::signals::with_signals_blocked;
 pub const MAX_THREADS: usize = 16;
 
 /// A pool thread calls `preadv`, and logs at worst.
-const STACK_SIZE: usize = 256 << 10;
+pub(crate) const STACK_SIZE: usize = 256 << 10;
 
 /// The state that a queue shares with its threads and wakers.
 #[derive(Debug)]
@@ -35,33 +34,33 @@ pub(crate) struct Pool {
     /// For pool threads: there are blocks, or it is over.
     work: Condvar,
     /// For the reaper: there are as many completions as it wanted, or it was woken.
-    news: Condvar,
+    pub(crate) news: Condvar,
     /// Whether blocks may share a system call.
-    merging: bool,
+    pub(crate) merging: bool,
 }
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     /// Accepted, and not yet taken by a thread.
-    pending: VecDeque<IoBlock>,
+    pub(crate) pending: VecDeque<IoBlock>,
     /// Transferred, and not yet reaped.
-    done: Vec<Completion>,
+    pub(crate) done: Vec<Completion>,
     /// The number of completions that the reaper sleeps for; `usize::MAX` when it does not.
-    wanted: usize,
+    pub(crate) wanted: usize,
     /// The waker was used since the last reap returned.
-    woken: bool,
+    pub(crate) woken: bool,
     /// The queue is being dropped.
     closing: bool,
     /// Threads that run or are being started.
-    threads: usize,
+    pub(crate) threads: usize,
     /// Most of them.
-    limit: usize,
+    pub(crate) limit: usize,
     /// Threads that sleep.
     idle: usize,
     /// A thread was notified or is being started, and has not looked for blocks yet.
     waking: bool,
     handles: Vec<JoinHandle<()>>,
-    stack_size: usize,
+    pub(crate) stack_size: usize,
 }
 
 /// What `State::summon` decided, to be done without the lock.
@@ -78,7 +77,7 @@ impl Pool {
         Self::with_limits(config, config.clamped_depth().min(MAX_THREADS), STACK_SIZE)
     }
 
-    fn with_limits(config: &QueueConfig, limit: usize, stack_size: usize) -> Arc<Self> {
+    pub(crate) fn with_limits(config: &QueueConfig, limit: usize, stack_size: usize) -> Arc<Self> {
         let state = State {
             pending: VecDeque::new(),
             done: Vec::new(),
@@ -119,37 +118,6 @@ impl Pool {
         self.carry_out(summons);
     }
 
-    /// Waits for `min` completions, the deadline (`None`: none) or, where `heed_waker`, the waker, whichever is first;
-    /// then moves the completions there are to `done`.
-    pub(crate) fn wait(&self, min: usize, deadline: Option<Instant>, heed_waker: bool, done: &mut Vec<Completion>) {
-        let mut state = self.lock();
-        let over = |state: &State| {
-            state.done.len() >= min
-                || (heed_waker && state.woken)
-                || deadline.is_some_and(|deadline| deadline <= Instant::now())
-        };
-        // At least one run, so that a reaper that only polls gets on, too.
-        while state.threads == 0 && !state.pending.is_empty() {
-            state = self.transfer_here(state);
-            if over(&state) {
-                break;
-            }
-        }
-        while !over(&state) {
-            state.wanted = min;
-            state = match deadline {
-                None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-            state.wanted = usize::MAX;
-        }
-        state.woken &= !heed_waker;
-        done.append(&mut state.done);
-    }
-
     /// Forgets the blocks that no thread has taken, and returns how many.
     pub(crate) fn discard(&self) -> usize {
         let mut state = self.lock();
@@ -172,8 +140,8 @@ impl Pool {
 
     /// The life of a pool thread.
     fn work(self: &Arc<Self>) {
-        let mut run = Vec::with_capacity(merge::MAX_RUN);
-        let mut done = Vec::with_capacity(merge::MAX_RUN);
+        let mut run = Vec::with_capacity(request::MAX_RUN);
+        let mut done = Vec::with_capacity(request::MAX_RUN);
         let mut state = self.lock();
         state.waking = false;
         loop {
@@ -198,17 +166,6 @@ impl Pool {
                 state.waking = false;
             }
         }
-    }
-
-    /// Transfers one run on the reaper's own thread, when there is no other.
-    fn transfer_here<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let (mut run, mut done) = (Vec::new(), Vec::new());
-        state.take(self.merging, &mut run);
-        drop(state);
-        transfer(&run, &mut done);
-        let mut state = self.lock();
-        state.done.append(&mut done);
-        state
     }
 
     fn carry_out(self: &Arc<Self>, summons: Summons) {
@@ -243,23 +200,16 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs with the lock held, and each change of the state is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Wake for Pool {
-    fn wake(&self) {
-        self.lock().woken = true;
-        self.news.notify_one();
-    }
-}
-
 impl State {
     /// Moves what belongs in one system call to `run`, which is empty.
-    fn take(&mut self, merging: bool, run: &mut Vec<IoBlock>) {
-        let length = if merging { merge::run_length(&self.pending) } else { self.pending.len().min(1) };
+    pub(crate) fn take(&mut self, merging: bool, run: &mut Vec<IoBlock>) {
+        let length = if merging { request::run_length(&self.pending) } else { self.pending.len().min(1) };
         run.extend(self.pending.drain(..length));
     }
 
@@ -281,10 +231,10 @@ impl State {
 }
 
 /// Transfers a run and appends a completion for each of its blocks, whatever happens.
-fn transfer(run: &[IoBlock], done: &mut Vec<Completion>) {
+pub(crate) fn transfer(run: &[IoBlock], done: &mut Vec<Completion>) {
     // SAFETY: the blocks came through `Pool::push`, whose caller vouches for their memory until their completions were
     // handed out, and that happens after this.
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| unsafe { merge::transfer(run, done) }));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| unsafe { request::transfer(run, done) }));
     if outcome.is_err() {
         // Completions are appended in order.
         let lost = run.iter().skip(done.len());
@@ -292,6 +242,3 @@ fn transfer(run: &[IoBlock], done: &mut Vec<Completion>) {
         done.extend(lost);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,7 +18,7 @@ use crate::PthreadBackend;
 const MAX_BLOCK: usize = 32 << 10;
 
 /// Most bytes in one system call of several blocks: about 12 us of copying.
-const MAX_RUN_BYTES: usize = 128 << 10;
+pub(crate) const MAX_RUN_BYTES: usize = 128 << 10;
 
 /// Most blocks in one system call. Far below IOV_MAX, 1024.
 pub(crate) const MAX_RUN: usize = 32;
@@ -69,7 +69,7 @@ pub(crate) unsafe fn transfer(run: &[IoBlock], done: &mut Vec<Completion>) {
 /// - An error may belong to any of the blocks. All are transferred on their own, and each gets its own.
 ///
 /// To write a block again that an error had left half written is harmless: it has the same bytes and the same place.
-fn distribute(
+pub(crate) fn distribute(
     run: &[IoBlock],
     mut many: impl FnMut(&[IoBlock]) -> io::Result<usize>,
     mut one: impl FnMut(&IoBlock) -> io::Result<usize>,
@@ -112,7 +112,7 @@ unsafe fn transfer_many(run: &[IoBlock]) -> io::Result<usize> {
 }
 
 /// Calls until the outcome is not EINTR.
-fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+pub(crate) fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -120,6 +120,3 @@ fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,11 +1,13 @@
+//! When threads are started, and what happens where they cannot be.
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
-use aio_core::backend::{Capabilities, IoBackend, IoQueue, Unavailable};
-use aio_core::op::Direction;
+use aio_core::backend::{Capabilities, Direction, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable};
 
-use super::*;
+use crate::pool::{MAX_THREADS, Pool, STACK_SIZE};
 use crate::queue::PthreadQueue;
 
 /// More than an address space has.

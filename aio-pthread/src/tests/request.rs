@@ -1,6 +1,11 @@
+//! Which blocks share a call, and which result is whose.
+
+use std::io;
 use std::ptr;
 
-use super::*;
+use aio_core::backend::{Direction, IoBlock};
+
+use crate::request::{MAX_RUN, MAX_RUN_BYTES, distribute, run_length, uninterrupted};
 
 const KIB: usize = 1 << 10;
 
