@@ -4,6 +4,7 @@ mod dropping;
 mod faults;
 mod kernel_workers;
 mod ladder;
+mod refusal;
 mod registered;
 mod transfers;
 mod waiting;
