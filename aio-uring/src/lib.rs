@@ -23,7 +23,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `queue` | blocks in flight: submit, reap, drain, drop |
+//! | `queue` | blocks in flight: submit, drain, drop |
+//! | `wait` | reap: what has completed, and the wait that a completion or the waker ends |
 //! | `blocks` | from a completion to its block |
 //! | `ring` | the system call |
 //! | `setup` | the flags of the ring, best first |
@@ -42,6 +43,7 @@ mod ring;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
 

@@ -1,4 +1,4 @@
-//! The queue: which blocks are in flight, and how to wait for them.
+//! The queue: which blocks are in flight.
 //!
 //! A block is in flight from the moment its request was pushed, not from the moment the kernel took it: a request that
 //! was pushed before a failed system call is still queued and goes with the next one, so its memory is not free.
@@ -8,14 +8,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aio_core::backend::parts::{EventWaker, ProcessGeneration, log};
 use aio_core::backend::{Completion, FileId, IoBlock, IoQueue, QueueConfig, Region, RegionId, Unavailable, Wake};
-use io_uring::{opcode, types};
 
 use crate::blocks::Blocks;
 use crate::plain::{Checked, transfer};
@@ -24,21 +23,12 @@ use crate::register::Tables;
 use crate::request::request;
 use crate::ring::{Enter, Ring};
 use crate::setup::Rung;
+use crate::wait::{PAUSE, Refused};
 
-/// The number of the request that watches the bell; blocks never have it.
-const BELL: u64 = u64::MAX;
-/// Places in the ring that are not for blocks: one for that request.
+/// Places in the ring that are not for blocks: one for the request that watches the bell.
 const RESERVED: usize = 1;
 /// The most that a ring holds, `IORING_MAX_ENTRIES`.
 const MAX_ENTRIES: usize = QueueConfig::MAX_DEPTH;
-/// How long the kernel may refuse a submission while it has nothing of ours to finish first.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The most of that which one attempt counts for, however long after the last one it comes.
-const LAPSE: Duration = Duration::from_millis(100);
-/// How long to leave it alone in between.
-const PAUSE: Duration = Duration::from_millis(1);
-/// How long no request may wait for a kernel worker once the kernel could not make one, which it takes 60 ms to say.
-const NO_WORKERS: Duration = Duration::from_secs(5);
 
 /// An [`IoQueue`] on a ring of its own.
 pub(crate) struct UringQueue {
@@ -49,30 +39,23 @@ pub(crate) struct UringQueue {
     capacity: usize,
     single_submit: bool,
     /// Blocks accepted and not reported.
-    in_flight: usize,
+    pub(crate) in_flight: usize,
     /// Those of them that went to the ring.
-    blocks: Blocks,
+    pub(crate) blocks: Blocks,
     /// Those of them that went past the ring, and are over.
-    over: Vec<Completion>,
+    pub(crate) over: Vec<Completion>,
     /// The kernel could not make a worker; see [`plain`](crate::plain).
-    no_workers_until: Option<Instant>,
+    pub(crate) no_workers_until: Option<Instant>,
     /// Requests pushed so far, of blocks and of the bell.
-    pushed: u64,
+    pub(crate) pushed: u64,
     /// The value of `pushed` at which the request that watches the bell was pushed, until it completes.
-    bell_watched: Option<u64>,
+    pub(crate) bell_watched: Option<u64>,
     /// The kernel has taken no request and finished none since this.
-    refused: Option<Refused>,
+    pub(crate) refused: Option<Refused>,
     /// `drain` gave requests up that are still in the submission queue: they must never be submitted.
     closed: bool,
     /// A fork's copy shares the ring but must not touch it.
     made_in: ProcessGeneration,
-}
-
-/// How long the kernel has been refusing: not by the clock, for nobody may have asked it in between.
-#[derive(Debug)]
-struct Refused {
-    last: Instant,
-    spent: Duration,
 }
 
 impl UringQueue {
@@ -105,54 +88,9 @@ impl UringQueue {
         self.ring.features()
     }
 
-    /// The body of `reap`, without the end of the wait that every way out of it needs.
-    fn reap_or_be_woken(
-        &mut self,
-        min: usize,
-        timeout: Option<Duration>,
-        done: &mut Vec<Completion>,
-    ) -> io::Result<()> {
-        let idle = self.in_flight == 0;
-        // What went past the ring does not say that the kernel has nothing to report.
-        let start = done.len() + self.over.len();
-        let goal = done.len() + min.min(self.in_flight);
-        let may_wait = timeout != Some(Duration::ZERO) && (idle || min > 0);
-        let deadline = timeout.filter(|_| may_wait).and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut entered = false;
-        loop {
-            self.collect(done)?;
-            let mut wait = may_wait && (idle || done.len() < goal);
-            let limit = deadline.filter(|_| wait).map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            wait = wait && limit != Some(Duration::ZERO) && self.waker.announce();
-            if wait {
-                self.watch_bell()?;
-            }
-            let nothing_to_gain = entered || done.len() > start || !self.ring.completions_deferred();
-            if !wait && nothing_to_gain && self.ring.queued() == 0 {
-                return Ok(());
-            }
-            // One completion at a time, although `min` may be more: the bell is only one, and has to end the wait.
-            let then = if wait { Enter::Wait { limit, idle } } else { Enter::Flush };
-            match self.enter(then) {
-                Ok(()) => entered = true,
-                Err(error) => match error.raw_os_error() {
-                    // Whether the time is up, the clock says.
-                    Some(libc::EINTR | libc::ETIME) => {}
-                    Some(libc::EAGAIN | libc::EBUSY) => {
-                        self.hold_back(error, wait, limit)?;
-                        if !wait {
-                            return self.collect(done);
-                        }
-                    }
-                    _ => return Err(error),
-                },
-            }
-        }
-    }
-
     /// Submits all that is queued, and what else [`Ring::enter`] does. EAGAIN if the kernel took nothing. The only way
     /// for a request to reach the kernel.
-    fn enter(&mut self, then: Enter) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, then: Enter) -> io::Result<()> {
         self.check_open()?;
         let queued = self.ring.queued();
         match self.ring.enter(queued, then)? {
@@ -168,48 +106,8 @@ impl UringQueue {
         if self.closed { Err(io::Error::from_raw_os_error(libc::ESHUTDOWN)) } else { Ok(()) }
     }
 
-    /// Moves what has completed to `done`, without a system call but for blocks that the ring did not do.
-    fn collect(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
-        let mut outcome = Ok(());
-        self.in_flight -= self.over.len();
-        done.append(&mut self.over);
-        let mut not_done = Vec::new();
-        for completion in self.ring.completions() {
-            let (number, result) = (completion.user_data(), completion.result());
-            if number == BELL {
-                self.bell_watched = None;
-                self.waker.bell().silence();
-                if result < 0 {
-                    outcome = Err(io::Error::from_raw_os_error(-result));
-                }
-            } else {
-                self.in_flight -= 1;
-                self.refused = None;
-                let block = self.blocks.take(number);
-                match result.wrapping_neg() {
-                    libc::ECANCELED => {
-                        self.no_workers_until = Instant::now().checked_add(NO_WORKERS);
-                        not_done.push(*block);
-                    }
-                    libc::EAGAIN | libc::EOPNOTSUPP => not_done.push(*block),
-                    // Linux 5.9 and 5.10 may say so of a read that must not wait.
-                    0 if self.no_workers_until.is_some() => not_done.push(*block),
-                    _ => done.push(Completion::from_kernel(block.token, result.into())),
-                }
-            }
-        }
-        if !not_done.is_empty() {
-            self.submit_before_plain_call();
-        }
-        for block in not_done {
-            // SAFETY: the caller of `submit` keeps the block's memory valid until it is reported, which it is by this.
-            done.push(unsafe { transfer(&block) });
-        }
-        outcome
-    }
-
     /// A plain call may take long: what can go on meanwhile does. A failure is the next reap's.
-    fn submit_before_plain_call(&mut self) {
+    pub(crate) fn submit_before_plain_call(&mut self) {
         if self.ring.queued() > 0 {
             let _ = self.enter(Enter::Submit);
         }
@@ -219,48 +117,6 @@ impl UringQueue {
     pub(crate) fn is_without_workers(&mut self) -> bool {
         self.no_workers_until = self.no_workers_until.filter(|until| Instant::now() < *until);
         self.no_workers_until.is_some()
-    }
-
-    /// Queues the request that completes when the bell rings, unless there is one. It stays in the ring from one reap
-    /// to the next. A poll rather than a read: it names no memory, so nothing has to outlive the ring for it.
-    fn watch_bell(&mut self) -> io::Result<()> {
-        if self.bell_watched.is_some() {
-            return Ok(());
-        }
-        let watch =
-            opcode::PollAdd::new(types::Fd(self.waker.bell().as_fd().as_raw_fd()), libc::POLLIN as u32).build();
-        // SAFETY: the request points to no memory.
-        if unsafe { self.ring.push(std::iter::once(watch.user_data(BELL))) } == 0 {
-            return Err(io::Error::other("the submission queue is full beyond the capacity of the queue"));
-        }
-        self.bell_watched = Some(self.pushed);
-        self.pushed += 1;
-        Ok(())
-    }
-
-    /// The kernel takes no request now. Lets it finish what it has, for a moment if `wait`, or fails with `cause` if it
-    /// has had nothing to finish for too long.
-    fn hold_back(&mut self, cause: io::Error, wait: bool, limit: Option<Duration>) -> io::Result<()> {
-        let now = Instant::now();
-        let refused = self.refused.get_or_insert(Refused { last: now, spent: Duration::ZERO });
-        refused.spent += now.saturating_duration_since(refused.last).min(LAPSE);
-        refused.last = now;
-        let out_of_patience = refused.spent >= PATIENCE;
-        if out_of_patience && self.in_flight == self.unsent() {
-            return Err(cause);
-        }
-        let pause = limit.map_or(PAUSE, |limit| limit.min(PAUSE));
-        let then = if wait { Enter::Wait { limit: Some(pause), idle: false } } else { Enter::Flush };
-        match self.ring.enter(0, then).map_err(|error| (error.raw_os_error(), error)) {
-            Ok(_) | Err((Some(libc::EINTR | libc::ETIME), _)) => Ok(()),
-            Err((Some(libc::EAGAIN | libc::EBUSY), _)) => {
-                if wait {
-                    thread::sleep(pause);
-                }
-                Ok(())
-            }
-            Err((_, error)) => Err(error),
-        }
     }
 
     #[cfg(test)]
@@ -277,7 +133,7 @@ impl UringQueue {
     }
 
     /// Blocks whose request the kernel has not taken.
-    fn unsent(&mut self) -> usize {
+    pub(crate) fn unsent(&mut self) -> usize {
         let queued = self.ring.queued();
         let first_queued = self.pushed - queued as u64;
         let watch_is_queued = self.bell_watched.is_some_and(|at| at >= first_queued);
