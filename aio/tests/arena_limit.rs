@@ -3,15 +3,15 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use aio::Error;
 use aio::buf::AlignedBuf;
-use aio::op::{Direction, IoOpDesc, Outcome, Target};
 use aio_core::backend::IoBlock;
 use aio_testkit::fault::{Fate, Plain, Rules};
+use support::fini::OnFini;
 use support::random::Random;
 use support::{Folder, each_backend, finishes, gated, pattern, small};
 
@@ -275,33 +275,6 @@ fn a_queue_that_breaks_gives_its_memory_to_those_that_wait() {
     });
 }
 
-/// An op on a buffer's memory, with something to do at its end.
-struct AtEnd {
-    target: Target,
-    run: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-// SAFETY: the op has no extents.
-unsafe impl IoOpDesc for AtEnd {
-    fn direction(&self) -> Direction {
-        Direction::Read
-    }
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn extents(&self) -> &[aio::op::Extent] {
-        &[]
-    }
-
-    fn fini(&self, _outcome: &Outcome) {
-        if let Some(run) = self.run.lock().unwrap().take() {
-            run();
-        }
-    }
-}
-
 #[test]
 fn a_worker_never_waits_for_memory() {
     each_backend("on a worker", |backend, direct| {
@@ -326,7 +299,7 @@ fn a_worker_never_waits_for_memory() {
             }
             send.send(results).unwrap();
         };
-        aio.submit(AtEnd { target: file.target(), run: Mutex::new(Some(Box::new(run))) }).wait().unwrap();
+        aio.submit(OnFini::empty(&file, run)).wait().unwrap();
         for result in results.recv().unwrap() {
             assert!(matches!(result, Ok(()) | Err(Error::OutOfMemory { .. })), "{result:?}");
         }

@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 use aio::buf::AlignedBuf;
 use aio::{Backend, DirectMode, Ticket};
 use aio_testkit::leftovers::{Leftovers, entries, writable_memory};
-use support::{Folder, backends, finishes, pattern, small};
+use support::{Folder, backends, finishes, pattern, small, until};
 
 const MIB: usize = 1 << 20;
 const THREADS: usize = 3;
@@ -99,9 +99,7 @@ fn come_and_go() {
         });
         assert!(in_flight.into_inner() > 0, "on {backend}: nothing was ever seen in flight");
         // A thread that was joined may show for a moment longer.
-        while entries("/proc/self/task").len() > threads.len() {
-            std::thread::yield_now();
-        }
+        until(|| entries("/proc/self/task").len() <= threads.len());
         assert_eq!(entries("/proc/self/fd"), fds, "on {backend}");
         assert_eq!(Leftovers::now().queues, 0, "on {backend}: a kernel queue is still mapped");
         let grown = writable_memory().saturating_sub(memory);

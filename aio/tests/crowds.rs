@@ -12,7 +12,7 @@ use std::time::Duration;
 use aio::{AioFile, AioHandle, Backend, DirectMode, Error};
 use aio_testkit::fault::Plain;
 use support::random::Random;
-use support::{Folder, Kind, Memory, each_backend, gated, pattern, small};
+use support::{Folder, Kind, Memory, each_backend, gated, pattern, small, until};
 
 const THREADS: usize = 8;
 /// What belongs to one thread in one piece: more than two blocks, and no whole number of pages, so that neighbours of
@@ -254,9 +254,7 @@ fn crowd(backend: Backend, direct: DirectMode) {
                 })
             })
             .collect();
-        while aio.stats().ops < (THREADS / 2) as u64 {
-            std::thread::yield_now();
-        }
+        until(|| aio.stats().ops >= (THREADS / 2) as u64);
         gate.wait_for(1);
         // Nobody has moved a byte, and the queue is full.
         match file.try_write(vec![0], 0) {

@@ -17,7 +17,7 @@ use aio::{AioFile, AioHandle, DirectMode, Error, Ticket};
 use aio_core::backend::{Completion, IoBlock};
 use aio_testkit::fault::{Delay, Fate, Plain, Rules};
 use support::random::Random;
-use support::{Folder, backends, finishes, gated, pattern, small};
+use support::{Folder, backends, finishes, gated, pattern, small, until};
 
 /// Knows which writes are in flight, and notes when both routes are taken at once.
 #[derive(Debug, Default)]
@@ -398,9 +398,7 @@ fn a_reader_through_the_page_cache_makes_no_sync_fail() {
                         }
                     }
                 });
-                while reads.load(Ordering::Relaxed) == 0 {
-                    std::thread::yield_now();
-                }
+                until(|| reads.load(Ordering::Relaxed) > 0);
                 let (mut random, mut at, mut tickets) = (Random::new(round), 0, Vec::new());
                 while at < LEN {
                     let len = (1 + random.below(40_000)).min(LEN - at);

@@ -16,7 +16,7 @@ use aio::{AioHandle, DirectMode};
 use aio_core::backend::{Completion, IoBlock};
 use aio_testkit::fault::{Fate, Rules};
 use scripted::{Script, Scripted};
-use support::{Folder, backends, finishes, gated, pattern, small};
+use support::{Folder, backends, finishes, gated, pattern, small, until};
 
 const BLOCK: usize = 16 << 10;
 
@@ -54,9 +54,7 @@ fn one_large_op_fills_the_queue_of_every_worker() {
                 let content = pattern(1, 256 * BLOCK);
                 let file = aio.open(folder.file("t", &content)).unwrap();
                 // Before it waits for the first time, a worker has said that it sleeps.
-                while rules.reaps.iter().any(|reaps| reaps.load(Ordering::SeqCst) == 0) {
-                    std::thread::yield_now();
-                }
+                until(|| rules.reaps.iter().any(|reaps| reaps.load(Ordering::SeqCst) > 0));
                 gate.close();
                 let ticket = file.read(vec![0; 256 * BLOCK], 0);
                 // As many as all queues hold together, so each of them is full.
@@ -160,9 +158,7 @@ fn what_waits_behind_an_op_that_is_slow_to_open_goes_to_another_worker() {
                 let content = pattern(1, 2 * BLOCK);
                 let path = folder.file("t", &content);
                 let file = aio.open(&path).unwrap();
-                while rules.counts.reaps[..2].iter().any(|reaps| reaps.load(Ordering::SeqCst) == 0) {
-                    std::thread::yield_now();
-                }
+                until(|| rules.counts.reaps[..2].iter().any(|reaps| reaps.load(Ordering::SeqCst) > 0));
                 // One worker is full; the other one sleeps, and two more blocks are not worth waking it.
                 let first = file.read(vec![0; 2 * BLOCK], 0);
                 is_busy.recv().unwrap();

@@ -9,7 +9,7 @@ use aio::{AioFile, AioHandle, Error, OpenOptions};
 
 use crate::disk::SmallDisk;
 use crate::support::random::Random;
-use crate::support::{Folder, evict, pattern};
+use crate::support::{Folder, evict, pattern, until};
 use crate::troubled_fs::{Asked, Fate, How, TroubledFs, name_of};
 use crate::workload::Workload;
 use crate::{assert_io, handle};
@@ -334,9 +334,7 @@ fn a_device_that_is_pulled_fails_what_is_in_flight() {
         // Other files are none the worse for it.
         let folder = Folder::new();
         let other = aio.create(folder.path("other")).unwrap();
-        while fs.hung() == 0 {
-            std::thread::yield_now();
-        }
+        until(|| fs.hung() > 0);
         fs.abort();
         for ticket in reads.into_iter().chain(writes) {
             let failed = ticket.wait().unwrap_err();

@@ -16,7 +16,7 @@ use crate::machine::{Machine, Model, Setup, Step};
 use crate::memory::{Guarded, Yard};
 use crate::op::{Expected, FILES, SPANS, SPANS_AT_FIRST, Spec, Way, start_of};
 use crate::support::staged::{Seen, Staged};
-use crate::support::{self, Folder, pattern};
+use crate::support::{self, Folder, pattern, until_idle};
 
 /// What a sequence runs on.
 #[derive(Debug, Clone, Copy)]
@@ -136,10 +136,7 @@ impl StateMachineTest for System {
             Step::WaitAll => {
                 let waited = system.aio().wait().map(drop);
                 system.all_ended(Some(waited));
-                // The counter follows the queues with a little delay.
-                while system.aio().stats().in_flight != 0 {
-                    std::thread::yield_now();
-                }
+                until_idle(system.aio());
             }
             Step::Sync(file) => match system.open().files[file].sync_data().wait() {
                 Ok(()) => {}

@@ -2,9 +2,11 @@
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
 pub mod child;
+pub mod fini;
 pub mod random;
 pub mod staged;
 pub mod users;
+pub mod watched;
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -88,6 +90,23 @@ pub fn finishes(what: &str, test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Waits until `condition` holds; a test that may wait for ever runs in [`finishes`].
+pub fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until the counter, which follows the queues with a little delay, shows what is in flight.
+pub fn until_in_flight(aio: &AioHandle) {
+    until(|| aio.stats().in_flight > 0);
+}
+
+/// Waits until the counter shows that nothing is in flight.
+pub fn until_idle(aio: &AioHandle) {
+    until(|| aio.stats().in_flight == 0);
 }
 
 /// Owned memory of several kinds.

@@ -1,0 +1,95 @@
+//! An error and a log line are one line each, whatever a file is called.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use aio::{AioConfig, Error};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::support::child::alone;
+use crate::support::each;
+
+/// A name that clears a terminal, and looks like two lines.
+const ODD_NAME: &str = "a\u{1b}[2J\nb";
+
+fn assert_one_line(text: &str) {
+    assert!(!text.contains(char::is_control) && text.contains("a\\u{1b}[2J\\nb"), "{text:?}");
+}
+
+#[test]
+fn errors_are_one_line_whatever_a_file_is_called() {
+    each(|_, aio, folder| {
+        let (path, missing) = (folder.file(ODD_NAME, &[1; 5000]), folder.path(&format!("missing {ODD_NAME}")));
+        let file = aio.open(&path).unwrap();
+        let new = aio.create_atomic(&path).unwrap();
+        new.write(vec![0; 1], i64::MAX as u64 - 8192).wait().unwrap_err();
+        let config = folder.file(&format!("{ODD_NAME}.json"), b"{\"aio\": {\"queue_depth\": 0}}");
+        let errors: [Error; 9] = [
+            aio.open(&missing).unwrap_err(),
+            aio.create_atomic(missing.join("t")).unwrap_err(),
+            aio.read_path(&missing, vec![0; 10]).wait().unwrap_err().into(),
+            file.read(vec![0; 5000], 1).wait().unwrap_err().into(),
+            file.read_at(&mut [0; 5000], 1).unwrap_err(),
+            file.set_len(u64::MAX).wait().unwrap_err().into(),
+            new.commit().unwrap_err(),
+            AioConfig::from_json_file(&missing).unwrap_err(),
+            AioConfig::from_json_file(&config).unwrap_err(),
+        ];
+        for error in errors {
+            assert_one_line(&error.to_string());
+            assert_one_line(&format!("{error:?}"));
+        }
+        let _what_was_dropped = aio.wait();
+    });
+}
+
+/// Takes down what is logged.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| line.push_str(&format!("{field}={value:?} ")));
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn log_lines_are_one_line_whatever_a_file_is_called() {
+    alone("names::log_lines_are_one_line_whatever_a_file_is_called", || {
+        let log = Arc::new(Log::default());
+        // Of this process, whose only test this is: workers log.
+        tracing::subscriber::set_global_default(log.clone()).unwrap();
+        each(|_, aio, folder| {
+            let file = aio.open(folder.file(ODD_NAME, &[1; 5000])).unwrap();
+            log.0.lock().unwrap().clear();
+            // Continued through the page cache at the end of the file; and nobody hears of its failure but the log.
+            file.read(vec![0; 8192], 0).wait().unwrap_err();
+            drop(file.read(vec![0; 8192], 0));
+            aio.wait().unwrap_err();
+            let mut lines = log.0.lock().unwrap();
+            lines.retain(|line| line.contains("[2J"));
+            assert!(!lines.is_empty());
+            lines.iter().for_each(|line| assert_one_line(line));
+        });
+    });
+}
