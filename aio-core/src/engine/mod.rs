@@ -4,11 +4,13 @@
 //! threads, so it can be held for as long as anybody likes.
 
 mod block;
+mod completion;
 mod file_tasks;
 mod finish;
 mod in_flight;
 #[cfg(all(test, loom))]
 mod models;
+mod new_edges;
 #[cfg(test)]
 mod no_queues;
 pub(crate) mod on_caller;
@@ -17,6 +19,7 @@ mod prepare;
 pub(crate) mod promise;
 mod registered;
 mod staging;
+mod system_call;
 pub(crate) mod transfer;
 pub(crate) mod worker;
 
