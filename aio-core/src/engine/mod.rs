@@ -3,7 +3,6 @@
 //! [`Shared`] is what everybody holds: users through a handle, tickets, worker threads. It has no reference to the
 //! threads, so it can be held for as long as anybody likes.
 
-mod block;
 mod completion;
 mod file_tasks;
 mod finish;
