@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Completion, IoBlock, IoQueue, RegionId};
+use crate::engine::completion::{NextStep, Piece, is_transient};
 use crate::engine::transfer::{Priority, Transfer};
 use crate::file::OpenFile;
 use crate::file::routes::Pass;
-use crate::foreign::report_drop;
-use crate::foreign::{contain, log};
+use crate::foreign::{contain, log, report_drop};
 use crate::memory::AlignedBuf;
 use crate::op::desc::Target;
 use crate::op::plan::BlockRange;
@@ -46,7 +46,7 @@ pub(crate) struct Progress {
     /// Blocks of this run that are done with, and the bytes they moved; given to the op when the run is over.
     finished: usize,
     bytes: u64,
-    /// Blocks of this run that hold a place.
+    /// Blocks of this run that hold a slot.
     in_flight: usize,
 }
 
@@ -65,7 +65,7 @@ impl Run {
         file_of(&self.op, self.opened.as_ref())
     }
 
-    /// Blocks that nobody has accounted for.
+    /// Blocks that are not accounted for.
     pub(crate) fn blocks(&self) -> usize {
         self.progress.end - self.progress.next + self.progress.in_flight
     }
@@ -74,8 +74,8 @@ impl Run {
         self.op.state.priority == Priority::Background
     }
 
-    /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: whoever
-    /// ends the op closes it, and wants to be the last to hold it.
+    /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: the worker
+    /// that ends the op closes it, and wants to be the last to hold it.
     #[inline]
     pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
         drop((self.opened, self.pass));
@@ -108,28 +108,42 @@ fn file_of<'a>(op: &'a Transfer, opened: Option<&'a OpenFile>) -> Option<&'a Ope
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunId(usize);
 
-/// A block on its way.
+/// A block from the time it is issued until it is over.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct PendingBlock {
     pub(crate) run: RunId,
     pub(crate) range: BlockRange,
-    /// What is still to be transferred of it.
+    /// What is left of it.
+    pub(crate) piece: Piece,
+    /// The same, as the queue gets it; its token is the slot's to set.
     pub(crate) block: IoBlock,
-    /// Bytes of it that are transferred.
-    pub(crate) done: usize,
     /// The memory it passes through.
     pub(crate) staging: Option<AlignedBuf>,
-    pub(crate) direct: bool,
-    pub(crate) retries: u32,
 }
 
-/// A place for a block.
+impl PendingBlock {
+    /// Bytes of it that are transferred.
+    pub(crate) fn done(&self) -> usize {
+        self.range.len - self.piece.len
+    }
+
+    /// Goes on to what is left after a step.
+    #[inline]
+    pub(crate) fn advance(&mut self, step: &NextStep) {
+        self.piece.advance(step);
+        self.block.ptr = self.block.ptr.wrapping_add(step.moved());
+        self.block.len = self.piece.len;
+        self.block.offset = self.piece.offset;
+    }
+}
+
+/// Room for one block.
 #[derive(Debug, Default)]
-struct Place {
-    slot: Option<Slot>,
+struct Slot {
+    block: Option<PendingBlock>,
     /// The token under which the queue has the block; `None` when it has not.
     token: Option<u64>,
-    /// Tells a late completion from one of the place's next block.
+    /// Tells a late completion from one of the slot's next block.
     generation: u32,
 }
 
@@ -140,9 +154,9 @@ pub(crate) struct InFlight {
     capacity: usize,
     runs: Vec<Option<Run>>,
     free_runs: Vec<usize>,
-    places: Vec<Place>,
-    free_places: Vec<usize>,
-    /// Blocks that the queue has not accepted yet; all of them have places.
+    slots: Vec<Slot>,
+    free_slots: Vec<usize>,
+    /// Blocks that the queue has not accepted yet; all of them have slots.
     batch: Vec<IoBlock>,
     /// What was reaped, and how much of that was given out.
     done: Vec<Completion>,
@@ -151,6 +165,7 @@ pub(crate) struct InFlight {
 
 /// A run and what it takes to issue its blocks.
 pub(crate) struct Issuing<'a> {
+    pub(crate) id: RunId,
     pub(crate) op: &'a Transfer,
     pub(crate) file: &'a OpenFile,
     pub(crate) progress: &'a mut Progress,
@@ -158,30 +173,29 @@ pub(crate) struct Issuing<'a> {
     pub(crate) through_cache: bool,
     /// Nothing is in flight, so nothing will be given back if this waits.
     pub(crate) is_idle: bool,
-    places: &'a mut [Place],
-    free_places: &'a mut Vec<usize>,
+    slots: &'a mut [Slot],
+    free_slots: &'a mut Vec<usize>,
     batch: &'a mut Vec<IoBlock>,
 }
 
 impl Issuing<'_> {
-    /// Whether there is a place for one more block.
+    /// Whether there is a slot for one more block.
     pub(crate) fn has_room(&self) -> bool {
-        !self.free_places.is_empty()
+        !self.free_slots.is_empty()
     }
 
     /// Queues a block of the run for the next submission. Its token is set here. Nothing happens without room.
-    pub(crate) fn push(&mut self, slot: Slot) {
-        let Some(index) = self.free_places.pop() else { return };
+    pub(crate) fn push(&mut self, block: PendingBlock) {
+        let Some(index) = self.free_slots.pop() else { return };
         self.progress.in_flight += 1;
         self.is_idle = false;
-        let place = &mut self.places[index];
-        place.queue_up(index, slot.block, self.batch);
-        // The block's token is known from the place; the slot's own is not looked at.
-        place.slot = Some(slot);
+        let slot = &mut self.slots[index];
+        slot.queue_up(index, block.block, self.batch);
+        slot.block = Some(block);
     }
 }
 
-impl Place {
+impl Slot {
     fn queue_up(&mut self, index: usize, mut block: IoBlock, batch: &mut Vec<IoBlock>) {
         self.generation = self.generation.wrapping_add(1);
         block.token = token(index, self.generation);
@@ -198,8 +212,8 @@ impl InFlight {
             capacity,
             runs: Vec::new(),
             free_runs: Vec::new(),
-            places: (0..capacity).map(|_| Place::default()).collect(),
-            free_places: (0..capacity).rev().collect(),
+            slots: (0..capacity).map(|_| Slot::default()).collect(),
+            free_slots: (0..capacity).rev().collect(),
             batch: Vec::with_capacity(capacity),
             done: Vec::with_capacity(capacity),
             given_out: 0,
@@ -217,12 +231,12 @@ impl InFlight {
 
     /// How many more blocks fit.
     pub(crate) fn room(&self) -> usize {
-        self.free_places.len()
+        self.free_slots.len()
     }
 
-    /// Blocks that hold a place.
+    /// Blocks that hold a slot.
     pub(crate) fn len(&self) -> usize {
-        self.capacity - self.free_places.len()
+        self.capacity - self.free_slots.len()
     }
 
     /// Whether blocks wait for [`submit`](Self::submit).
@@ -262,48 +276,49 @@ impl InFlight {
     pub(crate) fn issuing(&mut self, id: RunId) -> Option<Issuing<'_>> {
         let Run { op, opened, through_cache, progress, .. } = self.runs.get_mut(id.0)?.as_mut()?;
         Some(Issuing {
+            id,
             file: file_of(op, opened.as_ref())?,
             op,
             progress,
             queue: &mut **self.queue,
             through_cache: *through_cache,
-            is_idle: self.free_places.len() == self.capacity,
-            places: &mut self.places,
-            free_places: &mut self.free_places,
+            is_idle: self.free_slots.len() == self.capacity,
+            slots: &mut self.slots,
+            free_slots: &mut self.free_slots,
             batch: &mut self.batch,
         })
     }
 
     /// A block that the queue does not have, and its run.
-    pub(crate) fn block(&mut self, index: usize) -> Option<(&mut Slot, &mut Run)> {
-        let slot = self.places.get_mut(index)?.slot.as_mut()?;
-        let run = self.runs.get_mut(slot.run.0)?.as_mut()?;
-        Some((slot, run))
+    pub(crate) fn block(&mut self, index: usize) -> Option<(&mut PendingBlock, &mut Run)> {
+        let block = self.slots.get_mut(index)?.block.as_mut()?;
+        let run = self.runs.get_mut(block.run.0)?.as_mut()?;
+        Some((block, run))
     }
 
     /// Queues a block again that [`next_done`](Self::next_done) gave out: what is left of it.
     pub(crate) fn push_again(&mut self, index: usize) {
-        let place = &mut self.places[index];
-        if let Some(block) = place.slot.as_ref().map(|slot| slot.block) {
-            place.queue_up(index, block, &mut self.batch);
+        let slot = &mut self.slots[index];
+        if let Some(block) = slot.block.as_ref().map(|block| block.block) {
+            slot.queue_up(index, block, &mut self.batch);
         }
     }
 
-    /// A block that [`next_done`](Self::next_done) gave out is over: its place is free. Gives its run and the memory that
+    /// A block that [`next_done`](Self::next_done) gave out is over: its slot is free. Gives its run and the memory that
     /// it passed through.
     #[inline]
     pub(crate) fn release(&mut self, index: usize) -> Option<(RunId, Option<AlignedBuf>)> {
-        let slot = self.places.get_mut(index)?.slot.take()?;
-        self.free_places.push(index);
-        if let Some(run) = self.run(slot.run) {
+        let block = self.slots.get_mut(index)?.block.take()?;
+        self.free_slots.push(index);
+        if let Some(run) = self.run(block.run) {
             run.progress.in_flight -= 1;
         }
-        Some((slot.run, slot.staging))
+        Some((block.run, block.staging))
     }
 
-    /// Whether a block that holds a place names one of these regions.
+    /// Whether a block that holds a slot names one of these regions.
     pub(crate) fn names_any(&self, regions: &[RegionId]) -> bool {
-        let named = self.places.iter().filter_map(|place| place.slot.as_ref()?.block.region);
+        let named = self.slots.iter().filter_map(|slot| slot.block.as_ref()?.block.region);
         named.into_iter().any(|region| regions.contains(&region))
     }
 
@@ -317,8 +332,8 @@ impl InFlight {
         if self.batch.is_empty() {
             return Ok(true);
         }
-        // SAFETY: every block of the batch has a place, whose staging buffer and whose run (with the op's descriptor
-        // and the open file) own what the block points to. They stay in `places` and `runs` until `reap` has seen the
+        // SAFETY: every block of the batch has a slot, whose staging buffer and whose run (with the op's descriptor
+        // and the open file) own what the block points to. They stay in `slots` and `runs` until `reap` has seen the
         // completion, and are leaked by `close` if it never comes (the module's invariant).
         let accepted = match unsafe { self.queue.submit(&self.batch) } {
             Ok(accepted) => accepted.min(self.batch.len()),
@@ -341,7 +356,7 @@ impl InFlight {
     }
 
     /// The next completion that was reaped, oldest first. Its block is to be [pushed again](Self::push_again) or
-    /// [released](Self::release); until then it keeps its place.
+    /// [released](Self::release); until then it keeps its slot.
     pub(crate) fn next_done(&mut self) -> Option<Result<Done, UnknownToken>> {
         let Some(done) = self.done.get_mut(self.given_out) else {
             self.done.clear();
@@ -351,9 +366,9 @@ impl InFlight {
         self.given_out += 1;
         let Completion { token: reported, ref mut result } = *done;
         let index = (reported & u64::from(u32::MAX)) as usize;
-        match self.places.get_mut(index) {
-            Some(place) if place.token == Some(reported) => {
-                place.token = None;
+        match self.slots.get_mut(index) {
+            Some(slot) if slot.token == Some(reported) => {
+                slot.token = None;
                 Some(Ok(Done { index, result: std::mem::replace(result, Ok(0)) }))
             }
             _ => Some(Err(UnknownToken(reported))),
@@ -367,12 +382,12 @@ impl InFlight {
         let lost = left > 0;
         if lost {
             // Which blocks the kernel still has is not known, so all of their memory is.
-            for place in &mut self.places {
-                std::mem::forget(place.slot.take());
+            for slot in &mut self.slots {
+                std::mem::forget(slot.block.take());
             }
         }
-        self.places.clear();
-        self.free_places.clear();
+        self.slots.clear();
+        self.free_slots.clear();
         self.batch.clear();
         let runs: Vec<Run> = self.runs.drain(..).flatten().collect();
         for run in runs.iter().filter(|_| lost) {
@@ -412,7 +427,7 @@ impl Drop for InFlight {
     }
 }
 
-/// What a queue said of the block in a place.
+/// What a queue reported of the block in a slot.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) index: usize,
@@ -426,9 +441,4 @@ pub(crate) struct UnknownToken(pub(crate) u64);
 fn token(index: usize, generation: u32) -> u64 {
     // The top bit stays clear, so no token is u64::MAX.
     u64::from(generation & (u32::MAX >> 1)) << 32 | index as u64
-}
-
-/// Errors that mean "again, later".
-pub(crate) fn is_transient(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
 }

@@ -3,12 +3,13 @@
 //! [`Shared`] is what everybody holds: users through a handle, tickets, worker threads. It has no reference to the
 //! threads, so it can be held for as long as anybody likes.
 
-mod block;
+mod completion;
 mod file_tasks;
 mod finish;
 mod in_flight;
 #[cfg(all(test, loom))]
 mod models;
+mod new_edges;
 #[cfg(test)]
 mod no_queues;
 pub(crate) mod on_caller;
@@ -17,6 +18,7 @@ mod prepare;
 pub(crate) mod promise;
 mod registered;
 mod staging;
+mod system_call;
 pub(crate) mod transfer;
 pub(crate) mod worker;
 

@@ -6,32 +6,27 @@
 //!
 //! Memory that direct I/O cannot take (a `Vec` is hardly ever aligned enough) passes through one of a few bounce
 //! buffers. What makes the file longer or is larger than a block goes to the workers instead.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 
-use crate::backend::{Direction, IoBlock};
-use crate::engine::in_flight::is_transient;
-use crate::engine::staging::{Staging, as_uninit};
-use crate::engine::transfer::{OpOptions, Transfer, check_extents};
+use crate::backend::Direction;
+use crate::engine::completion::{NextStep, Piece};
+use crate::engine::staging::Staging;
+use crate::engine::system_call::{self, CallMemory};
+use crate::engine::transfer::{OpOptions, check_extents};
 use crate::engine::{Shared, on_any_worker};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
 use crate::file::routes::{Pass, Route};
 use crate::file::write_back::Sync;
-use crate::memory::{AlignedBuf, Arena};
+use crate::memory::Arena;
 use crate::op::desc::{Extent, ExtentMemory};
 use crate::op::plan::{Alignment, Plan};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
 use crate::threads::without_file_size_signal;
-
-/// EAGAIN so often in a row, with a pause each time, is an error.
-const MAX_RETRIES: u32 = 10_000;
 
 /// Bounce buffers: as many blocking calls at once pass through one, each a block long.
 #[derive(Debug)]
@@ -66,9 +61,7 @@ pub(crate) fn read(
     if options.validate {
         return Ok(false);
     }
-    let (ptr, len) = (buffer.as_mut_ptr(), buffer.len());
-    // SAFETY: the exclusive borrow lasts for the call, which is over when the function returns.
-    unsafe { transfer(shared, file, Direction::Read, ptr, len, offset) }
+    transfer(shared, file, CallMemory::Into(buffer), offset)
 }
 
 /// Writes on this thread; false if the op is one for the workers.
@@ -81,17 +74,13 @@ pub(crate) fn write(
 ) -> Result<bool> {
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
-    let (ptr, len) = (buffer.as_ptr().cast_mut(), buffer.len());
     // Extending has to be undone on failure, which workers do.
-    let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(len as u64)));
+    let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(buffer.len() as u64)));
     if grows || options.validate {
         return Ok(false);
     }
     let _accepted = file.inode().map(Inode::accept);
-    let mut written = without_file_size_signal(|| {
-        // SAFETY: the shared borrow lasts for the call, and a write does not change the memory.
-        unsafe { transfer(shared, file, Direction::Write, ptr, len, offset) }
-    });
+    let mut written = without_file_size_signal(|| transfer(shared, file, CallMemory::From(buffer), offset));
     if options.durable && matches!(written, Ok(true)) {
         written = file.sync(Sync::Data).map(|()| true).map_err(|source| {
             let (op, path) = (OpKind::Sync, file.path().to_owned());
@@ -104,88 +93,27 @@ pub(crate) fn write(
     written
 }
 
-/// Most edges that are written by a worker itself.
-const EDGES: usize = 16;
-
-/// Writes the edges of an op that makes its file longer, on the worker that prepares it: past the old end nothing has to
-/// be read, and less than a page of each is copied, in less time than a queue needs for a request. What does not work out
-/// here is left to the queue.
-pub(crate) fn write_new_edges(shared: &Shared, op: &Transfer, file: &OpenFile, plan: &mut Plan, old_end: u64) {
-    let unit = u64::from(file.alignment().offset);
-    let edges = || plan.segments.iter().filter(|segment| !segment.direct);
-    let are_new = || edges().all(|edge| edge.offset / unit * unit >= old_end);
-    if unit == 0 || plan.cached == 0 || plan.cached > EDGES || !are_new() {
-        return;
-    }
-    let (Some(inode), Ok(fd)) = (file.inode(), file.buffered()) else { return };
-    let Some(_pass) = inode.routes.try_enter(Route::Cached) else { return };
-    let (mut memory, mut counted) = (Vec::new(), Stats::default());
-    for edge in edges() {
-        memory.resize(edge.len, 0);
-        if op.call("gather", |desc| desc.gather(edge.extent, edge.at, as_uninit(&mut memory))).is_err() {
-            return;
-        }
-        let block = IoBlock {
-            token: 0,
-            direction: Direction::Write,
-            fd: fd.as_raw_fd(),
-            file: None,
-            region: None,
-            ptr: memory.as_mut_ptr(),
-            len: edge.len,
-            offset: edge.offset,
-        };
-        // SAFETY: `memory` is as long as the edge and lives past the call, and `file` keeps `fd` open.
-        if !matches!(unsafe { shared.backend.transfer(&block) }, Ok(moved) if moved == edge.len) {
-            return;
-        }
-        counted.blocks += 1;
-        counted.bytes_buffered += edge.len as u64;
-        counted.bytes_staged += if edge.staged { edge.len as u64 } else { 0 };
-    }
-    plan.is_cached_done = true;
-    shared.counters.add(&mut counted);
-}
-
-/// # Safety
-///
-/// `ptr` is valid for `len` bytes until the call returns, for writes if the direction is a read.
 #[inline]
-unsafe fn transfer(
-    shared: &Shared,
-    file: &OpenFile,
-    direction: Direction,
-    ptr: *mut u8,
-    len: usize,
-    offset: u64,
-) -> Result<bool> {
+fn transfer(shared: &Shared, file: &OpenFile, mut memory: CallMemory<'_>, offset: u64) -> Result<bool> {
     shared.check_open()?;
-    let Some(start) = NonNull::new(ptr) else { return Ok(false) };
+    let (direction, len) = (memory.direction(), memory.len());
     if len > shared.config.block_size || !file.allows(direction) {
         return Ok(false);
     }
-    let extent = Extent { offset, len, memory: Some(ExtentMemory { ptr: start, region: None }) };
+    let extent = Extent { offset, len, memory: Some(ExtentMemory { ptr: memory.address(), region: None }) };
     check_extents(&[extent])?;
     let read = direction == Direction::Read;
     let alignment = if read && file.is_resident() { Alignment::NONE } else { file.alignment() };
-    let call = Call { shared, file, direction, ptr, len, offset };
-    let mut counted = Stats::default();
+    let mut call = BlockingCall { shared, file, memory, len, offset };
     let Some(direct) = one_way(&extent, alignment) else {
         if read {
             file.count_reads(1, len as u64, offset + len as u64);
         }
         let plan = Plan::new(direction, &[extent], alignment, shared.config.block_size);
-        // SAFETY: the caller vouches for the memory.
-        let moved = unsafe { call.in_segments(&plan, &mut counted) };
-        // What the workers do instead, they count.
-        if !matches!(moved, Ok(false)) {
-            call.count(&mut counted);
-        }
-        return moved;
+        return call.counted(|call, stats| call.transfer_segments(&plan, stats));
     };
     let Ok(pass) = call.enter(direct) else { return Ok(false) };
-    // SAFETY: likewise.
-    let first = unsafe { call.attempt(ptr, 0..len, direct) };
+    let first = call.attempt(0..len, direct, None);
     if first.as_ref().is_ok_and(|moved| *moved == len) {
         // Nearly every call comes to here.
         let calls = shared.counters.calls.add(len as u64, direct);
@@ -194,12 +122,7 @@ unsafe fn transfer(
         }
         return Ok(true);
     }
-    // SAFETY: likewise.
-    let moved = unsafe { call.stretch(0..len, direct, pass, Some(first), None, &mut counted) };
-    if !matches!(moved, Ok(false)) {
-        call.count(&mut counted);
-    }
-    moved
+    call.counted(|call, stats| call.transfer_stretch(0..len, direct, pass, Some(first), None, stats))
 }
 
 /// Whether an extent is one segment without a bounce buffer, and if so, whether it is direct: what [`Plan`] would say.
@@ -225,44 +148,46 @@ fn is_one_in_some(call: u64) -> bool {
     call.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SOME
 }
 
-/// What is in flight of the inode has to be over first, and this thread must not wait for that.
-struct Busy;
+/// Writes on the other route are in flight, and this thread must not wait for them.
+struct WouldWait;
 
-/// A blocking call on its way.
-struct Call<'a> {
+/// A blocking call of up to a block.
+struct BlockingCall<'a> {
     shared: &'a Shared,
     file: &'a OpenFile,
-    direction: Direction,
-    ptr: *mut u8,
+    memory: CallMemory<'a>,
     len: usize,
     offset: u64,
 }
 
-impl Call<'_> {
-    fn count(&self, counted: &mut Stats) {
-        self.shared.counters.ops.fetch_add(1, Ordering::Relaxed);
-        self.shared.counters.add(counted);
+impl BlockingCall<'_> {
+    /// Runs a part of the call that took more than one attempt, and counts it, unless the workers do all of it again.
+    fn counted(&mut self, run: impl FnOnce(&mut Self, &mut Stats) -> Result<bool>) -> Result<bool> {
+        let mut stats = Stats::default();
+        let moved = run(self, &mut stats);
+        if !matches!(moved, Ok(false)) {
+            self.shared.counters.ops.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.add(&mut stats);
+        }
+        moved
     }
 
     /// What a block needs while it is in flight: nothing if it is read.
     #[inline]
-    fn enter(&self, direct: bool) -> Result<Option<Pass>, Busy> {
-        let Some(inode) = self.file.inode().filter(|_| self.direction == Direction::Write) else { return Ok(None) };
+    fn enter(&self, direct: bool) -> Result<Option<Pass>, WouldWait> {
+        let is_write = self.memory.direction() == Direction::Write;
+        let Some(inode) = self.file.inode().filter(|_| is_write) else { return Ok(None) };
         let route = if direct { Route::Direct } else { Route::Cached };
         match inode.routes.try_enter(route) {
             // It may be what keeps the other route taken.
-            None if on_any_worker() => Err(Busy),
+            None if on_any_worker() => Err(WouldWait),
             None => Ok(Some(inode.routes.wait(route))),
             pass => Ok(pass),
         }
     }
 
     /// Transfers each segment in its own way; false if one is for the workers, or if there is no bounce buffer left.
-    ///
-    /// # Safety
-    ///
-    /// As for [`transfer`]; `plan` is of this call.
-    unsafe fn in_segments(&self, plan: &Plan, counted: &mut Stats) -> Result<bool> {
+    fn transfer_segments(&mut self, plan: &Plan, stats: &mut Stats) -> Result<bool> {
         let bounces = &self.shared.bounce;
         let staged = plan.segments.iter().filter(|segment| segment.staged).map(|segment| segment.len).max();
         let mut bounce = staged.and_then(|len| bounces.staging().take(len));
@@ -276,9 +201,8 @@ impl Call<'_> {
                 break;
             };
             let range = segment.at..segment.at + segment.len;
-            let bounce = bounce.as_mut().filter(|_| segment.staged);
-            // SAFETY: the caller vouches for the memory; the bounce buffer is as long as the longest staged segment.
-            result = unsafe { self.stretch(range, segment.direct, pass, None, bounce, counted) };
+            let bounce = bounce.as_mut().filter(|_| segment.staged).map(|buffer| &mut buffer[..segment.len]);
+            result = self.transfer_stretch(range, segment.direct, pass, None, bounce, stats);
             if !matches!(result, Ok(true)) {
                 break;
             }
@@ -289,116 +213,85 @@ impl Call<'_> {
         result
     }
 
-    /// One system call for a range of the caller's memory, or of a buffer that stands for it from `memory` on.
-    ///
-    /// # Safety
-    ///
-    /// As for [`transfer`], for as many bytes from `memory` as the range is long.
+    /// One system call for a range of the caller's memory, or for `bounce`, which stands for it.
     #[inline]
-    unsafe fn attempt(&self, memory: *mut u8, range: Range<usize>, direct: bool) -> io::Result<usize> {
-        let fd = if direct { self.file.fd() } else { self.file.buffered()? };
-        let block = IoBlock {
-            token: 0,
-            direction: self.direction,
-            fd: fd.as_raw_fd(),
-            file: None,
-            region: None,
-            ptr: memory,
-            len: range.len(),
-            offset: self.offset + range.start as u64,
+    fn attempt(&mut self, range: Range<usize>, direct: bool, bounce: Option<&mut [u8]>) -> io::Result<usize> {
+        let file = self.file;
+        let fd = if direct { file.fd() } else { file.buffered()? };
+        let offset = self.offset + range.start as u64;
+        let memory = match (bounce, self.memory.direction()) {
+            (None, _) => self.memory.part(range),
+            (Some(bounce), Direction::Read) => CallMemory::Into(bounce),
+            (Some(bounce), Direction::Write) => CallMemory::From(bounce),
         };
-        // SAFETY: the caller vouches for the memory, and `file` keeps `fd` open.
-        unsafe { self.shared.backend.transfer(&block) }
+        system_call::transfer(&*self.shared.backend, fd, memory, offset)
     }
 
     /// Transfers a stretch of the memory, of which a first attempt may have been made; false if what is left of it is for
-    /// the workers. `pass` is what [`enter`](Self::enter) gave.
-    ///
-    /// # Safety
-    ///
-    /// As for [`transfer`]; the range lies in the memory, and `bounce`, if there is one, is as long as it.
-    unsafe fn stretch(
-        &self,
+    /// the workers. `pass` is what [`enter`](Self::enter) gave; `bounce`, if there is one, is as long as the range.
+    fn transfer_stretch(
+        &mut self,
         range: Range<usize>,
-        mut direct: bool,
+        direct: bool,
         mut pass: Option<Pass>,
         mut first: Option<io::Result<usize>>,
-        mut bounce: Option<&mut AlignedBuf>,
-        counted: &mut Stats,
+        mut bounce: Option<&mut [u8]>,
+        stats: &mut Stats,
     ) -> Result<bool> {
-        let Self { file, direction, ptr, offset, .. } = *self;
-        let memory = match bounce.as_deref_mut() {
-            Some(bounce) => {
-                if direction == Direction::Write {
-                    // SAFETY: the range is a part of the caller's memory, and fits into the bounce buffer.
-                    unsafe { bounce.as_mut_ptr().copy_from_nonoverlapping(ptr.add(range.start), range.len()) };
-                }
-                bounce.as_mut_ptr()
-            }
-            None => ptr.wrapping_add(range.start),
+        if let (Some(bounce), CallMemory::From(memory)) = (&mut bounce, &self.memory) {
+            bounce.copy_from_slice(&memory[range.clone()]);
+        }
+        let mut piece = Piece {
+            direction: self.memory.direction(),
+            offset: self.offset + range.start as u64,
+            len: range.len(),
+            direct,
+            unit: self.file.alignment().offset,
+            staged: bounce.is_some(),
+            fixed: false,
+            retries: 0,
         };
-        let (mut at, mut retries) = (range.start, 0);
-        let mut through_cache = !direct;
-        while at < range.end {
-            if direct && through_cache {
-                direct = false;
-                drop(pass.take());
-                let Ok(entered) = self.enter(direct) else { return Ok(false) };
-                pass = entered;
+        loop {
+            let at = range.end - piece.len;
+            let bounced = at - range.start;
+            let reported = first.take().unwrap_or_else(|| {
+                let bounce = bounce.as_deref_mut().map(|bounce| &mut bounce[bounced..]);
+                self.attempt(at..range.end, piece.direct, bounce)
+            });
+            let step = piece.next_step(reported);
+            piece.count(&step, stats);
+            piece.advance(&step);
+            if let (Some(bounce), CallMemory::Into(memory)) = (&bounce, &mut self.memory) {
+                let moved = step.moved();
+                memory[at..at + moved].copy_from_slice(&bounce[bounced..bounced + moved]);
             }
-            let place = memory.wrapping_add(at - range.start);
-            // SAFETY: a part of the caller's memory or of the bounce buffer.
-            let moved = first.take().unwrap_or_else(|| unsafe { self.attempt(place, at..range.end, direct) });
-            match moved {
-                Ok(0) => return Err(self.stopped(at)),
-                Ok(moved) => {
-                    let moved = moved.min(range.end - at);
-                    if bounce.is_some() {
-                        counted.bytes_staged += moved as u64;
-                        if direction == Direction::Read {
-                            // SAFETY: `moved` bytes of the range, which are the caller's, from the same place in the
-                            // bounce buffer.
-                            unsafe { ptr.add(at).copy_from_nonoverlapping(place, moved) };
-                        }
-                    }
-                    *(if direct { &mut counted.bytes_direct } else { &mut counted.bytes_buffered }) += moved as u64;
-                    at += moved;
-                    retries = 0;
-                    if at < range.end {
-                        counted.short_transfers += 1;
-                        through_cache |= !(offset + at as u64).is_multiple_of(file.alignment().offset.max(1).into());
-                    }
+            match step {
+                NextStep::Done { .. } => break,
+                NextStep::Rest { .. } => {}
+                NextStep::ThroughCache { .. } => {
+                    drop(pass.take());
+                    let Ok(entered) = self.enter(piece.direct) else { return Ok(false) };
+                    pass = entered;
                 }
-                Err(error) if is_transient(&error) && retries < MAX_RETRIES => {
-                    counted.retries += 1;
-                    retries += 1;
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        std::thread::sleep(std::time::Duration::from_micros(100));
-                    }
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct => through_cache = true,
-                Err(error) => return Err(self.failed(error, at)),
+                NextStep::Retry { pause } => pause.into_iter().for_each(std::thread::sleep),
+                NextStep::EndOfFile => return Err(self.end_of_file(at)),
+                NextStep::Failed(source) => return Err(self.failed(source, at)),
             }
         }
-        counted.blocks += 1;
+        stats.blocks += 1;
         Ok(true)
     }
 
-    /// No byte moved after `at`.
+    /// The file ends `at` bytes into the memory.
     #[cold]
-    fn stopped(&self, at: usize) -> Error {
-        match self.direction {
-            Direction::Read => {
-                let (path, offset) = (self.file.path().to_owned(), self.offset);
-                Error::UnexpectedEof { path, offset, length: self.len as u64, read: at as u64 }
-            }
-            Direction::Write => self.failed(io::Error::from(io::ErrorKind::WriteZero), at),
-        }
+    fn end_of_file(&self, at: usize) -> Error {
+        let (path, offset) = (self.file.path().to_owned(), self.offset);
+        Error::UnexpectedEof { path, offset, length: self.len as u64, read: at as u64 }
     }
 
     #[cold]
     fn failed(&self, source: io::Error, at: usize) -> Error {
-        let op = if self.direction == Direction::Read { OpKind::Read } else { OpKind::Write };
+        let op = if self.memory.direction() == Direction::Read { OpKind::Read } else { OpKind::Write };
         let (path, backend) = (self.file.path().to_owned(), self.shared.backend.name());
         let (offset, length) = (self.offset + at as u64, (self.len - at) as u64);
         Box::new(IoError { op, path, offset, length, backend, source }).into()
@@ -406,6 +299,7 @@ impl Call<'_> {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use std::sync::Arc;
 

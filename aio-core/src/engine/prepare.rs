@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::backend::Direction;
 use crate::engine::transfer::{Transfer, check_extents};
-use crate::engine::{Shared, on_caller};
+use crate::engine::{Shared, new_edges};
 use crate::error::{OpKind, Result};
 use crate::file::inode::Growth;
 use crate::file::routes::Pass;
@@ -144,7 +144,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
             Growth::Begun(growing) => {
                 let from = growing.from;
                 *lock(&op.state.growing) = Some(growing);
-                on_caller::write_new_edges(shared, op, &file, &mut plan, from);
+                new_edges::write(shared, op, &file, &mut plan, from);
             }
             Growth::NeedsPass => return Ok(Prepared::NeedsPass),
         }

@@ -1,9 +1,14 @@
-//! Memory that blocks pass through when the user's own cannot be transferred directly.
+//! Memory that blocks pass through when the user's own cannot be transferred directly, and the copies between the two.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
 
+use crate::backend::Direction;
+use crate::engine::in_flight::PendingBlock;
+use crate::engine::transfer::Transfer;
+use crate::error::Error;
 use crate::memory::{AlignedBuf, Arena};
+use crate::op::plan::{BlockRange, Segment};
 
 /// Staging buffers of one user, each one block long. Made when needed and reused.
 #[derive(Debug)]
@@ -64,4 +69,51 @@ pub(crate) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: the layout is the same, and the borrow stays exclusive. A `MaybeUninit` could be left uninitialised;
     // only `IoOpDesc::gather` gets this slice, and its contract is to write every byte of it.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
+}
+
+/// Bytes compared at a time.
+const COMPARE: usize = 64 << 10;
+
+/// Copies the bytes of a block that is to be written from the op's memory into its staging buffer.
+pub(super) fn fill(
+    op: &Transfer,
+    segment: &Segment,
+    range: BlockRange,
+    buffer: &mut AlignedBuf,
+) -> Result<(), Error> {
+    let (into, at) = (as_uninit(&mut buffer[..range.len]), segment.at + range.from);
+    op.call("gather", |desc| desc.gather(segment.extent, at, into))
+}
+
+/// Brings what has arrived of a block in its staging buffer, if it has one, to where it belongs.
+#[inline]
+pub(super) fn deliver(op: &Transfer, block: &PendingBlock) -> Result<(), Error> {
+    let Some(buffer) = &block.staging else { return Ok(()) };
+    let Some(segment) = op.state.plan().and_then(|plan| plan.segments.get(block.range.segment)) else {
+        return Ok(());
+    };
+    let (from, at) = (&buffer[..block.done()], segment.at + block.range.from);
+    if op.state.is_verifying() {
+        compare(op, segment, at, from)
+    } else if block.piece.direction == Direction::Read {
+        op.call("scatter", |desc| desc.scatter(segment.extent, at, from))
+    } else {
+        Ok(())
+    }
+}
+
+/// Compares what came back with the op's memory.
+fn compare(op: &Transfer, segment: &Segment, at: usize, from: &[u8]) -> Result<(), Error> {
+    let mut expected = vec![0u8; COMPARE.min(from.len())];
+    for (index, chunk) in from.chunks(COMPARE).enumerate() {
+        let expected = &mut expected[..chunk.len()];
+        let at = at + index * COMPARE;
+        op.call("gather", |desc| desc.gather(segment.extent, at, as_uninit(expected)))?;
+        if let Some(differs) = expected.iter().zip(chunk).position(|(expected, found)| expected != found) {
+            let offset = segment.offset + (at - segment.at + differs) as u64;
+            let written = op.desc.direction() == Direction::Write;
+            return Err(Error::Mismatch { path: op.path().to_owned(), offset, written });
+        }
+    }
+    Ok(())
 }

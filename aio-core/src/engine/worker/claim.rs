@@ -1,0 +1,82 @@
+//! Claiming: which work a worker takes from the shared queues, and what it prepares.
+
+use super::AioThread;
+use crate::engine::op_queue::{Claim, Waiting};
+use crate::engine::prepare::{self, Prepared};
+use crate::error::{Error, OpKind};
+use crate::file::routes::Pass;
+use crate::foreign::attempt;
+
+/// Most durable writes whose files are open only to be synced, before no more are opened.
+const UNSYNCED: usize = 128;
+
+impl AioThread {
+    pub(super) fn may_claim(&self) -> bool {
+        self.flight.room() > 0 && self.runs.is_empty() && self.may_refill() && !self.out_of_files
+    }
+
+    /// With `overlap_events` off, a batch is finished before the next one is begun.
+    fn may_refill(&self) -> bool {
+        self.shared.config.overlap_events || self.flight.len() == 0 || self.flight.has_unsubmitted()
+    }
+
+    /// How many more background blocks may be claimed: a quarter of the queue is kept for normal ops.
+    fn background_room(&self) -> usize {
+        let capacity = self.flight.capacity();
+        let most = if capacity == 1 { 1 } else { capacity - (capacity / 4).max(1) };
+        most.saturating_sub(self.background)
+    }
+
+    pub(super) fn claim(&mut self, room: usize, sleep: bool) -> Claim {
+        let background = self.background_room();
+        let mut runs = std::mem::take(&mut self.scratch);
+        let (claim, wake) = {
+            let work = &self.shared.work;
+            work.claim(&self.shared, [room, background], &mut runs, &mut self.ended, self.id, sleep)
+        };
+        self.shared.wake(wake);
+        for run in runs.drain(..) {
+            if run.is_background() {
+                self.background += run.blocks();
+            }
+            let id = self.flight.add_run(run);
+            self.runs.push_back(id);
+        }
+        self.scratch = runs;
+        claim
+    }
+
+    /// Opens and plans the op in hand.
+    pub(super) fn prepare(&mut self, pass: Option<Pass>) {
+        let Some(op) = self.preparing.clone() else { return };
+        if op.state.durable && op.state.file_key().is_none() && self.shared.file_ops.durable_writes() >= UNSYNCED {
+            self.preparing = None;
+            self.out_of_files = true;
+            self.shared.requeue(op);
+            return;
+        }
+        let given_back = self.shared.paths.given_back();
+        let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
+        self.preparing = None;
+        match prepared {
+            Err(error) if is_out_of_files(&error) && self.shared.paths.is_worth_another_try(given_back) => {
+                self.out_of_files = true;
+                self.shared.requeue(op);
+            }
+            Err(error) => {
+                op.state.fail(0, error);
+                self.ended.push(op);
+            }
+            Ok(Prepared::NeedsPass) => self.shared.put_back_with_pass(Waiting::new(op)),
+            // Nothing to transfer; opening the file was all.
+            Ok(Prepared::Done) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
+            Ok(Prepared::Done) if op.state.is_over() => self.blocks_ended(op),
+            Ok(Prepared::Done) => self.shared.requeue(op),
+        }
+    }
+}
+
+fn is_out_of_files(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.op == OpKind::Open)
+        && matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
