@@ -219,7 +219,7 @@ impl AioFile {
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
         shared.work.drain();
         if file.is_shared() {
-            inbox::come_round(&shared.ports);
+            inbox::barrier(&shared.inboxes);
         }
         let registered = file.registered().map(|registered| (registered.id(), registered.table()));
         let closed = file.close();

@@ -21,8 +21,8 @@ use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
 use crate::foreign::contain;
 use crate::foreign::{attempt, report_drop};
-use crate::inbox::Letter;
-use crate::memory::{GiveBack, Holder};
+use crate::inbox::{RegionRequest, Request};
+use crate::memory::Holder;
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Ordering, mpsc};
@@ -62,7 +62,7 @@ pub(crate) struct AioThread {
     pub(super) registered: Registrations,
     /// What the arena asked for, until no block in flight names it. After `flight`: dropping one says that the queue does
     /// not have it any more.
-    giving_back: Vec<Arc<GiveBack>>,
+    giving_back: Vec<Arc<dyn RegionRequest>>,
     pub(super) counted: Stats,
     scratch: Vec<Run>,
     /// What this worker added to the shared count of blocks in flight.
@@ -110,12 +110,16 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
             return;
         }
     };
-    shared.ports[id].set_waker(queue.waker());
+    shared.inboxes[id].set_waker(queue.waker());
     let flight = InFlight::new(queue);
     let worker = AioThread {
         id,
         staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity(), STAGING_BEYOND),
-        registered: Registrations::new(Holder::new(&shared.ports, id), config.register_memory, config.register_files),
+        registered: Registrations::new(
+            Holder::new(&shared.inboxes, id),
+            config.register_memory,
+            config.register_files,
+        ),
         giving_back: Vec::new(),
         flight,
         staged: 0,
@@ -161,7 +165,7 @@ impl AioThread {
 
     fn turns(&mut self) -> Result<(), String> {
         loop {
-            self.read_mail();
+            self.handle_requests();
             self.give_back();
             self.fill()?;
             self.flush();
@@ -362,7 +366,7 @@ impl AioThread {
         let refused = self.flight.has_unsubmitted() || self.out_of_files;
         let timeout = if refused && in_flight == 0 { Some(RETRY_INTERVAL) } else { timeout };
         // The last look before blocking: the waker makes up for what comes after it.
-        let timeout = if self.shared.ports[self.id].has_mail() { Some(Duration::ZERO) } else { timeout };
+        let timeout = if self.shared.inboxes[self.id].has_requests() { Some(Duration::ZERO) } else { timeout };
         self.publish();
         let reaped = self.reap(min, timeout);
         self.out_of_files = false;
@@ -374,8 +378,8 @@ impl AioThread {
 
     /// Looks for work for a while before blocking: waking a thread on another CPU costs many times a small read.
     fn spin(&mut self) {
-        let (work, port) = (&self.shared.work, &self.shared.ports[self.id]);
-        self.shared.spin_until(None, || work.has_waiting() || port.has_mail());
+        let (work, inbox) = (&self.shared.work, &self.shared.inboxes[self.id]);
+        self.shared.spin_until(None, || work.has_waiting() || inbox.has_requests());
     }
 
     /// Reaps, and deals with completions.
@@ -474,24 +478,24 @@ impl AioThread {
         }
     }
 
-    fn read_mail(&mut self) {
-        let port = &self.shared.ports[self.id];
-        if !port.has_mail() {
+    fn handle_requests(&mut self) {
+        let inbox = &self.shared.inboxes[self.id];
+        if !inbox.has_requests() {
             return;
         }
-        for letter in port.take_mail() {
-            match letter {
-                Letter::Remove(id) => {
+        for request in inbox.take_requests() {
+            match request {
+                Request::RemoveFile(id) => {
                     self.registered.remove_file(self.flight.queue(), id);
                     self.shared.files.removed(id);
                 }
-                Letter::GiveBack(asked) => {
+                Request::ReleaseRegions(asked) => {
                     self.staging.give_back_unused();
                     self.shared.bounce.give_back_unused();
                     asked.regions().iter().for_each(|id| self.registered.retire_region(*id));
                     self.giving_back.push(asked);
                 }
-                Letter::Answer(round) => round.answer(),
+                Request::Barrier(barrier) => barrier.arrive(),
             }
         }
     }
@@ -534,7 +538,7 @@ impl AioThread {
         self.shared.counters.add(&mut self.counted);
     }
 
-    /// The end of the worker, well or not: waits for what is in flight, fails what is left, answers the mail.
+    /// The end of the worker, well or not: waits for what is in flight, fails what is left, answers the requests.
     fn stop(mut self, reason: &str) {
         let died = || Error::WorkerDied { reason: reason.to_owned() };
         let left = self.flight.close();
@@ -556,17 +560,17 @@ impl AioThread {
         self.shared.end(orphans);
         // Nobody else was woken for what this worker was expected to claim.
         self.shared.wake_all();
-        for letter in self.shared.ports[self.id].close() {
-            match letter {
-                Letter::Remove(id) => self.shared.files.removed(id),
-                Letter::GiveBack(_) => {}
-                Letter::Answer(round) => round.answer(),
+        for request in self.shared.inboxes[self.id].close() {
+            match request {
+                Request::RemoveFile(id) => self.shared.files.removed(id),
+                Request::ReleaseRegions(_) => {}
+                Request::Barrier(barrier) => barrier.arrive(),
             }
         }
         self.giving_back.clear();
         self.staging.give_back_unused();
         self.shared.bounce.give_back_unused();
-        self.shared.arena.queue_ended(&self.shared.ports);
+        self.shared.arena.queue_ended(&self.shared.inboxes);
     }
 }
 
