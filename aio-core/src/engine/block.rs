@@ -93,7 +93,7 @@ impl AioThread {
                 Ok(None) if !issuing.is_idle => return Issued::NoRoom,
                 Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOMEM)).map_err(|source| {
                     let (offset, backend) = (segment.offset + range.from as u64, shared.backend.name());
-                    op.io_error(op.kind(), offset, range.len as u64, backend, source)
+                    op.io_error(op.kind(), source).at(offset, range.len as u64).by(backend).into()
                 }),
                 Ok(Some(place)) => Ok(place),
                 Err(error) => Err(error),
@@ -268,7 +268,7 @@ fn position(slot: &Slot, run: &Run) -> u64 {
 
 /// An error of the operating system in what is left of a block.
 fn block_error(slot: &Slot, run: &Run, backend: &'static str, source: io::Error) -> Error {
-    run.op.io_error(run.op.kind(), slot.block.offset, slot.block.len as u64, backend, source)
+    run.op.io_error(run.op.kind(), source).at(slot.block.offset, slot.block.len as u64).by(backend).into()
 }
 
 fn lost() -> Error {
