@@ -1,109 +1,115 @@
-//! Where each worker is reached: what other threads ask of it, and its waker.
+//! The requests of other threads to each worker, and how a worker is woken.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use crate::backend::{FileId, Wake};
+use crate::backend::{FileId, RegionId, Wake};
 use crate::foreign::{catch, report};
-use crate::memory::GiveBack;
 use crate::sync::{AtomicBool, Mutex, Ordering, ThreadSync, lock};
 
-/// Where one worker is reached.
+/// The requests to one worker, and the waker of its queue.
 #[derive(Default)]
-pub(crate) struct Port {
+pub(crate) struct Inbox {
     waker: OnceLock<Arc<dyn Wake>>,
-    mail: Mutex<Mail>,
-    has_mail: AtomicBool,
+    pending: Mutex<Pending>,
+    has_requests: AtomicBool,
 }
 
+/// The requests that the worker has not taken yet.
 #[derive(Default)]
-struct Mail {
+struct Pending {
     /// The worker is gone, and its queue with it.
     closed: bool,
-    letters: Vec<Letter>,
+    requests: Vec<Request>,
 }
 
-/// What a worker is asked for. It reads its mail between turns, when it has no op in hand that has ended.
+/// A request to a worker, which handles it while it holds no op that has ended.
 #[derive(Debug)]
-pub(crate) enum Letter {
-    /// To give back a file's slot.
-    Remove(FileId),
-    /// To give back what the arena needs, and then to drop this.
-    GiveBack(Arc<GiveBack>),
-    /// To say that it came round.
-    Answer(Arc<Round>),
+pub(crate) enum Request {
+    /// Remove a file from the queue's table.
+    RemoveFile(FileId),
+    /// Remove regions from the queue, release unused staging buffers, then drop this.
+    ReleaseRegions(Arc<dyn RegionRequest>),
+    /// Arrive at a barrier.
+    Barrier(Arc<Barrier>),
 }
 
-/// Workers that have yet to answer.
-#[derive(Debug)]
-pub(crate) struct Round(ThreadSync<usize>);
+/// The regions that an arena needs back. The worker's answer is that it drops its reference.
+pub(crate) trait RegionRequest: fmt::Debug + Send + Sync {
+    /// Their names; none if only staging buffers are needed.
+    fn regions(&self) -> &[RegionId];
+}
 
-impl Round {
-    pub(crate) fn answer(&self) {
+/// A barrier that each worker arrives at once; the count is of those that have yet to arrive.
+#[derive(Debug)]
+pub(crate) struct Barrier(ThreadSync<usize>);
+
+impl Barrier {
+    pub(crate) fn arrive(&self) {
         *self.0.lock() -= 1;
         self.0.notify_all();
     }
 }
 
-/// Waits until every worker has come round. A worker that shared an op may hold it for a moment after another has ended
-/// it; what it held when this began, it has let go of when this returns. Not for workers.
-pub(crate) fn come_round(ports: &[Port]) {
-    let round = Arc::new(Round(ThreadSync::new(ports.len())));
-    for port in ports {
-        if !port.post(Letter::Answer(round.clone())) {
-            round.answer();
+/// Waits until every worker has let go of what it holds now. A worker that shared an op with another may hold it for a
+/// moment after the other has ended it. Not for workers.
+pub(crate) fn barrier(inboxes: &[Inbox]) {
+    let barrier = Arc::new(Barrier(ThreadSync::new(inboxes.len())));
+    for inbox in inboxes {
+        if !inbox.send(Request::Barrier(barrier.clone())) {
+            barrier.arrive();
         }
     }
-    drop(round.0.wait_until(round.0.lock(), None, |left| *left == 0));
+    drop(barrier.0.wait_until(barrier.0.lock(), None, |left| *left == 0));
 }
 
-impl fmt::Debug for Port {
+impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Port").field("has_mail", &self.has_mail).finish_non_exhaustive()
+        f.debug_struct("Inbox").field("has_requests", &self.has_requests).finish_non_exhaustive()
     }
 }
 
-impl Port {
-    /// The worker's queue is open.
+impl Inbox {
+    /// Sets the waker of the worker's queue, once that is open.
     pub(crate) fn set_waker(&self, waker: Arc<dyn Wake>) {
         let _ = self.waker.set(waker);
     }
 
-    /// Makes the worker look around.
+    /// Wakes the worker, if its queue is open.
     pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             report(catch("wake", || waker.wake()));
         }
     }
 
-    /// Whether [`take_mail`](Self::take_mail) would find something.
-    pub(crate) fn has_mail(&self) -> bool {
-        self.has_mail.load(Ordering::Acquire)
+    /// Whether [`take_requests`](Self::take_requests) would find something.
+    pub(crate) fn has_requests(&self) -> bool {
+        self.has_requests.load(Ordering::Acquire)
     }
 
-    /// What came since the last time.
-    pub(crate) fn take_mail(&self) -> Vec<Letter> {
-        let mut mail = lock(&self.mail);
-        self.has_mail.store(false, Ordering::Release);
-        std::mem::take(&mut mail.letters)
+    /// Takes the requests that came since the last time.
+    pub(crate) fn take_requests(&self) -> Vec<Request> {
+        let mut pending = lock(&self.pending);
+        self.has_requests.store(false, Ordering::Release);
+        std::mem::take(&mut pending.requests)
     }
 
-    /// The worker stops, and holds neither files nor ops any more; what is in the mail is as good as done.
-    pub(crate) fn close(&self) -> Vec<Letter> {
-        let mut mail = lock(&self.mail);
-        mail.closed = true;
-        std::mem::take(&mut mail.letters)
+    /// Takes the last requests and refuses later ones. The worker stops, and holds neither files nor ops any more.
+    pub(crate) fn close(&self) -> Vec<Request> {
+        let mut pending = lock(&self.pending);
+        pending.closed = true;
+        std::mem::take(&mut pending.requests)
     }
 
-    /// False if the worker is gone.
-    pub(crate) fn post(&self, letter: Letter) -> bool {
+    /// Adds a request and wakes the worker. False if the worker is gone.
+    pub(crate) fn send(&self, request: Request) -> bool {
         {
-            let mut mail = lock(&self.mail);
-            if mail.closed {
+            let mut pending = lock(&self.pending);
+            if pending.closed {
                 return false;
             }
-            mail.letters.push(letter);
-            self.has_mail.store(true, Ordering::Release);
+            pending.requests.push(request);
+            self.has_requests.store(true, Ordering::Release);
         }
         self.wake();
         true

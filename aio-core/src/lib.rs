@@ -16,7 +16,7 @@
 //! | [`backend`] | the contract of a backend, and the parts that backends share |
 //! | `config` | settings, as text and as JSON |
 //!
-//! Beside them: [`error`], `inbox` (what other threads ask of a worker), `process` (forks), `foreign` (calls of users'
+//! Beside them: [`error`], `inbox` (the requests of other threads to a worker), `process` (forks), `foreign` (calls of users'
 //! code), `threads` (signals, and which threads are workers), `sync` (locks and atomics, or loom's).
 #![deny(unsafe_code)]
 

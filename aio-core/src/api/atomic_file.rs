@@ -76,11 +76,10 @@ pub enum CommitStep {
 
 impl AtomicFile {
     pub(crate) fn create(handle: &AioHandle, path: &Path) -> Result<Self> {
-        let failing = |op, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::from(Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }))
-        };
-        let opening = |path: &Path| failing(OpKind::Open, path);
+        fn failing(op: OpKind, path: &Path) -> impl FnOnce(io::Error) -> Error {
+            move |source| IoError::new(op, path, source).into()
+        }
+        let opening = |path| failing(OpKind::Open, path);
         handle.shared().check_open()?;
         let (target, replaced) = resolve(path).map_err(opening(path))?;
         let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
@@ -134,22 +133,14 @@ impl AtomicFile {
         }
         synced?;
         after(CommitStep::Synced);
-        let failed = |op, path: &Path, source| IoError {
-            op,
-            path: path.to_owned(),
-            offset: 0,
-            length: 0,
-            backend: "",
-            source,
-        };
         // Told also if a clone keeps it open, and without waiting for what else the handle does.
         let closed = duplicates.into_iter().map(close_fd).fold(Ok(()), Result::and);
-        closed.map_err(|source| Box::new(failed(OpKind::Close, open.path(), source)))?;
+        closed.map_err(|source| IoError::new(OpKind::Close, open.path(), source))?;
         drop(file);
         after(CommitStep::Closed);
-        temporary.persist(&target).map_err(|error| Box::new(failed(OpKind::Replace, &target, error)))?;
+        temporary.persist(&target).map_err(|error| IoError::new(OpKind::Replace, &target, error))?;
         after(CommitStep::Renamed);
-        folder.sync_all().map_err(|source| Box::new(failed(OpKind::Sync, folder_of(&target), source)))?;
+        folder.sync_all().map_err(|source| IoError::new(OpKind::Sync, folder_of(&target), source))?;
         after(CommitStep::FolderSynced);
         Ok(())
     }

@@ -57,10 +57,7 @@ impl AioFile {
     ///
     /// [`Error::Io`] if the file system does not tell.
     pub fn len(&self) -> Result<u64> {
-        self.file.len().map_err(|source| {
-            let path = self.path().to_owned();
-            Error::from(Box::new(IoError { op: OpKind::Stat, path, offset: 0, length: 0, backend: "", source }))
-        })
+        self.file.len().map_err(|source| IoError::new(OpKind::Stat, self.path(), source).into())
     }
 
     /// Whether it is empty now.
@@ -219,16 +216,14 @@ impl AioFile {
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
         shared.work.drain();
         if file.is_shared() {
-            inbox::come_round(&shared.ports);
+            inbox::barrier(&shared.inboxes);
         }
         let registered = file.registered().map(|registered| (registered.id(), registered.table()));
         let closed = file.close();
         if let Some((id, table)) = registered {
             table.wait_removed(id);
         }
-        closed.map_err(|source| {
-            Box::new(IoError { op: OpKind::Close, path, offset: 0, length: 0, backend: "", source }).into()
-        })
+        closed.map_err(|source| IoError::new(OpKind::Close, &path, source).into())
     }
 }
 

@@ -59,7 +59,7 @@ impl AioHandle {
             inner.threads().push(thread);
         }
         // Not before all of them are there to answer.
-        inner.shared.arena.serve(&inner.shared.ports);
+        inner.shared.arena.serve(&inner.shared.inboxes);
         Ok(Self { inner: Arc::new(inner), options })
     }
 

@@ -19,8 +19,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));
     if let Err(source) = read {
-        let (path, op) = (path.to_owned(), OpKind::Open);
-        return Err(Error::Io(Box::new(IoError { op, path, offset: 0, length: 0, backend: "none", source })));
+        return Err(IoError::new(OpKind::Open, path, source).into());
     }
     if bytes.len() as u64 > MOST {
         return Err(Error::InvalidInput(format!("{}: larger than any configuration, 16 MiB", shown(path))));

@@ -164,17 +164,17 @@ impl FileOp {
             let (op, path) = (self.kind(), self.file.path().to_owned());
             return Err(Error::Cancelled { op, path, bytes: 0 });
         }
-        let (offset, length) = match self.command {
-            FileCommand::SyncData | FileCommand::SyncAll => (0, 0),
-            FileCommand::SetLen(len) => (0, len),
-            FileCommand::Allocate { offset, len } | FileCommand::PunchHole { offset, len } => (offset, len),
-        };
-        self.execute().map(|()| 0).map_err(|source| self.failed(offset, length, source))
+        self.execute().map(|()| 0).map_err(|source| self.failed(source))
     }
 
-    fn failed(&self, offset: u64, length: u64, source: io::Error) -> Error {
-        let (op, path) = (self.kind(), self.file.path().to_owned());
-        Box::new(IoError { op, path, offset, length, backend: "", source }).into()
+    fn failed(&self, source: io::Error) -> Error {
+        let error = IoError::new(self.kind(), self.file.path(), source);
+        match self.command {
+            FileCommand::SyncData | FileCommand::SyncAll => error,
+            FileCommand::SetLen(len) => error.with_length(len),
+            FileCommand::Allocate { offset, len } | FileCommand::PunchHole { offset, len } => error.at(offset, len),
+        }
+        .into()
     }
 
     fn execute(&self) -> io::Result<()> {

@@ -147,7 +147,7 @@ fn finish_lost(shared: &Shared, op: &Transfer) -> Outcome {
 /// The last part of a durable write whose bytes have all moved.
 pub(crate) fn make_durable(op: &Transfer) -> Result<()> {
     let Some(file) = op.file() else { return Ok(()) };
-    file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))
+    file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, source).into())
 }
 
 /// Whether the file of a write is to get another length now that its blocks are over.
@@ -176,7 +176,7 @@ fn change_length(op: &Transfer, _pass: Pass) {
             && let Some(inode) = file.inode()
             && let Err(source) = inode.set_len(file.fd(), end)
         {
-            op.state.fail(end, op.io_error(OpKind::SetLen, 0, end, "", source));
+            op.state.fail(end, op.io_error(OpKind::SetLen, source).with_length(end).into());
         }
         if !op.state.ends_well() {
             settle_growth(op);
@@ -202,7 +202,7 @@ fn settle_growth(op: &Transfer) {
 
 /// The op opened the file, so it closes it, and what closing says counts.
 fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outcome: Outcome) -> Outcome {
-    let failed = |kind, source: io::Error| op.io_error(kind, 0, end_of(op), "", source);
+    let failed = |kind, source: io::Error| Error::from(op.io_error(kind, source).with_length(end_of(op)));
     let mut outcome = outcome;
     let is_new = mode == PathMode::WriteNew;
     let mut remove = is_new && outcome.is_err() && file.is_at(path);

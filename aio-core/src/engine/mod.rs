@@ -30,7 +30,7 @@ use crate::config::AioConfig;
 use crate::error::{Error, Result};
 use crate::file::routes::Route;
 use crate::file::slots::FileTable;
-use crate::inbox::Port;
+use crate::inbox::Inbox;
 use crate::memory::Arena;
 use crate::op::desc::IoOpDesc;
 use crate::process::Generation;
@@ -63,7 +63,7 @@ pub(crate) struct Shared {
     pub(crate) bounce: Bounce,
     pub(crate) work: Work,
     pub(crate) counters: Counters,
-    pub(crate) ports: Arc<[Port]>,
+    pub(crate) inboxes: Arc<[Inbox]>,
     pub(crate) files: Arc<FileTable>,
     pub(crate) file_ops: FileOps,
     pub(crate) paths: Paths,
@@ -77,7 +77,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(backend: Arc<dyn IoBackend>, config: AioConfig) -> Arc<Self> {
         let workers = config.intra_op_parallelism;
-        let ports: Arc<[Port]> = (0..workers).map(|_| Port::default()).collect();
+        let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::default()).collect();
         let slots = if config.register_files { FILE_SLOTS } else { 0 };
         let arena = config.arena_limit.map_or_else(Arena::of_process, Arena::new);
         Arc::new(Self {
@@ -85,8 +85,8 @@ impl Shared {
             arena,
             work: Work::new(workers, config.queue_depth, config.max_pending_ops),
             counters: Counters::default(),
-            files: FileTable::new(ports.clone(), slots),
-            ports,
+            files: FileTable::new(inboxes.clone(), slots),
+            inboxes,
             file_ops: FileOps::default(),
             paths: Paths::default(),
             made_in: Generation::now(),
@@ -218,14 +218,14 @@ impl Shared {
     }
 
     fn wake(&self, worker: Option<usize>) {
-        if let Some(port) = worker.and_then(|worker| self.ports.get(worker)) {
-            port.wake();
+        if let Some(inbox) = worker.and_then(|worker| self.inboxes.get(worker)) {
+            inbox.wake();
         }
     }
 
     /// Wakes every worker, to look at a change that concerns them all.
     pub(crate) fn wake_all(&self) {
-        self.ports.iter().for_each(Port::wake);
+        self.inboxes.iter().for_each(Inbox::wake);
     }
 
     /// Asks an op to stop. One that nobody has begun ends at once, on this thread.

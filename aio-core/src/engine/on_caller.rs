@@ -82,10 +82,10 @@ pub(crate) fn write(
     let _accepted = file.inode().map(Inode::accept);
     let mut written = without_file_size_signal(|| transfer(shared, file, CallMemory::From(buffer), offset));
     if options.durable && matches!(written, Ok(true)) {
-        written = file.sync(Sync::Data).map(|()| true).map_err(|source| {
-            let (op, path) = (OpKind::Sync, file.path().to_owned());
-            Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }).into()
-        });
+        written = file
+            .sync(Sync::Data)
+            .map(|()| true)
+            .map_err(|source| IoError::new(OpKind::Sync, file.path(), source).into());
     }
     if let (Err(error), Some(inode)) = (&written, file.inode()) {
         inode.faults.write_failed(error);
@@ -292,9 +292,8 @@ impl BlockingCall<'_> {
     #[cold]
     fn failed(&self, source: io::Error, at: usize) -> Error {
         let op = if self.memory.direction() == Direction::Read { OpKind::Read } else { OpKind::Write };
-        let (path, backend) = (self.file.path().to_owned(), self.shared.backend.name());
-        let (offset, length) = (self.offset + at as u64, (self.len - at) as u64);
-        Box::new(IoError { op, path, offset, length, backend, source }).into()
+        let error = IoError::new(op, self.file.path(), source);
+        error.at(self.offset + at as u64, (self.len - at) as u64).by(self.shared.backend.name()).into()
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn check(op: &Transfer) -> Result<()> {
         let direction = op.desc.direction();
         let refused = |why| {
             let source = io::Error::new(io::ErrorKind::PermissionDenied, why);
-            Err(op.io_error(op.kind(), 0, total(op.desc.extents()), "open", source))
+            Err(op.io_error(op.kind(), source).at(0, total(op.desc.extents())).into())
         };
         if !file.allows(direction) {
             return refused(match direction {
@@ -138,7 +138,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
         let (from, end) = range_of(op.desc.extents());
         let growth = inode
             .grow(file.fd(), from, end, shared.config.preallocate, pass.as_ref())
-            .map_err(|source| op.io_error(OpKind::Allocate, from, end - from, "", source))?;
+            .map_err(|source| op.io_error(OpKind::Allocate, source).at(from, end - from))?;
         match growth {
             Growth::None => {}
             Growth::Begun(growing) => {
@@ -173,7 +173,7 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
             // Made by this call; the next try makes it again.
             let _ = std::fs::remove_file(path);
         }
-        return Err(op.io_error(OpKind::Open, 0, 0, "", source));
+        return Err(op.io_error(OpKind::Open, source).into());
     }
     *lock(&op.state.opened) = Some(file.clone());
     if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
@@ -244,7 +244,7 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
     let through_cache = !file.is_direct() || plan.cached > 0;
     let Some(fd) = file.buffered_if_open().filter(|_| through_cache) else { return Ok(()) };
     if op.desc.direction() == Direction::Write {
-        file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, 0, 0, "", source))?;
+        file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, source))?;
     }
     for segment in plan.segments.iter().filter(|segment| !segment.direct) {
         let (offset, len) = (segment.offset.cast_signed(), (segment.len as u64).cast_signed());

@@ -294,15 +294,8 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     }
 
     /// An error of the operating system in this op.
-    pub(crate) fn io_error(
-        &self,
-        kind: OpKind,
-        offset: u64,
-        length: u64,
-        backend: &'static str,
-        source: std::io::Error,
-    ) -> Error {
-        Box::new(IoError { op: kind, path: self.path().to_owned(), offset, length, backend, source }).into()
+    pub(crate) fn io_error(&self, kind: OpKind, source: std::io::Error) -> IoError {
+        IoError::new(kind, self.path(), source)
     }
 
     /// If it is a write, it failed: whoever vouches for the file has to know.

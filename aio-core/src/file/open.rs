@@ -138,10 +138,8 @@ struct Inner {
 impl OpenFile {
     /// Opens `path`, which is a regular file or a block device.
     pub(crate) fn open(path: &Path, options: &OpenOptions, default: DirectMode) -> Result<Self> {
-        Self::try_open(path, options, options.direct.unwrap_or(default)).map_err(|source| {
-            let (op, path) = (OpKind::Open, path.to_owned());
-            Box::new(IoError { op, path, offset: 0, length: 0, backend: "", source }).into()
-        })
+        Self::try_open(path, options, options.direct.unwrap_or(default))
+            .map_err(|source| IoError::new(OpKind::Open, path, source).into())
     }
 
     /// [`open`](Self::open), with the bare reason.

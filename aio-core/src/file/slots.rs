@@ -1,21 +1,21 @@
-//! Files that have a slot in the queues' tables.
+//! Slots of files in the queues' tables.
 //!
 //! A registered slot holds a reference to the open file in the kernel, so a file is closed only when every queue has
-//! removed it. Removal runs on the worker that owns the queue; until the last one has answered, the slot is not given
-//! to another file.
+//! removed it. The worker that owns a queue removes it, by a request. The slot is free for another file once the last
+//! worker has removed it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::FileId;
-use crate::inbox::{Letter, Port};
+use crate::inbox::{Inbox, Request};
 use crate::process::Generation;
 use crate::sync::ThreadSync;
 
 /// The slots of the queues' file tables.
 #[derive(Debug)]
 pub(crate) struct FileTable {
-    ports: Arc<[Port]>,
+    inboxes: Arc<[Inbox]>,
     slots: ThreadSync<Slots>,
     made_in: Generation,
 }
@@ -24,18 +24,21 @@ pub(crate) struct FileTable {
 struct Slots {
     free: Vec<u32>,
     generations: Vec<u32>,
-    /// Slots on their way back, with how many workers have yet to answer.
-    leaving: HashMap<FileId, usize>,
+    /// Slots that are being removed, with the number of workers that have yet to do so.
+    removing: HashMap<FileId, usize>,
 }
 
 impl FileTable {
-    pub(crate) fn new(ports: Arc<[Port]>, slots: u32) -> Arc<Self> {
-        let slots =
-            Slots { free: (0..slots).rev().collect(), generations: vec![0; slots as usize], leaving: HashMap::new() };
-        Arc::new(Self { ports, slots: ThreadSync::new(slots), made_in: Generation::now() })
+    pub(crate) fn new(inboxes: Arc<[Inbox]>, slots: u32) -> Arc<Self> {
+        let slots = Slots {
+            free: (0..slots).rev().collect(),
+            generations: vec![0; slots as usize],
+            removing: HashMap::new(),
+        };
+        Arc::new(Self { inboxes, slots: ThreadSync::new(slots), made_in: Generation::now() })
     }
 
-    /// A slot for a file that is open for long; `None` when all are taken, which costs speed and nothing else.
+    /// Takes a slot for a file that stays open; `None` if all are taken, which costs speed alone.
     pub(crate) fn register(self: &Arc<Self>) -> Option<Registered> {
         let mut slots = self.slots.lock();
         let slot = slots.free.pop()?;
@@ -43,13 +46,13 @@ impl FileTable {
         Some(Registered { id, table: self.clone() })
     }
 
-    /// A worker has removed `id`, or never had it.
+    /// Notes that a worker has removed `id`, or never had it.
     pub(crate) fn removed(&self, id: FileId) {
         let mut slots = self.slots.lock();
-        let Some(left) = slots.leaving.get_mut(&id) else { return };
+        let Some(left) = slots.removing.get_mut(&id) else { return };
         *left -= 1;
         if *left == 0 {
-            slots.leaving.remove(&id);
+            slots.removing.remove(&id);
             slots.generations[id.slot as usize] = id.generation.wrapping_add(1);
             slots.free.push(id.slot);
             self.slots.notify_all();
@@ -58,7 +61,7 @@ impl FileTable {
 
     /// Waits until every queue has given `id` back.
     pub(crate) fn wait_removed(&self, id: FileId) {
-        drop(self.slots.wait_until(self.slots.lock(), None, |slots| !slots.leaving.contains_key(&id)));
+        drop(self.slots.wait_until(self.slots.lock(), None, |slots| !slots.removing.contains_key(&id)));
     }
 }
 
@@ -89,11 +92,11 @@ impl Drop for Registered {
         if self.table.made_in.is_forked() {
             return;
         }
-        let ports = &self.table.ports;
-        // One more than there are workers, so that the slot cannot be free before all were asked.
-        self.table.slots.lock().leaving.insert(self.id, ports.len() + 1);
-        for port in ports.iter() {
-            if !port.post(Letter::Remove(self.id)) {
+        let inboxes = &self.table.inboxes;
+        // One more than there are workers, so that the slot cannot be free before all have their request.
+        self.table.slots.lock().removing.insert(self.id, inboxes.len() + 1);
+        for inbox in inboxes.iter() {
+            if !inbox.send(Request::RemoveFile(self.id)) {
                 self.table.removed(self.id);
             }
         }
@@ -106,18 +109,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_comes_back_when_every_worker_has_answered() {
-        let ports: Arc<[Port]> = (0..3).map(|_| Port::default()).collect();
-        let table = FileTable::new(ports.clone(), 1);
+    fn a_slot_is_free_again_when_every_worker_has_removed_it() {
+        let inboxes: Arc<[Inbox]> = (0..3).map(|_| Inbox::default()).collect();
+        let table = FileTable::new(inboxes.clone(), 1);
         let file = table.register().unwrap();
         let id = file.id();
         assert!(table.register().is_none());
-        ports[2].close();
+        inboxes[2].close();
         drop(file);
-        for port in &ports[..2] {
+        for inbox in &inboxes[..2] {
             assert!(table.register().is_none());
-            assert!(port.has_mail());
-            assert!(matches!(port.take_mail()[..], [Letter::Remove(removed)] if removed == id));
+            assert!(inbox.has_requests());
+            assert!(matches!(inbox.take_requests()[..], [Request::RemoveFile(removed)] if removed == id));
             table.removed(id);
         }
         table.wait_removed(id);

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use crate::backend::{Region, RegionId};
 use crate::error::{Error, Result};
 use crate::foreign::{catch, report};
-use crate::inbox::Port;
+use crate::inbox::Inbox;
 use crate::memory::buffer::AlignedBuf;
 use crate::memory::limit;
 use crate::memory::mapping::{REGISTRABLE, page_size, tell_of_refusals};
@@ -151,17 +151,17 @@ impl Arena {
         self.shared.reserve(need)
     }
 
-    /// Asks the workers behind these ports when the arena needs back what their queues hold of it.
-    pub(crate) fn serve(&self, ports: &Arc<[Port]>) {
-        self.shared.pool.lock().queues.add(ports);
+    /// Sends requests to these inboxes when the arena needs back what the queues hold of it.
+    pub(crate) fn serve(&self, inboxes: &Arc<[Inbox]>) {
+        self.shared.pool.lock().queues.add(inboxes);
     }
 
-    /// A queue of the engine with these ports has ended, and let go of its regions. Unless another engine is there, which
+    /// A queue of the engine with these inboxes has ended, and let go of its regions. Unless another engine is there, which
     /// may have reserved it, what is not in use any more is unmapped.
-    pub(crate) fn queue_ended(&self, ports: &Arc<[Port]>) {
+    pub(crate) fn queue_ended(&self, inboxes: &Arc<[Inbox]>) {
         {
             let mut pool = self.shared.pool.lock();
-            if pool.queues.are_only(ports) {
+            if pool.queues.are_only(inboxes) {
                 pool.unmap_unused();
             }
         }

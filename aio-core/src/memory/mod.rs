@@ -38,4 +38,4 @@ mod turns;
 pub use arena::Arena;
 pub use buffer::AlignedBuf;
 pub(crate) use mapping::page_size;
-pub(crate) use queues::{GiveBack, Holder};
+pub(crate) use queues::Holder;

@@ -169,7 +169,10 @@ fn a_block_that_fails_fails_its_op_alone() {
             let failed: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
             assert_eq!(failed.len(), 1, "{what}: {failed:?}");
             let Error::Io(error) = failed[0].error() else { panic!("{what}: {:?}", failed[0]) };
-            assert_eq!((error.op, error.backend, &error.path), (aio::error::OpKind::Write, backend.name(), &path));
+            assert_eq!(
+                (error.op, error.backend, &error.path),
+                (aio::error::OpKind::Write, Some(backend.name()), &path)
+            );
             let data = std::fs::read(&path).unwrap();
             for (i, _) in results.iter().enumerate().filter(|(_, result)| result.is_ok()) {
                 let at = (i + 1) * 2 * BLOCK;

@@ -155,7 +155,7 @@ fn an_error_is_told_where_it_is_and_disturbs_nobody() {
                         let range = 2 * PART as u64..3 * PART as u64;
                         assert_io(failed.error(), op, errno, &path, range);
                         let Error::Io(io) = failed.error() else { unreachable!() };
-                        assert!((io.offset..io.offset + io.length).contains(&bad), "{failed}");
+                        assert!(io.range().is_some_and(|failed| failed.contains(&bad)), "{failed}");
                     }
                     Ok(_) if part == 2 => panic!("Ok where the file system failed"),
                     Ok(memory) if write => assert!(fs.content(name_of(&path))[part * PART..][..PART] == memory),
@@ -295,10 +295,11 @@ fn random_trouble() {
             workload.excuse = Box::new(move |op, error| {
                 all.borrow_mut().extend(fs.failures());
                 let Error::Io(io) = error else { return false };
+                let Some(failed) = io.range() else { return false };
                 // The page cache reads and writes by pages, and reads ahead by many.
-                let failed = io.offset..io.offset + io.length.max(1);
+                let failed = failed.start..failed.end.max(failed.start + 1);
                 let direction = |asked: &Asked| (asked.direction == Direction::Write) == op.write;
-                (op.range.start as u64..op.range.end as u64).contains(&io.offset)
+                (op.range.start as u64..op.range.end as u64).contains(&failed.start)
                     && all.borrow().iter().any(|(asked, errno)| {
                         let pages =
                             asked.offset / 4096 * 4096..(asked.offset + asked.len as u64).next_multiple_of(4096);

@@ -7,7 +7,7 @@ use loom::thread;
 use super::explore;
 use super::still::Belled;
 use crate::backend::Wake;
-use crate::inbox::Port;
+use crate::inbox::Inbox;
 use crate::memory::{Arena, Holder, page_size};
 use crate::op::buf::IoBuf;
 
@@ -16,20 +16,20 @@ use crate::op::buf::IoBuf;
 fn wait_for_two_pages(closes: bool, drops: bool) {
     let page = page_size();
     let arena = Arena::new(3 * page as u64);
-    let ports: Arc<[Port]> = [Port::default()].into();
+    let inboxes: Arc<[Inbox]> = [Inbox::default()].into();
     let bell = Arc::new(Belled::new());
-    ports[0].set_waker(bell.clone());
-    arena.serve(&ports);
+    inboxes[0].set_waker(bell.clone());
+    arena.serve(&inboxes);
     let [first, middle, last] = [(); 3].map(|()| arena.alloc(page).unwrap());
-    let region = arena.region(IoBuf::region(&middle).unwrap(), &Holder::new(&ports, 0));
+    let region = arena.region(IoBuf::region(&middle).unwrap(), &Holder::new(&inboxes, 0));
     drop((first, last));
     let worker = {
-        let (ports, bell) = (ports.clone(), bell.clone());
+        let (inboxes, bell) = (inboxes.clone(), bell.clone());
         thread::spawn(move || {
             bell.wait();
             // In this order: the queue lets go, and then the question goes.
             drop(region);
-            drop(if closes { ports[0].close() } else { ports[0].take_mail() });
+            drop(if closes { inboxes[0].close() } else { inboxes[0].take_requests() });
         })
     };
     let other = thread::spawn(move || {

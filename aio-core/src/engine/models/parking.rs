@@ -19,7 +19,7 @@ use crate::error::Error;
 /// engine is closed and all has ended.
 fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
     let (bench, waker) = (bench.clone(), Arc::new(Belled::new()));
-    bench.shared.ports[id].set_waker(waker.clone());
+    bench.shared.inboxes[id].set_waker(waker.clone());
     thread::spawn(move || {
         loop {
             if bench.turn(id, 1, false, |_| {}) {

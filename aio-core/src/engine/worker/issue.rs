@@ -176,6 +176,6 @@ impl Issuer<'_> {
     fn out_of_memory(&self, segment: &Segment, range: BlockRange) -> Error {
         let (op, backend) = (self.run.op, self.shared.backend.name());
         let source = io::Error::from_raw_os_error(libc::ENOMEM);
-        op.io_error(op.kind(), segment.offset + range.from as u64, range.len as u64, backend, source)
+        op.io_error(op.kind(), source).at(segment.offset + range.from as u64, range.len as u64).by(backend).into()
     }
 }

@@ -24,7 +24,8 @@ use crate::engine::transfer::Transfer;
 use crate::engine::{FILE_SLOTS, REGION_SLOTS, Shared};
 use crate::error::Error;
 use crate::foreign::contain;
-use crate::memory::{GiveBack, Holder};
+use crate::inbox::RegionRequest;
+use crate::memory::Holder;
 use crate::sync::mpsc;
 use crate::sync::thread::{self, JoinHandle};
 use crate::threads::{block_signals, thread_main};
@@ -61,7 +62,7 @@ pub(crate) struct AioThread {
     registered: Registrations,
     /// What the arena asked for, until no block in flight names it. After `flight`: dropping one says that the queue does
     /// not have it any more.
-    giving_back: Vec<Arc<GiveBack>>,
+    giving_back: Vec<Arc<dyn RegionRequest>>,
     counters: WorkerCounters,
     scratch: Vec<Run>,
     /// An op could not be opened because too many files were; nothing is claimed until something may have changed.
@@ -107,12 +108,16 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
             return;
         }
     };
-    shared.ports[id].set_waker(queue.waker());
+    shared.inboxes[id].set_waker(queue.waker());
     let flight = InFlight::new(queue);
     let worker = AioThread {
         id,
         staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity(), STAGING_BEYOND),
-        registered: Registrations::new(Holder::new(&shared.ports, id), config.register_memory, config.register_files),
+        registered: Registrations::new(
+            Holder::new(&shared.inboxes, id),
+            config.register_memory,
+            config.register_files,
+        ),
         giving_back: Vec::new(),
         flight,
         staged: 0,
@@ -259,7 +264,7 @@ impl AioThread {
         let refused = self.flight.has_unsubmitted() || self.out_of_files;
         let timeout = if refused && in_flight == 0 { Some(RETRY_INTERVAL) } else { timeout };
         // The last look before blocking: the waker makes up for what comes after it.
-        let timeout = if self.shared.ports[self.id].has_mail() { Some(Duration::ZERO) } else { timeout };
+        let timeout = if self.shared.inboxes[self.id].has_requests() { Some(Duration::ZERO) } else { timeout };
         self.add_counters();
         let reaped = self.reap(min, timeout);
         self.out_of_files = false;
@@ -271,8 +276,8 @@ impl AioThread {
 
     /// Looks for work for a while before blocking: waking a thread on another CPU costs many times a small read.
     fn spin(&mut self) {
-        let (work, port) = (&self.shared.work, &self.shared.ports[self.id]);
-        self.shared.spin_until(None, || work.has_waiting() || port.has_mail());
+        let (work, inbox) = (&self.shared.work, &self.shared.inboxes[self.id]);
+        self.shared.spin_until(None, || work.has_waiting() || inbox.has_requests());
     }
 
     /// Ends the ops of the complete queue, which runs users' code.

@@ -131,7 +131,8 @@ impl AioThread {
     fn fail_block_with(&mut self, index: usize, source: io::Error) {
         let Some((block, run)) = self.flight.block(index) else { return };
         let (op, left) = (&run.op, block.piece);
-        let error = op.io_error(op.kind(), left.offset, left.len as u64, self.shared.backend.name(), source);
+        let error =
+            op.io_error(op.kind(), source).at(left.offset, left.len as u64).by(self.shared.backend.name()).into();
         self.fail_block(index, error);
     }
 

@@ -2,27 +2,27 @@
 
 use super::AioThread;
 use crate::engine::registered::Registrations;
-use crate::inbox::Letter;
+use crate::inbox::Request;
 
 impl AioThread {
     /// Handles the requests that came since the last time.
     pub(super) fn handle_requests(&mut self) {
-        let inbox = &self.shared.ports[self.id];
-        if !inbox.has_mail() {
+        let inbox = &self.shared.inboxes[self.id];
+        if !inbox.has_requests() {
             return;
         }
-        for request in inbox.take_mail() {
+        for request in inbox.take_requests() {
             match request {
-                Letter::Remove(id) => {
+                Request::RemoveFile(id) => {
                     self.registered.remove_file(self.flight.queue(), id);
                     self.shared.files.removed(id);
                 }
-                Letter::GiveBack(asked) => {
+                Request::ReleaseRegions(asked) => {
                     self.give_back_staging();
                     asked.regions().iter().for_each(|id| self.registered.retire_region(*id));
                     self.giving_back.push(asked);
                 }
-                Letter::Answer(round) => round.answer(),
+                Request::Barrier(barrier) => barrier.arrive(),
             }
         }
     }
@@ -46,15 +46,15 @@ impl AioThread {
 
     /// The worker ends, its queue is gone: what is asked of it from now on is as good as done.
     pub(super) fn close_inbox(&mut self) {
-        for request in self.shared.ports[self.id].close() {
+        for request in self.shared.inboxes[self.id].close() {
             match request {
-                Letter::Remove(id) => self.shared.files.removed(id),
-                Letter::GiveBack(_) => {}
-                Letter::Answer(round) => round.answer(),
+                Request::RemoveFile(id) => self.shared.files.removed(id),
+                Request::ReleaseRegions(_) => {}
+                Request::Barrier(barrier) => barrier.arrive(),
             }
         }
         self.giving_back.clear();
         self.give_back_staging();
-        self.shared.arena.queue_ended(&self.shared.ports);
+        self.shared.arena.queue_ended(&self.shared.inboxes);
     }
 }

@@ -4,7 +4,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::inbox::Letter;
+use crate::inbox::Request;
 use crate::memory::mapping::{HUGE_PAGE, REGISTRABLE};
 use crate::op::buf::IoBuf;
 
@@ -346,35 +346,35 @@ fn a_long_wait_is_logged_once_with_what_holds_the_memory() {
 
 /// Stands in for a worker: holds regions as its queue would, and answers when it is told to.
 struct Worker {
-    ports: Arc<[Port]>,
+    inboxes: Arc<[Inbox]>,
     registered: Vec<Region>,
 }
 
 impl Worker {
     fn of(arena: &Arena) -> Self {
-        let ports: Arc<[Port]> = [Port::default()].into();
-        arena.serve(&ports);
-        Self { ports, registered: Vec::new() }
+        let inboxes: Arc<[Inbox]> = [Inbox::default()].into();
+        arena.serve(&inboxes);
+        Self { inboxes, registered: Vec::new() }
     }
 
     fn register(&mut self, arena: &Arena, buffer: &AlignedBuf) {
         let id = IoBuf::region(buffer).unwrap();
         if self.registered.iter().all(|region| region.id() != id) {
-            self.registered.extend(arena.region(id, &Holder::new(&self.ports, 0)));
+            self.registered.extend(arena.region(id, &Holder::new(&self.inboxes, 0)));
         }
     }
 
     /// Waits until it is asked, and removes the regions; what was asked is answered when the result is dropped.
-    fn remove(&mut self) -> Vec<Letter> {
-        while !self.ports[0].has_mail() {
+    fn remove(&mut self) -> Vec<Request> {
+        while !self.inboxes[0].has_requests() {
             thread::yield_now();
         }
-        let letters = self.ports[0].take_mail();
-        for letter in &letters {
-            let Letter::GiveBack(asked) = letter else { panic!("{letter:?}") };
+        let requests = self.inboxes[0].take_requests();
+        for request in &requests {
+            let Request::ReleaseRegions(asked) = request else { panic!("{request:?}") };
             self.registered.retain(|region| !asked.regions().contains(&region.id()));
         }
-        letters
+        requests
     }
 }
 
@@ -391,7 +391,7 @@ fn free_regions_make_way_at_once_or_when_every_queue_has_given_them_back() {
     // Fits under the limit, but nowhere in what is mapped. One region is nobody's.
     let large = arena.alloc(40 * MIB).unwrap();
     assert!(region_of(&arena, ids[0]).is_none() && region_of(&arena, ids[1]).is_some());
-    assert!(workers.iter().all(|worker| !worker.ports[0].has_mail()));
+    assert!(workers.iter().all(|worker| !worker.inboxes[0].has_requests()));
     thread::scope(|threads| {
         let waiter = threads.spawn(|| arena.try_alloc(24 * MIB));
         let answers = workers.each_mut().map(Worker::remove);
@@ -439,7 +439,7 @@ fn only_queues_that_have_a_region_are_asked_for_it() {
         drop(holds.remove());
         waiter.join().unwrap().unwrap();
     });
-    assert!(!busy.ports[0].has_mail());
+    assert!(!busy.inboxes[0].has_requests());
 }
 
 /// Room in pieces is room: what is free beside buffers is returned, and these live on.
@@ -545,7 +545,7 @@ fn buffers_that_are_dropped_while_their_region_leaves_go_with_it() {
 
 #[test]
 fn a_queue_that_ends_gives_its_regions_to_those_that_wait() {
-    // Without an answer, as when it broke: the worker's mailbox goes with it, or is closed.
+    // Without an answer, as when it broke: the worker's inbox goes with it, or is closed.
     for close in [true, false] {
         let arena = Arena::new(64 << 20);
         let mut worker = Worker::of(&arena);
@@ -554,12 +554,12 @@ fn a_queue_that_ends_gives_its_regions_to_those_that_wait() {
         drop(buffer);
         thread::scope(|threads| {
             let waiter = threads.spawn(|| arena.alloc(64 * MIB).map(drop));
-            while !worker.ports[0].has_mail() {
+            while !worker.inboxes[0].has_requests() {
                 thread::yield_now();
             }
             worker.registered.clear();
             if close {
-                drop(worker.ports[0].close());
+                drop(worker.inboxes[0].close());
             } else {
                 drop(worker);
             }
@@ -586,7 +586,7 @@ fn what_a_queue_does_not_let_go_of_stays_mapped_and_is_not_waited_for() {
         assert!(is_out_of_memory(arena.alloc(64 * MIB)));
         drop(arena.alloc(20 * MIB).unwrap());
         drop(kept);
-        arena.queue_ended(&worker.ports);
+        arena.queue_ended(&worker.inboxes);
         drop(arena.try_alloc(64 * MIB).unwrap());
     });
 }
@@ -598,10 +598,10 @@ fn what_is_free_stays_mapped_until_the_last_engine_ends() {
     let workers = [Worker::of(&arena), Worker::of(&arena)];
     arena.reserve(32 << 20).unwrap();
     let [one, other] = workers;
-    arena.queue_ended(&one.ports);
+    arena.queue_ended(&one.inboxes);
     assert!(arena.mapped() >= 32 << 20);
     drop(one);
-    arena.queue_ended(&other.ports);
+    arena.queue_ended(&other.inboxes);
     assert_eq!(arena.mapped(), 0);
 }
 
@@ -642,10 +642,10 @@ fn staging_makes_way_and_never_waits() {
         assert!(arena.is_waited_for());
         drop(held);
         assert!(arena.alloc_staging(MIB, false).is_none(), "before those that wait");
-        while !worker.ports[0].has_mail() {
+        while !worker.inboxes[0].has_requests() {
             thread::yield_now();
         }
-        drop(worker.ports[0].take_mail());
+        drop(worker.inboxes[0].take_requests());
         drop(within);
         waiter.join().unwrap().unwrap();
     });
@@ -815,12 +815,12 @@ proptest! {
         let arena = Arena::new(LIMIT);
         let mapped = Arc::clone(&arena.shared.mapped);
         let worker = std::sync::Mutex::new(Worker::of(&arena));
-        let port = Arc::clone(&worker.lock().unwrap().ports);
+        let inbox = Arc::clone(&worker.lock().unwrap().inboxes);
         let stop = AtomicBool::new(false);
         thread::scope(|threads| {
             threads.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
-                    if port[0].has_mail() {
+                    if inbox[0].has_requests() {
                         drop(worker.lock().unwrap().remove());
                     }
                     thread::yield_now();
