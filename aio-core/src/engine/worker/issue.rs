@@ -144,14 +144,9 @@ impl Issuer<'_> {
             retries: 0,
         };
         let block = IoBlock {
-            token: 0,
-            direction: piece.direction,
-            fd,
             file: self.registered_file.filter(|_| fd == self.direct_fd),
             region,
-            ptr,
-            len: piece.len,
-            offset: piece.offset,
+            ..IoBlock::new(piece.direction, fd, ptr, piece.len, piece.offset)
         };
         self.run.progress.next += 1;
         self.run.push(PendingBlock { run: self.run.id, range, piece, block, staging });
