@@ -49,8 +49,8 @@ pub(crate) enum Task {
     Run(Arc<FileOp>, Option<Pass>),
     /// To end a write, which changes the length of its file.
     End(Arc<Transfer>, Pass),
-    /// To end a durable write by a sync.
-    Durable(Arc<Transfer>),
+    /// To end a durable write by a sync; the key of its file, if others may write to it.
+    Durable(Arc<Transfer>, Option<usize>),
 }
 
 /// What to do with the file.
@@ -94,14 +94,14 @@ impl FileOps {
 
     /// Takes the durable writes to this file that wait for a thread.
     fn take_durable(&self, key: usize) -> Vec<Arc<Transfer>> {
-        let is_one = |task: &mut Task| matches!(task, Task::Durable(op) if op.state.file_key() == Some(key));
+        let is_one = |task: &mut Task| matches!(task, Task::Durable(_, other) if *other == Some(key));
         let mut taken = Vec::new();
         let mut state = self.state.lock();
         let mut index = 0;
         while index < state.queue.len() {
             match is_one(&mut state.queue[index]) {
                 true => {
-                    if let Some(Task::Durable(op)) = state.queue.remove(index) {
+                    if let Some(Task::Durable(op, _)) = state.queue.remove(index) {
                         taken.push(op);
                     }
                 }
@@ -219,7 +219,7 @@ impl Shared {
 
     /// Gives it to a thread; if none can be had, to the current one.
     pub(crate) fn run_file_task(self: &Arc<Self>, task: Task) {
-        if let Task::Durable(_) = task {
+        if let Task::Durable(..) = task {
             self.file_ops.durable.fetch_add(1, Ordering::AcqRel);
         }
         let mut state = self.file_ops.state.lock();
@@ -277,9 +277,9 @@ impl Shared {
         match task {
             Task::Run(op, pass) => self.finish_file_op(op, pass),
             Task::End(op, pass) => self.end_with_pass(op, pass),
-            Task::Durable(op) => {
+            Task::Durable(op, key) => {
                 let mut together = vec![op];
-                if let Some(key) = together[0].state.file_key() {
+                if let Some(key) = key {
                     together.extend(self.file_ops.take_durable(key));
                 }
                 let writes = together.len();

@@ -14,6 +14,7 @@ mod new_edges;
 mod no_queues;
 pub(crate) mod on_caller;
 pub(crate) mod op_queue;
+pub(crate) mod op_state;
 mod prepare;
 pub(crate) mod promise;
 mod registered;
@@ -40,9 +41,10 @@ use crate::threads::{OnWorker, on_any_worker};
 
 pub(crate) use self::file_tasks::{FileCommand, FileOp, FileOps};
 use self::on_caller::Bounce;
+use self::op_state::OpState;
 use self::prepare::Paths;
 use self::promise::Promise;
-use self::transfer::{Op, OpOptions, OpState, Transfer};
+use self::transfer::{Op, OpOptions, Transfer};
 
 use self::op_queue::{Full, Waiting, Work, wait_for_pass};
 

@@ -14,7 +14,8 @@ use smallvec::SmallVec;
 
 use crate::engine::Shared;
 use crate::engine::in_flight::Run;
-use crate::engine::transfer::{Entered, Priority, Transfer};
+use crate::engine::op_state::RoutePermit;
+use crate::engine::transfer::{Priority, Transfer};
 use crate::epochs::Epochs;
 use crate::error::{Error, Failures};
 use crate::file::routes::{Pass, Route};
@@ -241,12 +242,12 @@ impl Work {
         full: Full,
         accepted: impl FnOnce(),
     ) -> Result<Option<usize>, Error> {
-        let (mut state, epoch) = self.accept_locked(op.state.priority, full)?;
+        let (mut state, epoch) = self.accept_locked(op.state.options.priority, full)?;
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
         let waiting = Waiting::new(op.clone());
         let blocks = waiting.blocks();
-        state.queues[op.state.priority as usize].push_back(waiting);
+        state.queues[op.state.options.priority as usize].push_back(waiting);
         Ok(self.added(state, blocks))
     }
 
@@ -263,7 +264,7 @@ impl Work {
             return Err(ended);
         }
         let blocks = waiting.blocks();
-        let queue = &mut state.queues[waiting.op.state.priority as usize];
+        let queue = &mut state.queues[waiting.op.state.options.priority as usize];
         let prepared = || queue.iter().take_while(|waiting| waiting.op.state.is_prepared()).count();
         let at = if waiting.op.state.plan().is_some() { 0 } else { prepared() };
         queue.insert(at, waiting);
@@ -330,10 +331,11 @@ impl Work {
                 let (mut end, mut pass) = (plan.blocks, None);
                 if front.op.state.is_accepted_write() {
                     let (same_route, route) = front.stretch(plan);
-                    match front.pass.take().map_or_else(|| front.op.state.try_enter(route), Entered::With) {
-                        Entered::Free => {}
-                        Entered::With(entered) => (end, pass) = (same_route, Some(entered)),
-                        Entered::Busy => {
+                    match front.pass.take().map_or_else(|| front.op.state.try_enter_route(route), RoutePermit::Given)
+                    {
+                        RoutePermit::Free => {}
+                        RoutePermit::Given(entered) => (end, pass) = (same_route, Some(entered)),
+                        RoutePermit::Refused => {
                             let Some(waiting) = state.queues[class].pop_front() else { break };
                             state.blocks -= waiting.blocks();
                             if let Some(waiting) = wait_for_pass(engine, route, waiting) {
@@ -386,7 +388,7 @@ impl Work {
     /// Takes an op out that no worker has begun, here or while it waits for its pass; true if it was there. The caller ends it.
     pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
-        let queue = &mut state.queues[op.state.priority as usize];
+        let queue = &mut state.queues[op.state.options.priority as usize];
         let unbegun = |waiting: &Waiting| waiting.is_unbegun() && Arc::ptr_eq(&waiting.op, op);
         let Some(index) = queue.iter().position(unbegun) else {
             drop(state);

@@ -16,7 +16,7 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
 use crate::op::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::op::plan::{Alignment, Plan};
-use crate::sync::{AtomicUsize, Ordering, lock};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
@@ -35,7 +35,7 @@ pub(crate) fn check(op: &Transfer) -> Result<()> {
                 Direction::Write => "the file is open for reading only",
             });
         }
-        if op.state.validate && !file.allows(Direction::Read) {
+        if op.state.options.validate && !file.allows(Direction::Read) {
             return refused("validate reads back what was written, and the file is open for writing only");
         }
     }
@@ -106,12 +106,12 @@ pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
 /// Counts a write to an open file among those that a sync of it waits for.
 pub(crate) fn accept(op: &Transfer, file: &OpenFile) {
     if let Some(inode) = file.inode() {
-        op.state.accept(inode.accept());
-    }
-    if op.state.durable {
-        op.state.set_file_key(file.key());
+        op.state.accept_write(inode.accept());
     }
 }
+
+/// Most durable writes whose files are open only to be synced, before no more are opened.
+const UNSYNCED: usize = 128;
 
 /// How far [`prepare`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,17 +120,22 @@ pub(crate) enum Prepared {
     Done,
     /// The op is to be prepared again, with a pass for the page cache.
     NeedsPass,
+    /// The op is to be prepared again when fewer files are open only to be synced.
+    TooManyOpen,
 }
 
 /// Opens, preallocates and plans an op on a worker.
 pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Prepared> {
-    let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.validate, file);
+    let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.options.validate, file);
     let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => (file.clone(), planned(file)),
         // It had to wait for the pass.
         (Target::Path(..), Some(file)) => {
             let plan = planned(&file);
             (file, plan)
+        }
+        (Target::Path(..), None) if op.state.options.durable && shared.file_ops.durable_writes() >= UNSYNCED => {
+            return Ok(Prepared::TooManyOpen);
         }
         (Target::Path(path, mode), None) => open(shared, op, path, *mode)?,
     };
@@ -143,7 +148,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
             Growth::None => {}
             Growth::Begun(growing) => {
                 let from = growing.from;
-                *lock(&op.state.growing) = Some(growing);
+                op.state.set_growth(growing);
                 new_edges::write(shared, op, &file, &mut plan, from);
             }
             Growth::NeedsPass => return Ok(Prepared::NeedsPass),
@@ -157,15 +162,15 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
 fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Result<(OpenFile, Plan)> {
     let held = shared.paths.hold();
     // Comparing what was written needs to read it.
-    let read = mode == PathMode::Read || op.state.validate;
+    let read = mode == PathMode::Read || op.state.options.validate;
     let options = OpenOptions::new()
         .read(read)
         .one_op(true)
-        .one_read(mode == PathMode::Read && !op.state.validate)
+        .one_read(mode == PathMode::Read && !op.state.options.validate)
         .create(mode == PathMode::Write)
         .create_new(mode == PathMode::WriteNew);
     let file = OpenFile::open(path, &options, shared.config.direct)?;
-    let plan = plan_of(shared, &op.desc, op.state.validate, &file);
+    let plan = plan_of(shared, &op.desc, op.state.options.validate, &file);
     if (plan.cached > 0 || meets_end(op, &file))
         && let Err(source) = file.buffered()
     {
@@ -175,9 +180,9 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
         }
         return Err(op.io_error(OpKind::Open, source).into());
     }
-    *lock(&op.state.opened) = Some(file.clone());
+    op.state.set_opened(file.clone());
     if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
-        op.state.accept(inode.accept());
+        op.state.accept_write(inode.accept());
     }
     held.until_the_end();
     Ok((file, plan))

@@ -7,9 +7,6 @@ use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
 use crate::foreign::attempt;
 
-/// Most durable writes whose files are open only to be synced, before no more are opened.
-const UNSYNCED: usize = 128;
-
 impl AioThread {
     pub(super) fn may_claim(&self) -> bool {
         self.flight.room() > 0 && self.runs.is_empty() && self.may_refill() && !self.out_of_files
@@ -49,12 +46,6 @@ impl AioThread {
     /// Opens and plans the op in hand.
     pub(super) fn prepare(&mut self, pass: Option<Pass>) {
         let Some(op) = self.preparing.clone() else { return };
-        if op.state.durable && op.state.file_key().is_none() && self.shared.file_ops.durable_writes() >= UNSYNCED {
-            self.preparing = None;
-            self.out_of_files = true;
-            self.shared.requeue(op);
-            return;
-        }
         let given_back = self.shared.paths.given_back();
         let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
         self.preparing = None;
@@ -66,6 +57,10 @@ impl AioThread {
             Err(error) => {
                 op.state.fail(0, error);
                 self.ended.push(op);
+            }
+            Ok(Prepared::TooManyOpen) => {
+                self.out_of_files = true;
+                self.shared.requeue(op);
             }
             Ok(Prepared::NeedsPass) => self.shared.put_back_with_pass(Waiting::new(op)),
             // Nothing to transfer; opening the file was all.

@@ -162,7 +162,7 @@ impl AioThread {
     /// All blocks of an op are done with: it is verified, or ended.
     pub(super) fn blocks_ended(&mut self, op: Arc<Transfer>) {
         let state = &op.state;
-        if !state.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
+        if !state.options.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
             self.ended.push(op);
             return;
         }
