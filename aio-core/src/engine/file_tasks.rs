@@ -12,7 +12,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::engine::Shared;
 use crate::engine::finish::make_durable;
-use crate::engine::op_queue::{Ended, Full};
+use crate::engine::op_queue::{EndedOps, WhenFull};
 use crate::engine::promise::{Fulfilled, Promise};
 use crate::engine::transfer::{Priority, Transfer};
 use crate::error::{Error, IoError, OpKind, Result};
@@ -199,8 +199,7 @@ impl Shared {
     /// Accepts an operation on a file.
     pub(crate) fn submit_file_op(self: &Arc<Self>, op: &Arc<FileOp>) -> Result<()> {
         self.check_process()?;
-        let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
-        let epoch = self.work.accept(op.priority, full)?;
+        let epoch = self.op_queue.accept(op.priority, self.on_this_thread(WhenFull::Wait))?;
         *lock(&op.epoch) = epoch;
         let task = Task::Run(op.clone(), None);
         if op.is_sync()
@@ -263,7 +262,7 @@ impl Shared {
         let mut state = pool.lock();
         loop {
             state.idle += 1;
-            let ready = |state: &mut State| !state.queue.is_empty() || self.work.is_finished();
+            let ready = |state: &mut State| !state.queue.is_empty() || self.op_queue.is_finished();
             state = pool.wait_until(state, None, ready).0;
             state.idle -= 1;
             let Some(task) = state.queue.pop_front() else { return };
@@ -323,10 +322,10 @@ impl Shared {
 
     fn end_file_op(&self, op: Arc<FileOp>, outcome: Result<u64>) {
         let ok = outcome.is_ok();
-        let Fulfilled { wakers, unclaimed } = op.promise.fulfil(outcome, false);
+        let Fulfilled { wakers, unreported } = op.promise.fulfil(outcome, false);
         let epoch = *lock(&op.epoch);
-        let mut account = Ended::default();
-        account.add(op.priority, epoch, ok, unclaimed);
+        let mut account = EndedOps::default();
+        account.add(op.priority, epoch, ok, unreported);
         // Whoever closes the file waits for the accounts, and wants to be the last to have it.
         drop(op);
         self.account(account);

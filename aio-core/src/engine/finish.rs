@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::engine::Shared;
 use crate::engine::file_tasks::Task;
-use crate::engine::op_queue::Ended;
+use crate::engine::op_queue::EndedOps;
 use crate::engine::prepare::end_of;
 use crate::engine::promise::Fulfilled;
 use crate::engine::transfer::Transfer;
@@ -30,7 +30,7 @@ impl Shared {
     }
 
     fn end_settled(self: &Arc<Self>, ops: impl IntoIterator<Item = Arc<Transfer>>) {
-        let mut accounts = Ended::default();
+        let mut accounts = EndedOps::default();
         let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
             if op.state.take_sync() {
@@ -45,9 +45,9 @@ impl Shared {
             // The write does not hold up syncs any more, however it ended.
             op.state.release_syncs();
             let ok = outcome.is_ok();
-            let Fulfilled { wakers: waiting, unclaimed } = op.state.promise.fulfil(outcome, lost);
+            let Fulfilled { wakers: waiting, unreported } = op.state.promise.fulfil(outcome, lost);
             let epoch = op.state.epoch.load(Ordering::Acquire);
-            accounts.add(op.state.options.priority, epoch, ok, unclaimed);
+            accounts.add(op.state.options.priority, epoch, ok, unreported);
             wakers.extend(waiting);
             // The descriptor may go with this reference, and with it the user's buffer.
             report_drop(op);
@@ -88,11 +88,11 @@ impl Shared {
     }
 
     /// Books ended ops.
-    pub(crate) fn account(&self, accounts: Ended) {
-        for error in &accounts.unclaimed {
+    pub(crate) fn account(&self, accounts: EndedOps) {
+        for error in &accounts.unreported {
             log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
         }
-        if self.work.ended(accounts) {
+        if self.op_queue.ops_ended(accounts) {
             self.wake_all();
             self.file_ops.wake_all();
         }

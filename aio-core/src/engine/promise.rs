@@ -63,7 +63,7 @@ struct Waiters {
 pub(crate) struct Fulfilled {
     pub(crate) wakers: SmallVec<[Waker; 2]>,
     /// A failure that nobody holds a ticket for.
-    pub(crate) unclaimed: Option<Error>,
+    pub(crate) unreported: Option<Error>,
 }
 
 impl Promise {
@@ -115,11 +115,11 @@ impl Promise {
             State::Running(waiters) => {
                 let Waiters { task, threads } = std::mem::take(waiters);
                 *state = State::Ended { outcome, lost };
-                Fulfilled { wakers: threads.into_iter().chain(task).collect(), unclaimed: None }
+                Fulfilled { wakers: threads.into_iter().chain(task).collect(), unreported: None }
             }
             State::Detached => {
                 *state = State::Taken;
-                Fulfilled { wakers: SmallVec::new(), unclaimed: unclaimed(outcome) }
+                Fulfilled { wakers: SmallVec::new(), unreported: unreported(outcome) }
             }
             State::Ended { .. } | State::Taken => Fulfilled::default(),
         };
@@ -200,7 +200,7 @@ impl Promise {
         }
         drop(state);
         match before {
-            State::Ended { outcome, .. } => unclaimed(outcome),
+            State::Ended { outcome, .. } => unreported(outcome),
             State::Running(waiters) => {
                 report_drop(waiters);
                 None
@@ -211,7 +211,7 @@ impl Promise {
 }
 
 /// The failure of an op whose ticket was dropped. A cancelled op ended as its owner asked.
-fn unclaimed(outcome: Outcome) -> Option<Error> {
+fn unreported(outcome: Outcome) -> Option<Error> {
     outcome.err().filter(|error| !matches!(error, Error::Cancelled { .. }))
 }
 

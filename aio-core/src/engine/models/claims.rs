@@ -38,7 +38,7 @@ fn each_block_is_claimed_once_and_the_op_ends_once() {
             assert_eq!(bench.ends(), 1);
             // Not Ok if a byte is missing.
             ticket.wait().unwrap();
-            assert_eq!(bench.shared.work.wait().unwrap(), 1);
+            assert_eq!(bench.shared.op_queue.wait().unwrap(), 1);
         });
     }
 }
@@ -56,7 +56,7 @@ fn what_nobody_claims_of_a_failed_op_is_accounted_for() {
         other.join().unwrap();
         assert_eq!(bench.ends(), 1);
         assert!(ticket.is_done());
-        bench.shared.work.drain();
+        bench.shared.op_queue.drain();
         drop(ticket);
     });
 }
@@ -78,6 +78,6 @@ fn a_cancel_ends_an_op_that_nobody_began_and_no_other() {
             Err(Error::Cancelled { bytes, .. }) => assert_eq!(bytes, (claimed.len() * BLOCK) as u64),
             Err(error) => panic!("{error}"),
         }
-        bench.shared.work.drain();
+        bench.shared.op_queue.drain();
     });
 }

@@ -28,7 +28,7 @@ use crate::backend::Direction;
 use crate::config::{AioConfig, DirectMode};
 use crate::engine::Shared;
 use crate::engine::in_flight::Run;
-use crate::engine::op_queue::{Claim, Full};
+use crate::engine::op_queue::{Claimed, Found, Wanted, WhenFull};
 use crate::engine::op_state::OpState;
 use crate::engine::promise::Promise;
 use crate::engine::transfer::{Op, OpOptions, Transfer};
@@ -123,17 +123,16 @@ impl Bench {
     /// Submits an op of so many blocks.
     fn submit(&self, blocks: usize) -> Ticket<()> {
         let op = self.op(blocks);
-        self.shared.submit(&op, Full::Wait).unwrap();
+        self.shared.submit(&op, WhenFull::Wait).unwrap();
         Ticket::new(op, self.shared.clone())
     }
 
     /// A worker's turn: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends ops that are
     /// over. False if there was nothing to do; with `sleep`, the worker counts as sleeping then.
     fn turn(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
-        let (mut runs, mut ended) = (Vec::new(), Vec::new());
-        let (claim, wake) = self.shared.work.claim(&self.shared, [room; 2], &mut runs, &mut ended, worker, sleep);
-        self.shared.wake(wake);
-        assert!(!matches!(claim, Claim::Prepare(..)));
+        let mut claimed = Claimed::default();
+        let found = self.shared.claim(Wanted { worker, room, background: room, sleep }, &mut claimed);
+        let Claimed { runs, mut ended, .. } = claimed;
         for mut run in runs {
             each(&run);
             let blocks = run.blocks();
@@ -144,9 +143,15 @@ impl Bench {
                 ended.push(op);
             }
         }
-        let idle = matches!(claim, Claim::Nothing) && ended.is_empty();
+        let did_something = match found {
+            Found::Asleep => false,
+            // Ops that were stopped, if the worker wanted to sleep.
+            Found::Nothing => sleep || !ended.is_empty(),
+            Found::Blocks => true,
+            Found::Unprepared(..) => panic!("a model's ops are planned"),
+        };
         self.shared.end(ended);
-        !idle
+        did_something
     }
 
     /// Turns until nothing is left to claim.

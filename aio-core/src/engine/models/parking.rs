@@ -12,7 +12,7 @@ use super::still::Belled;
 use super::{Bench, config, explore};
 use crate::AioConfig;
 use crate::api::ticket::Ticket;
-use crate::engine::op_queue::Full;
+use crate::engine::op_queue::WhenFull;
 use crate::error::Error;
 
 /// A worker that does what `AioThread` does, but for the I/O: turns, and sleeps when a turn finds nothing, until the
@@ -25,12 +25,12 @@ fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
             if bench.turn(id, 1, false, |_| {}) {
                 continue;
             }
-            if bench.shared.work.is_finished() {
+            if bench.shared.op_queue.is_finished() {
                 return;
             }
             if !bench.turn(id, 1, true, |_| {}) {
                 waker.wait();
-                bench.shared.work.awake(id);
+                bench.shared.op_queue.awake(id);
             }
         }
     })
@@ -80,7 +80,7 @@ fn who_waits_for_room_in_a_full_queue_gets_it() {
         };
         drop(bench.submit(1));
         other.join().unwrap();
-        assert_eq!(bench.shared.work.wait().unwrap(), 2);
+        assert_eq!(bench.shared.op_queue.wait().unwrap(), 2);
         close(&bench, worker, 2);
     });
 }
@@ -95,7 +95,7 @@ fn a_wait_covers_what_was_accepted_before_it() {
             let bench = bench.clone();
             thread::spawn(move || drop(bench.submit(1)))
         };
-        assert!(matches!(bench.shared.work.wait(), Ok(1 | 2)));
+        assert!(matches!(bench.shared.op_queue.wait(), Ok(1 | 2)));
         assert!(mine.is_done());
         other.join().unwrap();
         close(&bench, worker, 2);
@@ -111,7 +111,8 @@ fn an_op_is_refused_by_a_closed_engine_or_ends() {
             let bench = bench.clone();
             thread::spawn(move || {
                 let op = bench.op(1);
-                let accepted = bench.shared.submit(&op, Full::Wait).map(|()| Ticket::new(op, bench.shared.clone()));
+                let accepted =
+                    bench.shared.submit(&op, WhenFull::Wait).map(|()| Ticket::new(op, bench.shared.clone()));
                 match accepted {
                     Ok(ticket) => ticket.wait().is_ok(),
                     Err(Error::Closed) => false,
@@ -134,7 +135,7 @@ fn a_worker_that_dies_leaves_the_work_to_the_others() {
         let dying = {
             let bench = bench.clone();
             thread::spawn(move || {
-                let orphans = bench.shared.work.worker_died(1, "the model has it die");
+                let orphans = bench.shared.op_queue.worker_died(1, "the model has it die");
                 assert!(orphans.is_empty());
                 bench.shared.wake_all();
             })
@@ -158,12 +159,12 @@ fn nothing_waits_for_workers_that_are_gone() {
                     if id == 0 {
                         bench.turn(id, 1, false, |_| {});
                     }
-                    bench.shared.end(bench.shared.work.worker_died(id, "the model has it die"));
+                    bench.shared.end(bench.shared.op_queue.worker_died(id, "the model has it die"));
                 })
             })
             .collect();
         let late = bench.op(1);
-        let accepted = match bench.shared.submit(&late, Full::Wait) {
+        let accepted = match bench.shared.submit(&late, WhenFull::Wait) {
             Ok(()) => Some(Ticket::new(late, bench.shared.clone())),
             Err(Error::WorkerDied { .. }) => None,
             Err(error) => panic!("{error}"),
@@ -177,6 +178,6 @@ fn nothing_waits_for_workers_that_are_gone() {
         accepted.into_iter().for_each(died);
         dying.into_iter().for_each(|dying| dying.join().unwrap());
         assert_eq!(bench.ends(), ops);
-        bench.shared.work.drain();
+        bench.shared.op_queue.drain();
     });
 }

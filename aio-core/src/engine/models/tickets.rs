@@ -43,7 +43,7 @@ fn a_thread_that_waits_hears_of_the_end() {
     for well in [true, false] {
         explore(&format!("tickets: a waiting thread, ended well: {well}"), None, move || {
             let bench = ending(well, |ticket| assert_eq!(ticket.wait().is_ok(), well));
-            assert_eq!(bench.shared.work.wait().unwrap(), usize::from(well));
+            assert_eq!(bench.shared.op_queue.wait().unwrap(), usize::from(well));
         });
     }
 }
@@ -57,7 +57,7 @@ fn a_wait_that_timed_out_can_be_followed_by_another() {
                 assert!(!done || ticket.is_done());
                 assert_eq!(ticket.wait().is_ok(), well);
             });
-            assert_eq!(bench.shared.work.wait().unwrap(), usize::from(well));
+            assert_eq!(bench.shared.op_queue.wait().unwrap(), usize::from(well));
         });
     }
 }
@@ -66,7 +66,7 @@ fn a_wait_that_timed_out_can_be_followed_by_another() {
 fn the_failure_of_an_op_whose_ticket_is_dropped_is_reported_once() {
     explore("tickets: dropped, ended with a failure", None, || {
         let bench = ending(false, drop);
-        let failures = bench.shared.work.wait().unwrap_err();
+        let failures = bench.shared.op_queue.wait().unwrap_err();
         assert_eq!((failures.completed, failures.errors.len()), (0, 1));
     });
 }
@@ -75,7 +75,7 @@ fn the_failure_of_an_op_whose_ticket_is_dropped_is_reported_once() {
 fn an_op_whose_ticket_is_dropped_ends_as_well_as_any() {
     explore("tickets: dropped, ended well", None, || {
         let bench = ending(true, drop);
-        assert_eq!(bench.shared.work.wait().unwrap(), 1);
+        assert_eq!(bench.shared.op_queue.wait().unwrap(), 1);
     });
 }
 
@@ -123,7 +123,7 @@ fn a_scope_returns_when_its_last_op_has_ended() {
                 let promise = Promise::new(Some(ops.clone()));
                 thread::spawn(move || {
                     let left = promise.fulfil(if well { Ok(1) } else { Err(failure()) }, false);
-                    assert!(left.wakers.is_empty() && left.unclaimed.is_none());
+                    assert!(left.wakers.is_empty() && left.unreported.is_none());
                 })
             })
             .collect();

@@ -1,7 +1,7 @@
 //! Claiming: which work a worker takes from the shared queues, and what it prepares.
 
 use super::AioThread;
-use crate::engine::op_queue::{Claim, Waiting};
+use crate::engine::op_queue::{Found, Wanted};
 use crate::engine::prepare::{self, Prepared};
 use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
@@ -24,23 +24,18 @@ impl AioThread {
         most.saturating_sub(self.background)
     }
 
-    pub(super) fn claim(&mut self, room: usize, sleep: bool) -> Claim {
-        let background = self.background_room();
-        let mut runs = std::mem::take(&mut self.scratch);
-        let (claim, wake) = {
-            let work = &self.shared.work;
-            work.claim(&self.shared, [room, background], &mut runs, &mut self.ended, self.id, sleep)
-        };
-        self.shared.wake(wake);
-        for run in runs.drain(..) {
+    pub(super) fn claim(&mut self, room: usize, sleep: bool) -> Found {
+        let wanted = Wanted { worker: self.id, room, background: self.background_room(), sleep };
+        let found = self.shared.claim(wanted, &mut self.claimed);
+        self.ended.append(&mut self.claimed.ended);
+        for run in self.claimed.runs.drain(..) {
             if run.is_background() {
                 self.background += run.blocks();
             }
             let id = self.flight.add_run(run);
             self.runs.push_back(id);
         }
-        self.scratch = runs;
-        claim
+        found
     }
 
     /// Opens and plans the op in hand.
@@ -62,7 +57,7 @@ impl AioThread {
                 self.out_of_files = true;
                 self.shared.requeue(op);
             }
-            Ok(Prepared::NeedsPass) => self.shared.put_back_with_pass(Waiting::new(op)),
+            Ok(Prepared::NeedsPass) => self.shared.requeue_with_pass(op),
             // Nothing to transfer; opening the file was all.
             Ok(Prepared::Done) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
             Ok(Prepared::Done) if op.state.is_over() => self.blocks_ended(op),
