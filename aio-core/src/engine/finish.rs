@@ -11,7 +11,7 @@ use crate::engine::Shared;
 use crate::engine::file_tasks::Task;
 use crate::engine::op_queue::EndedOps;
 use crate::engine::prepare::end_of;
-use crate::engine::promise::Fulfilled;
+use crate::engine::promise::Notify;
 use crate::engine::transfer::Transfer;
 use crate::error::{Error, OpKind, Result};
 use crate::file::routes::{Pass, Route};
@@ -35,7 +35,7 @@ impl Shared {
         for op in ops {
             if op.state.take_sync() {
                 let file = file_key(&op);
-                self.run_file_task(Task::Durable(op, file));
+                self.run_file_task(Task::SyncWrite { op, file });
                 continue;
             }
             let lost = op.state.is_lost();
@@ -45,7 +45,7 @@ impl Shared {
             // The write does not hold up syncs any more, however it ended.
             op.state.release_syncs();
             let ok = outcome.is_ok();
-            let Fulfilled { wakers: waiting, unreported } = op.state.promise.fulfil(outcome, lost);
+            let Notify { wakers: waiting, unreported } = op.state.promise.fulfil(outcome, lost);
             let epoch = op.state.epoch.load(Ordering::Acquire);
             accounts.add(op.state.options.priority, epoch, ok, unreported);
             wakers.extend(waiting);
@@ -75,7 +75,7 @@ impl Shared {
         }
         let Some(routes) = op.state.routes() else { return Some(op) };
         let engine = self.clone();
-        let later = move |op, pass| engine.run_file_task(Task::End(op, pass));
+        let later = move |op, pass| engine.run_file_task(Task::EndWrite(op, pass));
         let (op, pass) = routes.enter(Route::Cached, None, op, later)?;
         change_length(&op, pass);
         Some(op)
@@ -94,7 +94,7 @@ impl Shared {
         }
         if self.op_queue.ops_ended(accounts) {
             self.wake_all();
-            self.file_ops.wake_all();
+            self.file_threads.wake_all();
         }
     }
 }
@@ -124,7 +124,7 @@ fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
     if let Target::Path(path, mode) = op.desc.target()
         && let Some(file) = op.state.take_opened()
     {
-        let _held = shared.paths.held();
+        let _open = shared.open_paths.resume();
         return finish_path(op, path, *mode, file, outcome);
     }
     outcome
@@ -133,7 +133,7 @@ fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
 fn finish_lost(shared: &Shared, op: &Transfer) -> Outcome {
     // It is not closed, so that no op should wait for that.
-    drop(op.state.opened().map(|_file| shared.paths.held()));
+    drop(op.state.opened().map(|_file| shared.open_paths.resume()));
     let reason = match op.outcome() {
         Err(Error::WorkerDied { reason }) => reason,
         Err(error) => format!("its queue broke after another failure: {error}"),

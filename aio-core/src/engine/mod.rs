@@ -5,7 +5,9 @@
 
 mod checks;
 mod completion;
+mod file_op;
 mod file_tasks;
+mod file_threads;
 mod finish;
 mod in_flight;
 #[cfg(all(test, loom))]
@@ -16,6 +18,7 @@ mod no_queues;
 pub(crate) mod on_caller;
 pub(crate) mod op_queue;
 pub(crate) mod op_state;
+mod open_paths;
 mod prepare;
 pub(crate) mod promise;
 mod registered;
@@ -28,9 +31,10 @@ pub(crate) mod worker;
 
 use std::sync::Arc;
 
+use self::file_threads::FileThreads;
 use self::on_caller::Bounce;
 use self::op_queue::OpQueue;
-use self::prepare::Paths;
+use self::open_paths::OpenPaths;
 use self::spin::Spin;
 use crate::backend::IoBackend;
 use crate::config::AioConfig;
@@ -41,7 +45,7 @@ use crate::process::Generation;
 use crate::stats::Counters;
 use crate::sync::{AtomicBool, Ordering};
 
-pub(crate) use self::file_tasks::{FileCommand, FileOp, FileOps};
+pub(crate) use self::file_op::{FileCommand, FileOp};
 
 /// Slots in each queue's table of registered files.
 pub(crate) const FILE_SLOTS: u32 = 1024;
@@ -59,8 +63,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) inboxes: Arc<[Inbox]>,
     pub(crate) files: Arc<FileTable>,
-    pub(crate) file_ops: FileOps,
-    pub(crate) paths: Paths,
+    pub(crate) file_threads: FileThreads,
+    pub(crate) open_paths: OpenPaths,
     pub(crate) spin: Spin,
     made_in: Generation,
     closed: AtomicBool,
@@ -79,8 +83,8 @@ impl Shared {
             counters: Counters::default(),
             files: FileTable::new(inboxes.clone(), slots),
             inboxes,
-            file_ops: FileOps::default(),
-            paths: Paths::default(),
+            file_threads: FileThreads::default(),
+            open_paths: OpenPaths::default(),
             spin: Spin::new(config.spin, workers),
             made_in: Generation::now(),
             closed: AtomicBool::new(false),
@@ -94,7 +98,7 @@ impl Shared {
         self.closed.store(true, Ordering::Release);
         self.op_queue.close();
         self.wake_all();
-        self.file_ops.wake_all();
+        self.file_threads.wake_all();
     }
 
     fn wake(&self, worker: Option<usize>) {

@@ -16,7 +16,6 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
 use crate::op::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::op::plan::{Alignment, Plan};
-use crate::sync::{AtomicUsize, Ordering};
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
@@ -40,22 +39,6 @@ pub(crate) fn check(op: &Transfer) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn total(extents: &[Extent]) -> u64 {
-    extents.iter().map(|extent| extent.len as u64).sum()
-}
-
-/// From the first byte that the op touches to the end of the last.
-fn range_of(extents: &[Extent]) -> (u64, u64) {
-    let touched = || extents.iter().filter(|extent| extent.len > 0);
-    let from = touched().map(|extent| extent.offset).min();
-    (from.unwrap_or(0), touched().map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0))
-}
-
-/// The end of the last byte that the op touches.
-pub(crate) fn end_of(op: &Transfer) -> u64 {
-    range_of(op.desc.extents()).1
 }
 
 /// Plans an op on the caller's thread where that takes no system call (but now and then a look into the page cache);
@@ -115,9 +98,9 @@ const UNSYNCED: usize = 128;
 
 /// How far [`prepare`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Prepared {
+pub(crate) enum Readiness {
     /// The op has a plan and a file.
-    Done,
+    Ready,
     /// The op is to be prepared again, with a pass for the page cache.
     NeedsPass,
     /// The op is to be prepared again when fewer files are open only to be synced.
@@ -125,7 +108,7 @@ pub(crate) enum Prepared {
 }
 
 /// Opens, preallocates and plans an op on a worker.
-pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Prepared> {
+pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Readiness> {
     let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.options.validate, file);
     let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => (file.clone(), planned(file)),
@@ -134,8 +117,8 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
             let plan = planned(&file);
             (file, plan)
         }
-        (Target::Path(..), None) if op.state.options.durable && shared.file_ops.durable_writes() >= UNSYNCED => {
-            return Ok(Prepared::TooManyOpen);
+        (Target::Path(..), None) if op.state.options.durable && shared.file_threads.unsynced() >= UNSYNCED => {
+            return Ok(Readiness::TooManyOpen);
         }
         (Target::Path(path, mode), None) => open(shared, op, path, *mode)?,
     };
@@ -151,16 +134,16 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
                 op.state.set_growth(growing);
                 new_edges::write(shared, op, &file, &mut plan, from);
             }
-            Growth::NeedsPass => return Ok(Prepared::NeedsPass),
+            Growth::NeedsPass => return Ok(Readiness::NeedsPass),
         }
     }
     op.state.start(plan);
-    Ok(Prepared::Done)
+    Ok(Readiness::Ready)
 }
 
 /// Opens the path of an op, with all the descriptors that its plan needs, or none.
 fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Result<(OpenFile, Plan)> {
-    let held = shared.paths.hold();
+    let opening = shared.open_paths.begin();
     // Comparing what was written needs to read it.
     let read = mode == PathMode::Read || op.state.options.validate;
     let options = OpenOptions::new()
@@ -184,7 +167,7 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
     if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
         op.state.accept_write(inode.accept());
     }
-    held.until_the_end();
+    opening.keep();
     Ok((file, plan))
 }
 
@@ -193,52 +176,6 @@ fn meets_end(op: &Transfer, file: &OpenFile) -> bool {
     let (unit, len) = (u64::from(file.alignment().offset), file.len_at_open());
     let ends_inside = unit > 0 && !len.is_multiple_of(unit);
     op.desc.direction() == Direction::Read && ends_inside && end_of(op) > len
-}
-
-/// How many ops by path hold a file, or try to open one. An op that finds no descriptor waits for those, and for nothing
-/// else: other files may stay open for ever.
-#[derive(Debug, Default)]
-pub(crate) struct Paths {
-    held: AtomicUsize,
-    /// How often one gave it back, or the try up.
-    given_back: AtomicUsize,
-}
-
-/// One of these ops, until this is dropped.
-pub(crate) struct Held<'a>(&'a Paths);
-
-impl Paths {
-    fn hold(&self) -> Held<'_> {
-        self.held.fetch_add(1, Ordering::SeqCst);
-        Held(self)
-    }
-
-    /// That of an op that ends.
-    pub(crate) fn held(&self) -> Held<'_> {
-        Held(self)
-    }
-
-    pub(crate) fn given_back(&self) -> usize {
-        self.given_back.load(Ordering::SeqCst)
-    }
-
-    /// Whether the caller's try, which began at `before` and failed, may have found what another op held.
-    pub(crate) fn is_worth_another_try(&self, before: usize) -> bool {
-        self.held.load(Ordering::SeqCst) > 0 || self.given_back() != before.wrapping_add(1)
-    }
-}
-
-impl Held<'_> {
-    fn until_the_end(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.given_back.fetch_add(1, Ordering::SeqCst);
-        self.0.held.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and
@@ -259,4 +196,20 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn total(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.len as u64).sum()
+}
+
+/// From the first byte that the op touches to the end of the last.
+fn range_of(extents: &[Extent]) -> (u64, u64) {
+    let touched = || extents.iter().filter(|extent| extent.len > 0);
+    let from = touched().map(|extent| extent.offset).min();
+    (from.unwrap_or(0), touched().map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0))
+}
+
+/// The end of the last byte that the op touches.
+pub(crate) fn end_of(op: &Transfer) -> u64 {
+    range_of(op.desc.extents()).1
 }

@@ -1,5 +1,5 @@
 //! Proved: however workers, failures and a cancel interleave, each block of an op is claimed by at most one worker, the
-//! blocks that nobody claimed are accounted for, and exactly one thread ends the op, which then sees every byte.
+//! blocks that no worker claimed are accounted for, and exactly one thread ends the op, which then sees every byte.
 //!
 //! Two workers that claim from the shared queue, ops of two and three blocks, with and without a third thread that
 //! cancels; at most three preemptions.
@@ -44,7 +44,7 @@ fn each_block_is_claimed_once_and_the_op_ends_once() {
 }
 
 #[test]
-fn what_nobody_claims_of_a_failed_op_is_accounted_for() {
+fn unclaimed_blocks_of_a_failed_op_are_accounted_for() {
     explore("claims: a failure", 5, || {
         let bench = Bench::new(config(2, 1));
         let ticket = bench.submit(3);
@@ -62,7 +62,7 @@ fn what_nobody_claims_of_a_failed_op_is_accounted_for() {
 }
 
 #[test]
-fn a_cancel_ends_an_op_that_nobody_began_and_no_other() {
+fn a_cancel_ends_an_op_that_no_worker_began_and_no_other() {
     explore("claims: a cancel and two workers", 3, || {
         let bench = Bench::new(config(2, 1));
         let ticket = Arc::new(bench.submit(2));

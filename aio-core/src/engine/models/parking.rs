@@ -1,5 +1,5 @@
-//! Proved: work that is added while a worker goes to sleep is not slept over; who waits for room in a full queue, or for
-//! all that was accepted, is woken; an op is either refused by a closed engine or ended before its workers go; and when
+//! Proved: work that is added while a worker goes to sleep is not slept over; a thread that waits for room in a full queue,
+//! or for all that was accepted, is woken; an op is either refused by a closed engine or ended before its workers go; and when
 //! the last worker dies, no op is left behind.
 //!
 //! One worker on a real waker or two that never sleep, one or two threads that submit; two or three preemptions.
@@ -70,7 +70,7 @@ fn threads_that_submit_at_once_all_get_through() {
 }
 
 #[test]
-fn who_waits_for_room_in_a_full_queue_gets_it() {
+fn a_thread_that_waits_for_room_in_a_full_queue_gets_it() {
     explore("parking: a queue of one op, two threads that submit", 3, || {
         let bench = Bench::new(AioConfig { max_pending_ops: 1, ..config(1, 1) });
         let worker = worker(&bench, 0);

@@ -1,5 +1,5 @@
-//! Proved: the end of an op reaches its ticket exactly once and wakes whoever waits, whether that is a thread, a task, or
-//! one that timed out before; the failure of an op whose ticket is dropped meanwhile is reported exactly once.
+//! Proved: the end of an op reaches its ticket exactly once and wakes its waiter, whether that is a thread, a task, or
+//! a thread that timed out before; the failure of an op whose ticket is dropped meanwhile is reported exactly once.
 //!
 //! One thread that ends the op, one that holds the ticket; any number of preemptions, three with a task.
 

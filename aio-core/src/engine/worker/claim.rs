@@ -2,7 +2,7 @@
 
 use super::AioThread;
 use crate::engine::op_queue::{Found, Wanted};
-use crate::engine::prepare::{self, Prepared};
+use crate::engine::prepare::{self, Readiness};
 use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
 use crate::foreign::attempt;
@@ -41,11 +41,11 @@ impl AioThread {
     /// Opens and plans the op in hand.
     pub(super) fn prepare(&mut self, pass: Option<Pass>) {
         let Some(op) = self.preparing.clone() else { return };
-        let given_back = self.shared.paths.given_back();
+        let closed = self.shared.open_paths.closed();
         let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
         self.preparing = None;
         match prepared {
-            Err(error) if is_out_of_files(&error) && self.shared.paths.is_worth_another_try(given_back) => {
+            Err(error) if is_out_of_files(&error) && self.shared.open_paths.is_worth_another_try(closed) => {
                 self.out_of_files = true;
                 self.shared.requeue(op);
             }
@@ -53,15 +53,15 @@ impl AioThread {
                 op.state.fail(0, error);
                 self.ended.push(op);
             }
-            Ok(Prepared::TooManyOpen) => {
+            Ok(Readiness::TooManyOpen) => {
                 self.out_of_files = true;
                 self.shared.requeue(op);
             }
-            Ok(Prepared::NeedsPass) => self.shared.requeue_with_pass(op),
+            Ok(Readiness::NeedsPass) => self.shared.requeue_with_pass(op),
             // Nothing to transfer; opening the file was all.
-            Ok(Prepared::Done) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
-            Ok(Prepared::Done) if op.state.is_over() => self.blocks_ended(op),
-            Ok(Prepared::Done) => self.shared.requeue(op),
+            Ok(Readiness::Ready) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
+            Ok(Readiness::Ready) if op.state.is_over() => self.blocks_ended(op),
+            Ok(Readiness::Ready) => self.shared.requeue(op),
         }
     }
 }
