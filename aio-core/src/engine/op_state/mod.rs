@@ -11,8 +11,15 @@
 //! An op that is stopped ([cancelled](Flags::CANCELLED) or [failed](Flags::FAILED)) goes the same way: blocks that no worker
 //! has issued are accounted for without being issued. One that no worker has begun goes from `queued` to `over` at once.
 
+mod flags;
+mod preparation;
+mod progress;
+
 use std::sync::{Arc, OnceLock};
 
+use self::flags::Flags;
+use self::preparation::Preparation;
+use self::progress::Progress;
 use crate::engine::promise::Promise;
 use crate::engine::transfer::OpOptions;
 use crate::error::Error;
@@ -20,7 +27,7 @@ use crate::file::OpenFile;
 use crate::file::inode::{Accepted, Growing};
 use crate::file::routes::{Pass, Route, Routes};
 use crate::op::plan::Plan;
-use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, lock};
 
 /// What the engine keeps per transfer.
 #[derive(Debug)]
@@ -246,135 +253,5 @@ impl OpState {
     /// The growth, to be settled.
     pub(crate) fn take_growth(&self) -> Option<Growing> {
         lock(&self.preparation.get()?.growth).take()
-    }
-}
-
-/// Who plans an op.
-#[derive(Debug)]
-enum Preparation {
-    /// The caller, before it submits the op: its file is open and does not grow.
-    AtSubmission(Plan),
-    /// A worker; set when it begins.
-    ByWorker(OnceLock<Box<Prepared>>),
-}
-
-/// What a worker got for an op before its first block. One worker at a time prepares an op, and writes this; the thread
-/// that ends the op takes the file and the growth.
-#[derive(Debug, Default)]
-struct Prepared {
-    /// Of an op on a path: its file, from the time it was opened to the end.
-    opened: Mutex<Option<OpenFile>>,
-    /// There while the op may have to give a length back.
-    growth: Mutex<Option<Growing>>,
-    /// Set last: the op is prepared then.
-    plan: OnceLock<Plan>,
-}
-
-impl Preparation {
-    fn get(&self) -> Option<&Prepared> {
-        match self {
-            Self::AtSubmission(_) => None,
-            Self::ByWorker(prepared) => prepared.get().map(Box::as_ref),
-        }
-    }
-
-    /// To be written by the worker that prepares the op; nothing for an op that is planned already.
-    fn begin(&self) -> Option<&Prepared> {
-        match self {
-            Self::AtSubmission(_) => None,
-            Self::ByWorker(prepared) => Some(prepared.get_or_init(Box::default)),
-        }
-    }
-}
-
-/// How far the blocks of a pass got. Written by the workers that claimed them, once per run; reset before a pass by the
-/// worker that plans it.
-#[derive(Debug)]
-struct Progress {
-    /// Blocks that are not accounted for. The run that brings it to zero ends the pass.
-    pending: AtomicUsize,
-    /// Bytes of those that are.
-    moved: AtomicU64,
-    /// The failure nearest to the start of the op, with its position. Any thread that works on the op records one.
-    failure: Mutex<Option<Box<(u64, Error)>>>,
-}
-
-impl Progress {
-    fn new(pending: usize) -> Self {
-        Self { pending: AtomicUsize::new(pending), moved: AtomicU64::new(0), failure: Mutex::default() }
-    }
-
-    fn restart(&self, pending: usize, moved: u64) {
-        self.moved.store(moved, Ordering::Release);
-        self.pending.store(pending, Ordering::Release);
-    }
-
-    fn account(&self, blocks: usize, bytes: u64) -> bool {
-        if self.pending.load(Ordering::Acquire) == blocks {
-            // No other worker has any of the op's blocks.
-            self.moved.store(self.moved.load(Ordering::Relaxed) + bytes, Ordering::Release);
-            self.pending.store(0, Ordering::Release);
-            return true;
-        }
-        self.moved.fetch_add(bytes, Ordering::AcqRel);
-        self.pending.fetch_sub(blocks, Ordering::AcqRel) == blocks
-    }
-
-    fn is_over(&self) -> bool {
-        self.pending.load(Ordering::Acquire) == 0
-    }
-
-    fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Acquire)
-    }
-
-    fn record_failure(&self, position: u64, error: Error) {
-        let mut failure = lock(&self.failure);
-        if failure.as_ref().is_none_or(|first| position < first.0) {
-            *failure = Some(Box::new((position, error)));
-        }
-    }
-
-    fn take_failure(&self) -> Option<Error> {
-        lock(&self.failure).take().map(|failure| failure.1)
-    }
-}
-
-/// What has happened to an op, one bit each. But for [`SYNC_DUE`](Self::SYNC_DUE), a bit that is set stays set.
-#[derive(Debug)]
-struct Flags(AtomicU8);
-
-impl Flags {
-    /// Set by the op's ticket, at any time.
-    const CANCELLED: u8 = 1;
-    /// A failure is recorded; set by the thread that recorded it.
-    const FAILED: u8 = 1 << 1;
-    /// The second pass of `validate` has begun; set by the worker that ended the first.
-    const VERIFYING: u8 = 1 << 2;
-    /// The kernel may use the op's memory for ever; set by a worker whose queue broke.
-    const LOST: u8 = 1 << 3;
-    /// The op is a write that syncs wait for, or have waited for; set when it is accepted, or its path opened.
-    const ACCEPTED_WRITE: u8 = 1 << 4;
-    /// The op is durable; if it is a write, a sync is still to be done. Set from the start, cleared by the thread that hands
-    /// the op to a sync.
-    const SYNC_DUE: u8 = 1 << 5;
-
-    fn new(bits: u8) -> Self {
-        Self(AtomicU8::new(bits))
-    }
-
-    /// Whether any of these is set.
-    #[inline]
-    fn has(&self, bits: u8) -> bool {
-        self.0.load(Ordering::Acquire) & bits != 0
-    }
-
-    fn set(&self, bits: u8) {
-        self.0.fetch_or(bits, Ordering::AcqRel);
-    }
-
-    /// Whether one was set.
-    fn clear(&self, bits: u8) -> bool {
-        self.0.fetch_and(!bits, Ordering::AcqRel) & bits != 0
     }
 }
