@@ -55,20 +55,18 @@ impl FileThreads {
 
     /// Takes the durable writes to this file that wait for a thread.
     pub(super) fn take_writes_to_sync(&self, key: usize) -> Vec<Arc<Transfer>> {
-        let is_one = |task: &mut Task| matches!(task, Task::SyncWrite { file, .. } if *file == Some(key));
         let mut taken = Vec::new();
         let mut state = self.state.lock();
-        let mut index = 0;
-        while index < state.queue.len() {
-            match is_one(&mut state.queue[index]) {
-                true => {
-                    if let Some(Task::SyncWrite { op, .. }) = state.queue.remove(index) {
-                        taken.push(op);
-                    }
+        let tasks = std::mem::take(&mut state.queue).into_iter();
+        state.queue = tasks
+            .filter_map(|task| match task {
+                Task::SyncWrite { op, file } if file == Some(key) => {
+                    taken.push(op);
+                    None
                 }
-                false => index += 1,
-            }
-        }
+                other => Some(other),
+            })
+            .collect();
         taken
     }
 }

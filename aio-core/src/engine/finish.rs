@@ -75,8 +75,8 @@ impl Shared {
         }
         let Some(routes) = op.state.routes() else { return Some(op) };
         let engine = self.clone();
-        let later = move |op, pass| engine.run_file_task(Task::EndWrite(op, pass));
-        let (op, pass) = routes.enter(Route::Cached, None, op, later)?;
+        let then = move |op, pass| engine.run_file_task(Task::EndWrite(op, pass));
+        let (op, pass) = routes.enter(Route::Cached, None, op, then)?;
         change_length(&op, pass);
         Some(op)
     }
@@ -87,7 +87,7 @@ impl Shared {
         self.end_settled([op]);
     }
 
-    /// Books ended ops.
+    /// Counts ended ops, and logs the failures that no ticket reports.
     pub(crate) fn account(&self, accounts: EndedOps) {
         for error in &accounts.unreported {
             log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
@@ -106,7 +106,7 @@ fn finish(shared: &Shared, op: &Transfer) -> Outcome {
         report(catch("target", || op.note_failed_write(&panicked)));
         match outcome {
             Ok(_) => outcome = Err(panicked),
-            // Its ticket hears of the first failure.
+            // Its ticket reports the first failure.
             Err(_) => report(Err(panicked)),
         }
     }

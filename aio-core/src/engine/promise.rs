@@ -187,7 +187,7 @@ impl Promise {
         }
     }
 
-    /// The ticket goes away. Returns a failure that it did not take.
+    /// The ticket is dropped. Returns a failure that it did not take.
     pub(crate) fn detach(&self) -> Option<Error> {
         if self.step(ENDED_WELL, TAKEN) {
             return None;

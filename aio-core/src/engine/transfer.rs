@@ -152,7 +152,7 @@ mod tests {
     use crate::op::owned::Owned;
 
     #[test]
-    fn the_end_of_the_file_is_not_told_of_a_cancelled_op() {
+    fn a_cancelled_op_does_not_report_the_end_of_the_file() {
         for cancelled in [false, true] {
             let desc = Owned::read(path_target("t", PathMode::Read), vec![0_u8; 100], 0);
             let op = Op { state: OpState::new(Promise::new(None), OpOptions::default(), None), desc };

@@ -17,7 +17,7 @@ fn two_workers(bench: &Bench, rooms: [usize; 2]) -> Vec<usize> {
     let work = |worker: usize, bench: Bench, claimed: Arc<Mutex<Vec<usize>>>| {
         move || {
             let note = |run: &super::Run| claimed.lock().unwrap().extend(run.progress.next..run.progress.end);
-            while bench.turn(worker, rooms[worker], false, note) {}
+            while bench.work_once(worker, rooms[worker], false, note) {}
         }
     };
     let other = thread::spawn(work(1, bench.clone(), claimed.clone()));
@@ -50,9 +50,9 @@ fn unclaimed_blocks_of_a_failed_op_are_accounted_for() {
         let ticket = bench.submit(3);
         let other = {
             let bench = bench.clone();
-            thread::spawn(move || while bench.turn(1, 1, false, |run| fail(&run.op)) {})
+            thread::spawn(move || while bench.work_once(1, 1, false, |run| fail(&run.op)) {})
         };
-        bench.turns(0, 1);
+        bench.work(0, 1);
         other.join().unwrap();
         assert_eq!(bench.ends(), 1);
         assert!(ticket.is_done());

@@ -2,7 +2,7 @@
 //! bounds allow, with every value that the memory model lets an atomic load see.
 //!
 //! The types under test are the engine's own; what stands in is the kernel ([`still`]) and, where a model is about the
-//! shared queues alone, the I/O that a worker does between a claim and the end of an op ([`Bench::turn`]). One
+//! shared queues alone, the I/O that a worker does between a claim and the end of an op ([`Bench::work_once`]). One
 //! protocol per file. How to run them, and what each was seen to catch: `.ci/models` and docs/reliability.md.
 
 mod claims;
@@ -127,9 +127,9 @@ impl Bench {
         Ticket::new(op, self.shared.clone())
     }
 
-    /// A worker's turn: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends ops that are
+    /// Does what a worker does once: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends ops that are
     /// over. False if there was nothing to do; with `sleep`, the worker counts as sleeping then.
-    fn turn(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
+    fn work_once(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
         let mut claimed = Claimed::default();
         let found = self.shared.claim(Wanted { worker, room, background: room, sleep }, &mut claimed);
         let Claimed { runs, mut ended, .. } = claimed;
@@ -154,9 +154,9 @@ impl Bench {
         did_something
     }
 
-    /// Turns until nothing is left to claim.
-    fn turns(&self, worker: usize, room: usize) {
-        while self.turn(worker, room, false, |_| {}) {}
+    /// Works until nothing is left to claim.
+    fn work(&self, worker: usize, room: usize) {
+        while self.work_once(worker, room, false, |_| {}) {}
     }
 
     fn ends(&self) -> usize {

@@ -15,20 +15,20 @@ use crate::api::ticket::Ticket;
 use crate::engine::op_queue::WhenFull;
 use crate::error::Error;
 
-/// A worker that does what `AioThread` does, but for the I/O: turns, and sleeps when a turn finds nothing, until the
+/// A worker that does what `AioThread` does, but for the I/O: works, and sleeps when it finds nothing, until the
 /// engine is closed and all has ended.
 fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
     let (bench, waker) = (bench.clone(), Arc::new(Belled::new()));
     bench.shared.inboxes[id].set_waker(waker.clone());
     thread::spawn(move || {
         loop {
-            if bench.turn(id, 1, false, |_| {}) {
+            if bench.work_once(id, 1, false, |_| {}) {
                 continue;
             }
             if bench.shared.op_queue.is_finished() {
                 return;
             }
-            if !bench.turn(id, 1, true, |_| {}) {
+            if !bench.work_once(id, 1, true, |_| {}) {
                 waker.wait();
                 bench.shared.op_queue.awake(id);
             }
@@ -157,7 +157,7 @@ fn nothing_waits_for_workers_that_are_gone() {
                 thread::spawn(move || {
                     // The first gets something done before it dies.
                     if id == 0 {
-                        bench.turn(id, 1, false, |_| {});
+                        bench.work_once(id, 1, false, |_| {});
                     }
                     bench.shared.end(bench.shared.op_queue.worker_died(id, "the model has it die"));
                 })

@@ -29,7 +29,7 @@ fn ending(well: bool, holder: impl FnOnce(Ticket<()>)) -> Bench {
                     fail(&run.op);
                 }
             };
-            assert!(bench.turn(0, 1, false, end));
+            assert!(bench.work_once(0, 1, false, end));
         })
     };
     holder(ticket);
@@ -39,7 +39,7 @@ fn ending(well: bool, holder: impl FnOnce(Ticket<()>)) -> Bench {
 }
 
 #[test]
-fn a_thread_that_waits_hears_of_the_end() {
+fn a_thread_that_waits_is_woken_by_the_end() {
     for well in [true, false] {
         explore(&format!("tickets: a waiting thread, ended well: {well}"), None, move || {
             let bench = ending(well, |ticket| assert_eq!(ticket.wait().is_ok(), well));

@@ -12,11 +12,12 @@ pub(super) struct Accounts {
     /// Accepted and not ended, by [`Priority`].
     pending: [usize; 2],
     /// Most of one priority.
-    limit: usize,
-    closed: bool,
-    epochs: Epochs,
+    pub(super) limit: usize,
+    /// Nothing more is accepted.
+    pub(super) closed: bool,
+    pub(super) epochs: Epochs,
     /// Ends since the last report; failures that a ticket reports are not among them.
-    report: Failures,
+    pub(super) report: Failures,
 }
 
 /// How ops ended.
@@ -49,10 +50,6 @@ impl Accounts {
         Self { pending: [0; 2], limit, closed: false, epochs: Epochs::default(), report: Failures::none() }
     }
 
-    pub(super) fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// Whether an op of this priority has to wait for the end of another.
     pub(super) fn makes_wait(&self, priority: Priority) -> bool {
         !self.closed && self.pending[priority as usize] >= self.limit
@@ -73,32 +70,6 @@ impl Accounts {
         for (epoch, ops) in ended.epochs {
             self.epochs.leave(epoch, ops);
         }
-    }
-
-    pub(super) fn add_failure(&mut self, error: Error) {
-        self.report.add(error);
-    }
-
-    /// How many ended well since the last report, or the failures since.
-    pub(super) fn take_report(&mut self) -> Result<usize, Failures> {
-        self.report.take()
-    }
-
-    /// Begins another epoch. All that was accepted before has ended when the one before [is drained](Self::is_drained).
-    pub(super) fn close_epoch(&mut self) -> u64 {
-        self.epochs.close()
-    }
-
-    pub(super) fn is_drained(&self, epoch: u64) -> bool {
-        self.epochs.is_drained(epoch)
-    }
-
-    pub(super) fn close(&mut self) {
-        self.closed = true;
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed
     }
 
     /// Whether everything that was accepted has ended, and nothing more will come.

@@ -176,3 +176,63 @@ impl Fifos {
 fn class_of(queued: &QueuedOp) -> usize {
     queued.op.state.options.priority as usize
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::{OpQueue, WhenFull};
+    use super::*;
+    use crate::api::scope::path_target;
+    use crate::backend::Direction;
+    use crate::engine::op_state::OpState;
+    use crate::engine::promise::Promise;
+    use crate::engine::transfer::{Op, OpOptions};
+    use crate::op::desc::{Extent, PathMode};
+    use crate::op::owned::Owned;
+    use crate::op::plan::{Alignment, Plan};
+
+    fn read(blocks: usize) -> Arc<Transfer> {
+        let extent = Extent { offset: 0, len: blocks, memory: None };
+        let plan = Plan::new(Direction::Read, &[extent], Alignment::NONE, 1);
+        let desc = Owned::read(path_target("t", PathMode::Read), vec![0_u8; blocks], 0);
+        Arc::new(Op { state: OpState::new(Promise::new(None), OpOptions::default(), Some(plan)), desc })
+    }
+
+    fn claim(queue: &OpQueue, worker: usize, room: usize) -> (Found, Claimed) {
+        let mut claimed = Claimed::default();
+        let wanted = Wanted { worker, room, background: room, sleep: true };
+        let found = queue.claim(wanted, &mut claimed, |_, _| panic!("reads wait for no route"));
+        (found, claimed)
+    }
+
+    fn blocks(claimed: &Claimed) -> Vec<usize> {
+        claimed.runs.iter().flat_map(|run| run.progress.next..run.progress.end).collect()
+    }
+
+    #[test]
+    fn what_a_worker_leaves_wakes_the_next() {
+        let queue = OpQueue::new(2, 2, 8);
+        for worker in [1, 0] {
+            assert!(matches!(claim(&queue, worker, 2).0, Found::Asleep));
+        }
+        assert_eq!(queue.push(&read(3), WhenFull::Refuse, || {}).unwrap(), Some(0));
+        let (found, claimed) = claim(&queue, 0, 2);
+        assert!(matches!(found, Found::Blocks));
+        assert_eq!((blocks(&claimed), claimed.wake), (vec![0, 1], Some(1)));
+        let (found, claimed) = claim(&queue, 1, 2);
+        assert!(matches!(found, Found::Blocks));
+        assert_eq!((blocks(&claimed), claimed.wake), (vec![2], None));
+    }
+
+    #[test]
+    fn a_worker_with_an_op_to_end_does_not_sleep() {
+        let queue = OpQueue::new(1, 2, 8);
+        let op = read(3);
+        queue.push(&op, WhenFull::Refuse, || {}).unwrap();
+        op.state.cancel();
+        let (found, claimed) = claim(&queue, 0, 2);
+        assert!(matches!(found, Found::Nothing), "{found:?}");
+        assert!(claimed.runs.is_empty() && claimed.ended.iter().all(|ended| Arc::ptr_eq(ended, &op)));
+        assert_eq!(claimed.ended.len(), 1);
+        assert!(matches!(claim(&queue, 0, 2).0, Found::Asleep));
+    }
+}

@@ -71,11 +71,11 @@ impl OpQueue {
         let mut state = self.state.lock();
         if !is_settled(&mut state) {
             if when_full == WhenFull::Refuse {
-                return Err(Error::QueueFull { limit: state.accounts.limit() });
+                return Err(Error::QueueFull { limit: state.accounts.limit });
             }
             state = self.state.wait_until(state, None, is_settled).0;
         }
-        if state.accounts.is_closed() {
+        if state.accounts.closed {
             return Err(Error::Closed);
         }
         if let Some(reason) = state.workers.dead() {
@@ -194,13 +194,13 @@ impl OpQueue {
 
     /// A failure that came to light after its op had ended: the next [`wait`](Self::wait) reports it.
     pub(crate) fn add_failure(&self, error: Error) {
-        self.state.lock().accounts.add_failure(error);
+        self.state.lock().accounts.report.add(error);
     }
 
     /// Waits for the ops accepted so far. Gives back how many ended well since the last time, or the failures that no
     /// ticket reports.
     pub(crate) fn wait(&self) -> Result<usize, Failures> {
-        self.drained().accounts.take_report()
+        self.drained().accounts.report.take()
     }
 
     /// Waits for the ops accepted so far, and leaves the accounts alone.
@@ -210,13 +210,13 @@ impl OpQueue {
 
     fn drained(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        let epoch = state.accounts.close_epoch();
-        self.state.wait_until(state, None, |state| state.accounts.is_drained(epoch)).0
+        let epoch = state.accounts.epochs.close();
+        self.state.wait_until(state, None, |state| state.accounts.epochs.is_drained(epoch)).0
     }
 
     /// Accepts nothing more.
     pub(crate) fn close(&self) {
-        self.state.lock().accounts.close();
+        self.state.lock().accounts.closed = true;
         self.state.notify_all();
     }
 
