@@ -11,7 +11,7 @@ use crate::api::scope::{Scope, path_target, scope};
 use crate::api::ticket::{Owner, Ticket};
 use crate::backend::IoBackend;
 use crate::config::AioConfig;
-use crate::engine::op_queue::Full;
+use crate::engine::op_queue::WhenFull;
 use crate::engine::promise::Promise;
 use crate::engine::transfer::{Op, OpOptions, Priority};
 use crate::engine::{FileCommand, FileOp, Shared, worker};
@@ -84,7 +84,7 @@ impl AioHandle {
     /// What the engine has done so far.
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared().counters.snapshot();
-        stats.ops += self.shared().work.ops();
+        stats.ops += self.shared().op_queue.ops();
         stats
     }
 
@@ -274,7 +274,7 @@ impl AioHandle {
     /// [`Error::Forked`].
     pub fn wait(&self) -> Result<usize> {
         self.shared().check_may_wait()?;
-        Ok(self.shared().work.wait()?)
+        Ok(self.shared().op_queue.wait()?)
     }
 
     /// Takes no more ops, waits for those it took, and ends the threads. Clones, and files opened through them, get
@@ -286,7 +286,7 @@ impl AioHandle {
     pub fn close(self) -> Result<()> {
         self.shared().check_may_join()?;
         self.inner.stop();
-        Ok(self.shared().work.wait().map(|_completed| ())?)
+        Ok(self.shared().op_queue.wait().map(|_completed| ())?)
     }
 
     pub(crate) fn start<T: Send + 'static>(&self, desc: Owned<T>, options: OpOptions) -> Ticket<T> {
@@ -298,7 +298,7 @@ impl AioHandle {
         T: 'static,
     {
         let op = self.new_op(desc, options);
-        if let Err(error) = self.shared().submit(&op, Full::Wait) {
+        if let Err(error) = self.shared().submit(&op, WhenFull::Wait) {
             refused(&op, error);
         }
         Ticket::new(op, self.shared().clone())
@@ -310,7 +310,7 @@ impl AioHandle {
         options: OpOptions,
     ) -> Result<Ticket<T>, OpError<T>> {
         let op = self.new_op(desc.validated(options.validate), options);
-        match self.shared().submit(&op, Full::Refuse) {
+        match self.shared().submit(&op, WhenFull::Refuse) {
             Ok(()) => Ok(Ticket::new(op, self.shared().clone())),
             Err(error) => Err(OpError::new(error, op.desc.give_back())),
         }
@@ -356,9 +356,9 @@ impl Inner {
         let join = |thread: JoinHandle<()>| drop(thread.join());
         threads.drain(..).for_each(join);
         // Ops may wait for what another handle has in flight, also when all workers are gone.
-        shared.work.drain();
+        shared.op_queue.drain();
         // Now nothing starts one of these any more.
-        shared.file_ops.take_threads().into_iter().for_each(join);
+        shared.file_threads.take_threads().into_iter().for_each(join);
     }
 }
 

@@ -122,7 +122,7 @@ impl<T> Ticket<T> {
             return Ok(true);
         }
         self.shared.check_may_wait()?;
-        if self.shared.spin_until(deadline, || promise.is_done()) {
+        if self.shared.spin.until(deadline, || promise.is_done()) {
             return Ok(true);
         }
         let waker = unpark_current_thread();
@@ -182,7 +182,7 @@ impl<T> Drop for Ticket<T> {
         }
         if let Some(error) = op.promise().detach() {
             log(|| tracing::warn!(%error, "an op failed, and its ticket was dropped without a look"));
-            self.shared.work.unclaimed(error);
+            self.shared.op_queue.add_failure(error);
         }
         // It may be the last reference, and the user's buffer go with it.
         report_drop(op);

@@ -1,4 +1,4 @@
-//! Proved: an allocation that waits for a queue to give memory back, or for a buffer to be dropped, hears of either.
+//! Proved: an allocation that waits for a queue to give memory back, or for a buffer to be dropped, is woken by either.
 
 use std::sync::Arc;
 
