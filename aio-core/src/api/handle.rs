@@ -20,7 +20,7 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::memory::{AlignedBuf, Arena};
 use crate::op::buf::{IoBuf, IoBufMut};
 use crate::op::desc::{Extent, IoOpDesc, PathMode};
-use crate::op::owned::{Custom, Owned, RawOp, Vouched};
+use crate::op::owned::{AssertValid, Custom, Owned, RawOp};
 use crate::stats::Stats;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -241,9 +241,9 @@ impl AioHandle {
         let options = OpOptions { validate: self.options.validate || op.validate, ..self.options };
         let nowhere = op.extents.iter().find(|extent| extent.memory.is_none() && extent.len > 0).copied();
         match nowhere {
-            None => self.start_desc(Vouched(op), options),
+            None => self.start_desc(AssertValid(op), options),
             Some(Extent { offset, len, .. }) => {
-                let op = self.new_op(Vouched(op), options);
+                let op = self.new_op(AssertValid(op), options);
                 refused(
                     &op,
                     Error::InvalidInput(format!("no memory for {len} bytes at offset {offset}: the pointer is null")),
