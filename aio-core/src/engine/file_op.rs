@@ -111,9 +111,9 @@ impl FileOp {
         match self.command {
             FileCommand::SyncData => self.file.sync(Sync::Data),
             FileCommand::SyncAll => self.file.sync(Sync::All),
-            FileCommand::SetLen(len) => writable()?.set_len(fd, len),
+            FileCommand::SetLen(len) => writable()?.growth.set_len(fd, len),
             FileCommand::Allocate { len: 0, .. } | FileCommand::PunchHole { len: 0, .. } => Ok(()),
-            FileCommand::Allocate { offset, len } => writable()?.allocate(fd, offset, len),
+            FileCommand::Allocate { offset, len } => writable()?.growth.allocate(fd, offset, len),
             FileCommand::PunchHole { offset, len } => {
                 let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
                 let signed = |value| i64::try_from(value).map_err(|_| io::Error::from(Errno::EINVAL));

@@ -166,7 +166,7 @@ fn changes_length(op: &Transfer) -> bool {
     match op.state.ends_well() {
         true => tail_of(op).is_some(),
         // The length that it gave the file is given back.
-        false => op.state.has_growth(),
+        false => op.state.is_extending(),
     }
 }
 
@@ -185,7 +185,7 @@ fn change_length(op: &Transfer, _pass: Pass) {
         if op.state.ends_well()
             && let Some((file, end)) = tail_of(op)
             && let Some(inode) = file.inode()
-            && let Err(source) = inode.set_len(file.fd(), end)
+            && let Err(source) = inode.growth.set_len(file.fd(), end)
         {
             op.state.fail(end, op.io_error(OpKind::SetLen, source).with_length(end).into());
         }
@@ -201,10 +201,10 @@ fn change_length(op: &Transfer, _pass: Pass) {
 /// Settles the length that a write gave its file: it keeps it, or gives it back.
 fn settle_growth(op: &Transfer) {
     if op.state.is_accepted_write()
-        && let Some(growing) = op.state.take_growth()
+        && let Some(write) = op.state.take_extending()
         && let Some(file) = op.file()
         && let Some(inode) = file.inode()
-        && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
+        && let Err(error) = inode.growth.end(file.fd(), write, op.state.ends_well())
     {
         let path = shown(op.path());
         log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));

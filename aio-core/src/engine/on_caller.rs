@@ -75,7 +75,7 @@ pub(crate) fn write(
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
     // Extending has to be undone on failure, which workers do.
-    let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(buffer.len() as u64)));
+    let grows = file.inode().is_some_and(|inode| inode.growth.may_grow(offset.saturating_add(buffer.len() as u64)));
     if grows || options.validate {
         return Ok(false);
     }

@@ -9,7 +9,7 @@ use crate::backend::Direction;
 use crate::engine::transfer::{Transfer, check_extents};
 use crate::engine::{Shared, new_edges};
 use crate::error::{OpKind, Result};
-use crate::file::inode::Growth;
+use crate::file::growth::Begun;
 use crate::file::routes::Pass;
 use crate::file::write_back::Sync;
 use crate::file::{OpenFile, OpenOptions};
@@ -51,8 +51,8 @@ pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), val
     }
     let extents = desc.extents();
     check_extents(extents).ok()?;
-    let grows =
-        desc.direction() == Direction::Write && file.inode().is_some_and(|inode| inode.may_grow(range_of(extents).1));
+    let grows = desc.direction() == Direction::Write
+        && file.inode().is_some_and(|inode| inode.growth.may_grow(range_of(extents).1));
     if grows {
         return None;
     }
@@ -124,17 +124,18 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
     };
     if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
         let (from, end) = range_of(op.desc.extents());
-        let growth = inode
-            .grow(file.fd(), from, end, shared.config.preallocate, pass.as_ref())
+        let begun = inode
+            .growth
+            .begin(file.fd(), from, end, shared.config.preallocate, pass.as_ref())
             .map_err(|source| op.io_error(OpKind::Allocate, source).at(from, end - from))?;
-        match growth {
-            Growth::None => {}
-            Growth::Begun(growing) => {
-                let from = growing.from;
-                op.state.set_growth(growing);
-                new_edges::write(shared, op, &file, &mut plan, from);
+        match begun {
+            Begun::Inside => {}
+            Begun::Extending(write) => {
+                let old_end = write.from;
+                op.state.set_extending(write);
+                new_edges::write(shared, op, &file, &mut plan, old_end);
             }
-            Growth::NeedsPass => return Ok(Readiness::NeedsPass),
+            Begun::NeedsPass => return Ok(Readiness::NeedsPass),
         }
     }
     op.state.start(plan);

@@ -1,6 +1,7 @@
 //! Files, as the engine sees them: descriptors, alignment, whether they are cached, and the state that all opens
 //! of an inode share.
 
+pub(crate) mod growth;
 pub(crate) mod inode;
 mod open;
 mod residency;

@@ -24,7 +24,8 @@ use crate::engine::promise::Promise;
 use crate::engine::transfer::OpOptions;
 use crate::error::Error;
 use crate::file::OpenFile;
-use crate::file::inode::{Accepted, Growing};
+use crate::file::growth::ExtendingWrite;
+use crate::file::inode::Accepted;
 use crate::file::routes::{Pass, Route, Routes};
 use crate::op::plan::Plan;
 use crate::sync::{AtomicU64, Mutex, lock};
@@ -239,19 +240,19 @@ impl OpState {
     }
 
     /// The worker made the file longer for this write.
-    pub(crate) fn set_growth(&self, growth: Growing) {
+    pub(crate) fn set_extending(&self, write: ExtendingWrite) {
         if let Some(prepared) = self.preparation.begin() {
-            *lock(&prepared.growth) = Some(growth);
+            *lock(&prepared.extending) = Some(write);
         }
     }
 
     /// Whether the op may have to give a length back.
-    pub(crate) fn has_growth(&self) -> bool {
-        self.preparation.get().is_some_and(|prepared| lock(&prepared.growth).is_some())
+    pub(crate) fn is_extending(&self) -> bool {
+        self.preparation.get().is_some_and(|prepared| lock(&prepared.extending).is_some())
     }
 
-    /// The growth, to be settled.
-    pub(crate) fn take_growth(&self) -> Option<Growing> {
-        lock(&self.preparation.get()?.growth).take()
+    /// The extending write, to be ended.
+    pub(crate) fn take_extending(&self) -> Option<ExtendingWrite> {
+        lock(&self.preparation.get()?.extending).take()
     }
 }
