@@ -13,9 +13,8 @@ use crate::engine::promise::Promise;
 use crate::engine::transfer::Priority;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
-use crate::file::inode::Accepted;
 use crate::file::routes::{Pass, Route};
-use crate::file::write_back::Sync;
+use crate::file::write_back::{Sync, WriteInFlight};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
 /// One operation on a file.
@@ -29,7 +28,7 @@ pub(crate) struct FileOp {
     /// The epoch of the op queue that it was accepted in. Written when it is accepted.
     epoch: AtomicU64,
     /// Of one that changes the file, while syncs wait for it. Written when it is accepted, taken when it is done.
-    accepted_change: Mutex<Option<Accepted>>,
+    change_in_flight: Mutex<Option<WriteInFlight>>,
 }
 
 /// What to do with the file.
@@ -59,7 +58,7 @@ impl FileOp {
             priority,
             cancelled: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
-            accepted_change: Mutex::default(),
+            change_in_flight: Mutex::default(),
         })
     }
 
@@ -134,11 +133,11 @@ impl Shared {
             && let Some(inode) = op.file.shared_inode()
         {
             let engine = self.clone();
-            inode.writes.after(move || engine.run_file_task(task));
+            inode.write_back.after_writes(move || engine.run_file_task(task));
             return Ok(());
         }
         if let Some(inode) = op.file.inode() {
-            *lock(&op.accepted_change) = Some(inode.accept());
+            *lock(&op.change_in_flight) = Some(inode.accept_write());
         }
         self.run_file_task(task);
         Ok(())
@@ -153,10 +152,10 @@ impl Shared {
             && !op.is_sync()
             && !op.is_harmless(error)
         {
-            inode.faults.write_failed(error);
+            inode.write_back.write_failed(error);
         }
-        let accepted = lock(&op.accepted_change).take();
-        drop(accepted);
+        let change = lock(&op.change_in_flight).take();
+        drop(change);
         let (ok, priority, epoch) = (outcome.is_ok(), op.priority, op.epoch.load(Ordering::Acquire));
         let notify = op.promise.fulfil(outcome, false);
         self.end_file_task(op, notify, priority, epoch, ok);
@@ -203,7 +202,7 @@ mod tests {
             while !op.promise.is_done() {
                 std::thread::yield_now();
             }
-            assert!(!file.inode().unwrap().has_writes_in_flight(), "{command:?} did not leave");
+            assert!(!file.inode().unwrap().write_back.has_writes_in_flight(), "{command:?} did not leave");
         }
         shared.close();
     }

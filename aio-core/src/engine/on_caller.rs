@@ -79,7 +79,7 @@ pub(crate) fn write(
     if grows || options.validate {
         return Ok(false);
     }
-    let _accepted = file.inode().map(Inode::accept);
+    let _in_flight = file.inode().map(Inode::accept_write);
     let mut written = without_file_size_signal(|| transfer(shared, file, CallMemory::From(buffer), offset));
     if options.durable && matches!(written, Ok(true)) {
         written = file
@@ -88,7 +88,7 @@ pub(crate) fn write(
             .map_err(|source| IoError::new(OpKind::Sync, file.path(), source).into());
     }
     if let (Err(error), Some(inode)) = (&written, file.inode()) {
-        inode.faults.write_failed(error);
+        inode.write_back.write_failed(error);
     }
     written
 }
@@ -315,7 +315,7 @@ mod tests {
         let options = OpenOptions::new().read(true).write(true);
         let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
         let how = OpOptions::default();
-        let held = lock(&file.inode().unwrap().writes.0);
+        let held = lock(&file.inode().unwrap().write_back.writes);
         // SAFETY: the child makes one call, which is to return at once, and ends; it runs nothing of other threads.
         let child = unsafe { libc::fork() };
         if child == 0 {

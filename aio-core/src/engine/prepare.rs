@@ -89,7 +89,7 @@ pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
 /// Counts a write to an open file among those that a sync of it waits for.
 pub(crate) fn accept(op: &Transfer, file: &OpenFile) {
     if let Some(inode) = file.inode() {
-        op.state.accept_write(inode.accept());
+        op.state.set_write_in_flight(inode.accept_write());
     }
 }
 
@@ -166,7 +166,7 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
     }
     op.state.set_opened(file.clone());
     if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
-        op.state.accept_write(inode.accept());
+        op.state.set_write_in_flight(inode.accept_write());
     }
     opening.keep();
     Ok((file, plan))

@@ -6,120 +6,24 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, Weak};
 
-use crate::epochs::Epochs;
 use crate::file::growth::Growth;
 use crate::file::routes::Routes;
-use crate::file::write_back::Faults;
+use crate::file::write_back::{WriteBack, WriteInFlight};
 use crate::process::Generation;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock, process};
+use crate::sync::{AtomicU64, Ordering, process};
 
-/// The inodes that are open, one map per process in a line of forks: a child must not wait for a lock that one of its
-/// parent's threads held, nor for the parent's writes.
-static OPEN: [process::Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { process::Mutex::new(BTreeMap::new()) }; 16];
-
-/// Process, device and inode number.
-type Key = (Generation, u64, u64);
-
-fn open_inodes(generation: Generation) -> process::MutexGuard<'static, BTreeMap<Key, Weak<Inode>>> {
-    OPEN[generation.index() % OPEN.len()].lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The shared state of an open file or block device.
+/// What all open files of one file or block device share.
 #[derive(Debug)]
 pub(crate) struct Inode {
     key: Key,
-    /// How many writes were begun.
+    /// How many writes were accepted.
     changes: AtomicU64,
     /// Its length, and the writes that change it.
     pub(crate) growth: Growth,
-    /// What failed.
-    pub(crate) faults: Faults,
     /// Which route writes take, past the page cache or through it.
     pub(crate) routes: Arc<Routes>,
-    /// The writes in flight, and the syncs that wait for them.
-    pub(crate) writes: Writes,
-}
-
-/// Writes by epoch, and what runs when an epoch is drained.
-#[derive(Debug, Default)]
-pub(crate) struct Writes(pub(crate) Mutex<Waiting>);
-
-#[derive(Default)]
-pub(crate) struct Waiting {
-    epochs: Epochs,
-    waiting: Vec<(u64, Box<dyn FnOnce() + Send>)>,
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("epochs", &self.epochs).field("waiting", &self.waiting.len()).finish()
-    }
-}
-
-impl Writes {
-    fn is_empty(&self) -> bool {
-        lock(&self.0).epochs.is_empty()
-    }
-
-    fn enter(&self) -> u64 {
-        lock(&self.0).epochs.enter()
-    }
-
-    /// One of `epoch` ended. Runs what waited for it.
-    fn leave(&self, epoch: u64) {
-        let mut ready = Vec::new();
-        {
-            let Waiting { epochs, waiting } = &mut *lock(&self.0);
-            epochs.leave(epoch, 1);
-            let mut index = 0;
-            while index < waiting.len() {
-                if epochs.is_drained(waiting[index].0) {
-                    ready.push(waiting.swap_remove(index).1);
-                } else {
-                    index += 1;
-                }
-            }
-        }
-        for run in ready {
-            run();
-        }
-    }
-
-    /// Runs `then` once those that entered so far have ended: now, or on the thread that ends the last.
-    pub(crate) fn after(&self, then: impl FnOnce() + Send + 'static) {
-        {
-            let Waiting { epochs, waiting } = &mut *lock(&self.0);
-            let epoch = epochs.close();
-            if !epochs.is_drained(epoch) {
-                waiting.push((epoch, Box::new(then)));
-                return;
-            }
-        }
-        then();
-    }
-}
-
-/// A write that was accepted, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    inode: Arc<Inode>,
-    epoch: u64,
-}
-
-impl Accepted {
-    /// The routes of its inode.
-    pub(crate) fn routes(&self) -> &Arc<Routes> {
-        &self.inode.routes
-    }
-}
-
-impl Drop for Accepted {
-    fn drop(&mut self) {
-        if self.inode.key.0.is_forked() {
-            return;
-        }
-        self.inode.writes.leave(self.epoch);
-    }
+    /// Its syncs, the writes that they wait for, and what failed.
+    pub(crate) write_back: WriteBack,
 }
 
 impl Inode {
@@ -136,9 +40,8 @@ impl Inode {
             key,
             changes: AtomicU64::new(0),
             growth: Growth::new(len),
-            faults: Faults::default(),
             routes: Routes::new(),
-            writes: Writes::default(),
+            write_back: WriteBack::default(),
         });
         open.insert(key, Arc::downgrade(&inode));
         inode
@@ -150,27 +53,27 @@ impl Inode {
         open_inodes(key.0).get(&key).and_then(Weak::upgrade)
     }
 
-    /// A write, or another change, was accepted: a sync waits for its end, and what was known of the file's pages is
-    /// void.
-    pub(crate) fn accept(self: &Arc<Self>) -> Accepted {
+    /// A write, or another change of the file, was accepted: a sync waits for its end, and what was known of the file's
+    /// pages is void.
+    pub(crate) fn accept_write(self: &Arc<Self>) -> WriteInFlight {
         self.changes.fetch_add(1, Ordering::Release);
-        Accepted { inode: self.clone(), epoch: self.writes.enter() }
+        WriteInFlight::begin(self.clone())
     }
 
-    /// Differs when writes were begun in between.
+    /// Differs when writes were accepted in between.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Whether writes that were accepted have not ended.
-    pub(crate) fn has_writes_in_flight(&self) -> bool {
-        !self.writes.is_empty()
+    /// Whether this is a forked child of the process that opened it.
+    pub(super) fn is_forked(&self) -> bool {
+        self.key.0.is_forked()
     }
 }
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        if self.key.0.is_forked() {
+        if self.is_forked() {
             return;
         }
         let mut open = open_inodes(self.key.0);
@@ -179,6 +82,17 @@ impl Drop for Inode {
             open.remove(&self.key);
         }
     }
+}
+
+/// The inodes that are open, one map per process in a line of forks: a child must not wait for a lock that one of its
+/// parent's threads held, nor for the parent's writes.
+static OPEN: [process::Mutex<BTreeMap<Key, Weak<Inode>>>; 16] = [const { process::Mutex::new(BTreeMap::new()) }; 16];
+
+/// Process, device and inode number.
+type Key = (Generation, u64, u64);
+
+fn open_inodes(generation: Generation) -> process::MutexGuard<'static, BTreeMap<Key, Weak<Inode>>> {
+    OPEN[generation.index() % OPEN.len()].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -213,19 +127,5 @@ mod tests {
             again.growth.may_grow(4096),
             "its writes would extend the file unprepared, and keep the length if they fail"
         );
-    }
-
-    #[test]
-    fn a_sync_waits_for_the_writes_before_it_only() {
-        let (_file, _, inode) = file(0);
-        let ran = Arc::new(AtomicU64::new(0));
-        let before = inode.accept();
-        let seen = ran.clone();
-        inode.writes.after(move || seen.store(1, Ordering::SeqCst));
-        let after = inode.accept();
-        assert_eq!(ran.load(Ordering::SeqCst), 0);
-        drop(before);
-        assert_eq!(ran.load(Ordering::SeqCst), 1);
-        drop(after);
     }
 }

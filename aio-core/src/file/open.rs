@@ -290,7 +290,7 @@ impl OpenFile {
     pub(crate) fn sync(&self, what: Sync) -> io::Result<()> {
         match self.shared_inode() {
             // The descriptor that has been open longest hears of whatever was lost since.
-            Some(inode) => inode.faults.sync(self.fd(), what),
+            Some(inode) => inode.write_back.sync(self.fd(), what),
             None => Err(io::Error::other("it was opened for one read")),
         }
     }

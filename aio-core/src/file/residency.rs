@@ -121,7 +121,7 @@ impl Residency {
     #[cold]
     fn sample(&self, file: &OpenFile) -> bool {
         let verdict = match file.shared_inode() {
-            Some(inode) if !inode.has_writes_in_flight() => look(file, inode),
+            Some(inode) if !inode.write_back.has_writes_in_flight() => look(file, inode),
             _ => Ok(ELSEWHERE),
         };
         let verdict = verdict.unwrap_or_else(|error| {
@@ -146,7 +146,7 @@ fn look(file: &OpenFile, inode: &Inode) -> io::Result<u64> {
 /// Whether an open file of `len` bytes that will be read once is in the page cache and not being written.
 pub(super) fn is_resident_now(fd: BorrowedFd<'_>, len: u64, identity: (u64, u64)) -> bool {
     matches!(is_resident(fd, len), Ok(true))
-        && !Inode::find(identity).is_some_and(|inode| inode.has_writes_in_flight())
+        && !Inode::find(identity).is_some_and(|inode| inode.write_back.has_writes_in_flight())
 }
 
 /// Whether an open file of `len` bytes is in the page cache, as far as a sample tells.

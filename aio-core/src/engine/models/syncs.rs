@@ -9,18 +9,18 @@ use loom::thread;
 use nix::errno::Errno;
 
 use super::explore;
-use crate::file::write_back::{Faults, Sync};
+use crate::file::write_back::{Sync, WriteBack};
 
 /// One descriptor of a file that has lost data.
 #[derive(Debug)]
 struct Lossy {
-    faults: Faults,
+    write_back: WriteBack,
     unreported: AtomicBool,
 }
 
 impl Lossy {
     fn new() -> Arc<Self> {
-        Arc::new(Self { faults: Faults::default(), unreported: AtomicBool::new(true) })
+        Arc::new(Self { write_back: WriteBack::default(), unreported: AtomicBool::new(true) })
     }
 
     /// What the kernel reports to the sync that asks.
@@ -29,7 +29,7 @@ impl Lossy {
     }
 
     fn sync(&self, what: Sync) -> bool {
-        self.faults.sync_by(0, what, || self.ask()).is_ok()
+        self.write_back.sync_by(0, what, || self.ask()).is_ok()
     }
 
     /// As a durable write does whose bytes get lost.

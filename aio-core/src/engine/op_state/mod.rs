@@ -25,8 +25,8 @@ use crate::engine::transfer::OpOptions;
 use crate::error::Error;
 use crate::file::OpenFile;
 use crate::file::growth::ExtendingWrite;
-use crate::file::inode::Accepted;
 use crate::file::routes::{Pass, Route, Routes};
+use crate::file::write_back::WriteInFlight;
 use crate::op::plan::Plan;
 use crate::sync::{AtomicU64, Mutex, lock};
 
@@ -42,7 +42,7 @@ pub(crate) struct OpState {
     pub(crate) epoch: AtomicU64,
     /// Of a write, while syncs wait for it. Written when the write is accepted, or when its path is opened; taken by the
     /// thread that ends the op, before the promise.
-    accepted_write: Mutex<Option<Accepted>>,
+    write_in_flight: Mutex<Option<WriteInFlight>>,
     preparation: Preparation,
     progress: Progress,
 }
@@ -64,7 +64,7 @@ impl OpState {
             options,
             flags: Flags::new(if options.durable { Flags::SYNC_DUE } else { 0 }),
             epoch: AtomicU64::new(0),
-            accepted_write: Mutex::default(),
+            write_in_flight: Mutex::default(),
             progress: Progress::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
             preparation: plan.map_or_else(|| Preparation::ByWorker(OnceLock::new()), Preparation::AtSubmission),
         }
@@ -186,8 +186,8 @@ impl OpState {
     }
 
     /// Syncs wait for this write from now on.
-    pub(crate) fn accept_write(&self, accepted: Accepted) {
-        *lock(&self.accepted_write) = Some(accepted);
+    pub(crate) fn set_write_in_flight(&self, write: WriteInFlight) {
+        *lock(&self.write_in_flight) = Some(write);
         self.flags.set(Flags::ACCEPTED_WRITE);
     }
 
@@ -200,14 +200,14 @@ impl OpState {
     /// If it is a write, syncs need not wait for it any more.
     pub(crate) fn release_syncs(&self) {
         if self.is_accepted_write() {
-            let accepted = lock(&self.accepted_write).take();
-            drop(accepted);
+            let write = lock(&self.write_in_flight).take();
+            drop(write);
         }
     }
 
     /// Of a write, before its end: the routes of its inode.
     pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
-        lock(&self.accepted_write).as_ref().map(|accepted| accepted.routes().clone())
+        lock(&self.write_in_flight).as_ref().map(|write| write.routes().clone())
     }
 
     /// Asks for what a run of blocks needs before it is issued.
@@ -215,9 +215,9 @@ impl OpState {
         if !self.is_accepted_write() || self.is_verifying() {
             return RoutePermit::Free;
         }
-        match &*lock(&self.accepted_write) {
+        match &*lock(&self.write_in_flight) {
             None => RoutePermit::Free,
-            Some(accepted) => accepted.routes().try_enter(route).map_or(RoutePermit::Refused, RoutePermit::Given),
+            Some(write) => write.routes().try_enter(route).map_or(RoutePermit::Refused, RoutePermit::Given),
         }
     }
 
