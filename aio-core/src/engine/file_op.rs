@@ -13,7 +13,7 @@ use crate::engine::promise::Promise;
 use crate::engine::transfer::Priority;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
-use crate::file::routes::{Pass, Route};
+use crate::file::routes::{Route, RoutePermit};
 use crate::file::write_back::{Sync, WriteInFlight};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
@@ -143,11 +143,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Does what the operation is for, and ends it; without a pass that it needs, it may come back with one instead.
-    pub(super) fn run_file_op(self: &Arc<Self>, op: Arc<FileOp>, pass: Option<Pass>) {
-        let Some((op, pass)) = self.enter_cached_route(op, pass) else { return };
+    /// Does what the operation is for, and ends it; without a permit that it needs, it may come back with one instead.
+    pub(super) fn run_file_op(self: &Arc<Self>, op: Arc<FileOp>, permit: Option<RoutePermit>) {
+        let Some((op, permit)) = self.enter_cached_route(op, permit) else { return };
         let outcome = op.run();
-        drop(pass);
+        drop(permit);
         if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)
             && !op.is_sync()
             && !op.is_harmless(error)
@@ -161,17 +161,17 @@ impl Shared {
         self.end_file_task(op, notify, priority, epoch, ok);
     }
 
-    /// A pass for what may make a page dirty. Nothing if there is none now: then the operation comes back as a task.
+    /// A permit for what may make a page dirty. Nothing if there is none now: then the operation comes back as a task.
     fn enter_cached_route(
         self: &Arc<Self>,
         op: Arc<FileOp>,
-        pass: Option<Pass>,
-    ) -> Option<(Arc<FileOp>, Option<Pass>)> {
-        let routes = op.file.inode().filter(|_| pass.is_none() && !op.is_sync()).map(|inode| inode.routes.clone());
-        let Some(routes) = routes else { return Some((op, pass)) };
+        permit: Option<RoutePermit>,
+    ) -> Option<(Arc<FileOp>, Option<RoutePermit>)> {
+        let routes = op.file.inode().filter(|_| permit.is_none() && !op.is_sync()).map(|inode| inode.routes.clone());
+        let Some(routes) = routes else { return Some((op, permit)) };
         let engine = self.clone();
-        let then = move |op, pass| engine.run_file_task(Task::FileOp(op, Some(pass)));
-        routes.enter(Route::Cached, None, op, then).map(|(op, pass)| (op, Some(pass)))
+        let then = move |op, permit| engine.run_file_task(Task::FileOp(op, Some(permit)));
+        routes.enter(Route::Cached, None, op, then).map(|(op, permit)| (op, Some(permit)))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::prepare::end_of;
 use crate::engine::promise::Notify;
 use crate::engine::transfer::Transfer;
 use crate::error::{Error, OpKind, Result};
-use crate::file::routes::{Pass, Route};
+use crate::file::routes::{Route, RoutePermit};
 use crate::file::write_back::Sync;
 use crate::file::{OpenFile, is_named};
 use crate::foreign::log;
@@ -59,7 +59,7 @@ impl Shared {
     }
 
     /// Brings the file of a write to the length that it is to have, where that is not its length already. This may make
-    /// a page dirty, so it takes a pass for the page cache; if there is none now, the op is ended with it later, on a
+    /// a page dirty, so it takes a permit for the page cache; if there is none now, the op is ended with it later, on a
     /// thread for file operations.
     #[inline]
     fn settle_length(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
@@ -75,15 +75,15 @@ impl Shared {
         }
         let Some(routes) = op.state.routes() else { return Some(op) };
         let engine = self.clone();
-        let then = move |op, pass| engine.run_file_task(Task::EndWrite(op, pass));
-        let (op, pass) = routes.enter(Route::Cached, None, op, then)?;
-        change_length(&op, pass);
+        let then = move |op, permit| engine.run_file_task(Task::EndWrite(op, permit));
+        let (op, permit) = routes.enter(Route::Cached, None, op, then)?;
+        change_length(&op, permit);
         Some(op)
     }
 
-    /// Ends an op that waited for a pass.
-    pub(crate) fn end_with_pass(self: &Arc<Self>, op: Arc<Transfer>, pass: Pass) {
-        change_length(&op, pass);
+    /// Ends an op that waited for a permit.
+    pub(crate) fn end_with_permit(self: &Arc<Self>, op: Arc<Transfer>, permit: RoutePermit) {
+        change_length(&op, permit);
         self.end_settled([op]);
     }
 
@@ -180,7 +180,7 @@ fn tail_of(op: &Transfer) -> Option<(OpenFile, u64)> {
 }
 
 /// Does what [`changes_length`] saw. A failure is the op's, and so is a panic of the descriptor that it asks.
-fn change_length(op: &Transfer, _pass: Pass) {
+fn change_length(op: &Transfer, _permit: RoutePermit) {
     let changed = catch("target", || {
         if op.state.ends_well()
             && let Some((file, end)) = tail_of(op)

@@ -10,7 +10,7 @@ use crate::engine::transfer::{Transfer, check_extents};
 use crate::engine::{Shared, new_edges};
 use crate::error::{OpKind, Result};
 use crate::file::growth::Begun;
-use crate::file::routes::Pass;
+use crate::file::routes::RoutePermit;
 use crate::file::write_back::Sync;
 use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
@@ -101,18 +101,18 @@ const UNSYNCED: usize = 128;
 pub(crate) enum Readiness {
     /// The op has a plan and a file.
     Ready,
-    /// The op is to be prepared again, with a pass for the page cache.
-    NeedsPass,
+    /// The op is to be prepared again, with a permit for the page cache.
+    NeedsPermit,
     /// The op is to be prepared again when fewer files are open only to be synced.
     TooManyOpen,
 }
 
 /// Opens, preallocates and plans an op on a worker.
-pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Readiness> {
+pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RoutePermit>) -> Result<Readiness> {
     let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.options.validate, file);
     let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => (file.clone(), planned(file)),
-        // It had to wait for the pass.
+        // It had to wait for the permit.
         (Target::Path(..), Some(file)) => {
             let plan = planned(&file);
             (file, plan)
@@ -126,7 +126,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
         let (from, end) = range_of(op.desc.extents());
         let begun = inode
             .growth
-            .begin(file.fd(), from, end, shared.config.preallocate, pass.as_ref())
+            .begin(file.fd(), from, end, shared.config.preallocate, permit.as_ref())
             .map_err(|source| op.io_error(OpKind::Allocate, source).at(from, end - from))?;
         match begun {
             Begun::Inside => {}
@@ -135,7 +135,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
                 op.state.set_extending(write);
                 new_edges::write(shared, op, &file, &mut plan, old_end);
             }
-            Begun::NeedsPass => return Ok(Readiness::NeedsPass),
+            Begun::NeedsPermit => return Ok(Readiness::NeedsPermit),
         }
     }
     op.state.start(plan);

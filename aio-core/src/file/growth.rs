@@ -15,7 +15,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
-use crate::file::routes::Pass;
+use crate::file::routes::RoutePermit;
 use crate::foreign::log;
 use crate::memory::page_size;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -48,9 +48,9 @@ pub(crate) enum Begun {
     Inside,
     /// The write makes the file longer.
     Extending(ExtendingWrite),
-    /// Nothing: the file ends inside a page, which file systems may make dirty as they extend it, so this takes a pass
+    /// Nothing: the file ends inside a page, which file systems may make dirty as they extend it, so this takes a permit
     /// for [`Route::Cached`](crate::file::routes::Route::Cached).
-    NeedsPass,
+    NeedsPermit,
 }
 
 /// A write that may have made the file longer; to be given to [`Growth::end`] exactly once.
@@ -79,22 +79,22 @@ impl Growth {
     }
 
     /// Extends the file for a write of bytes somewhere in `from..end`, if it is shorter. Extensions of one file are
-    /// serialised here. A `pass` is one for the page cache.
+    /// serialised here. A `permit` is one for the page cache.
     pub(crate) fn begin(
         &self,
         fd: BorrowedFd<'_>,
         from: u64,
         end: u64,
         preallocate: bool,
-        pass: Option<&Pass>,
+        permit: Option<&RoutePermit>,
     ) -> io::Result<Begun> {
         if !self.may_grow(end) {
             return Ok(Begun::Inside);
         }
         let mut lengths = lock(&self.lengths);
         let (len, block) = len_and_block_of(fd)?;
-        if end > len && pass.is_none() && !len.is_multiple_of(block) {
-            return Ok(Begun::NeedsPass);
+        if end > len && permit.is_none() && !len.is_multiple_of(block) {
+            return Ok(Begun::NeedsPermit);
         }
         if lengths.extending.is_empty() {
             let cut = len < self.settled.load(Ordering::Acquire);
@@ -255,11 +255,11 @@ mod tests {
         end: u64,
         preallocate: bool,
     ) -> Option<ExtendingWrite> {
-        let pass = Routes::new().try_enter(Route::Cached);
-        match growth.begin(file.as_fd(), from, end, preallocate, pass.as_ref()).unwrap() {
+        let permit = Routes::new().try_enter(Route::Cached).unwrap();
+        match growth.begin(file.as_fd(), from, end, preallocate, Some(&permit)).unwrap() {
             Begun::Inside => None,
             Begun::Extending(write) => Some(write),
-            Begun::NeedsPass => panic!("it had one"),
+            Begun::NeedsPermit => panic!("it had one"),
         }
     }
 
@@ -269,11 +269,11 @@ mod tests {
 
     #[test]
     fn a_file_that_ends_inside_a_page_grows_with_a_pass_only() {
-        for (old, needs_pass) in [(5000, true), (8192, false)] {
+        for (old, needs_permit) in [(5000, true), (8192, false)] {
             let (file, growth) = file(old);
             let begun = growth.begin(file.as_fd(), old, 20_000, true, None).unwrap();
-            assert_eq!(matches!(begun, Begun::NeedsPass), needs_pass, "{old}");
-            assert_eq!(len(&file) == old, needs_pass, "{old}");
+            assert_eq!(matches!(begun, Begun::NeedsPermit), needs_permit, "{old}");
+            assert_eq!(len(&file) == old, needs_permit, "{old}");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::engine::transfer::OpOptions;
 use crate::error::Error;
 use crate::file::OpenFile;
 use crate::file::growth::ExtendingWrite;
-use crate::file::routes::{Pass, Route, Routes};
+use crate::file::routes::{Route, RouteBusy, RoutePermit, Routes};
 use crate::file::write_back::WriteInFlight;
 use crate::op::plan::Plan;
 use crate::sync::{AtomicU64, Mutex, lock};
@@ -45,16 +45,6 @@ pub(crate) struct OpState {
     write_in_flight: Mutex<Option<WriteInFlight>>,
     preparation: Preparation,
     progress: Progress,
-}
-
-/// What is needed to issue blocks of an op.
-#[derive(Debug)]
-pub(crate) enum RoutePermit {
-    /// Reads need none.
-    Free,
-    Given(Pass),
-    /// Writes on the other route are in flight.
-    Refused,
 }
 
 impl OpState {
@@ -210,15 +200,12 @@ impl OpState {
         lock(&self.write_in_flight).as_ref().map(|write| write.routes().clone())
     }
 
-    /// Asks for what a run of blocks needs before it is issued.
-    pub(crate) fn try_enter_route(&self, route: Route) -> RoutePermit {
+    /// The permit that a run of blocks needs before it is issued: none if it is read.
+    pub(crate) fn try_enter_route(&self, route: Route) -> Result<Option<RoutePermit>, RouteBusy> {
         if !self.is_accepted_write() || self.is_verifying() {
-            return RoutePermit::Free;
+            return Ok(None);
         }
-        match &*lock(&self.write_in_flight) {
-            None => RoutePermit::Free,
-            Some(write) => write.routes().try_enter(route).map_or(RoutePermit::Refused, RoutePermit::Given),
-        }
+        lock(&self.write_in_flight).as_ref().map(|write| write.routes().try_enter(route)).transpose()
     }
 
     /// The worker opened the op's path.
