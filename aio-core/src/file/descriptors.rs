@@ -147,10 +147,10 @@ impl Descriptors {
 /// The first descriptor, and whether it made the file.
 fn open_first(path: &Path, options: &OpenOptions) -> nix::Result<(OwnedFd, bool)> {
     let mode = Mode::from_bits_truncate(if options.private { 0o600 } else { 0o666 });
-    // Not to hang on a pipe that nobody writes to; cleared later.
+    // Not to hang on a pipe without a writer; cleared later.
     let flags = options.flags() | OFlag::O_NONBLOCK;
     if options.create && !options.create_new {
-        // Otherwise it would not be known who made the file.
+        // Otherwise it would not be known whether this call made the file.
         match open(path, flags | OFlag::O_EXCL, mode) {
             Err(Errno::EEXIST) => {}
             made => return Ok((made?, true)),

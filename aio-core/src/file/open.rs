@@ -16,7 +16,7 @@ use crate::file::OpenOptions;
 use crate::file::descriptors::{Descriptors, expect_random_reads};
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
-use crate::file::slots::Registered;
+use crate::file::slots::FileSlot;
 use crate::file::sys::statx::{FileFacts, facts};
 use crate::file::write_back::Sync;
 use crate::op::plan::Alignment;
@@ -38,7 +38,7 @@ struct Inner {
     facts: FileFacts,
     alignment: Alignment,
     /// Its slot in the queues' tables, if a handle gave it one; returned when dropped.
-    registered: OnceLock<Registered>,
+    slot: OnceLock<FileSlot>,
 }
 
 impl OpenFile {
@@ -54,7 +54,7 @@ impl OpenFile {
         let descriptors = Descriptors::open(path, options)?;
         let opened = Self::with(path, descriptors, options, mode);
         if opened.is_err() && options.create_new {
-            // Made by this call, and of no use to anybody.
+            // Made by this call, and of no use.
             let _ = std::fs::remove_file(path);
         }
         opened
@@ -92,13 +92,13 @@ impl OpenFile {
         let len = if facts.regular { facts.len } else { u64::MAX };
         let file = Self(Arc::new(Inner {
             path: path.to_owned(),
-            // A failed sync is not forgotten while anybody has the file open, so readers share in it, too.
+            // A failed sync is not forgotten while the inode is open anywhere, so readers share in it, too.
             inode: (!options.one_read).then(|| Inode::of(facts.identity(), len)),
             residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
             descriptors,
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
-            registered: OnceLock::new(),
+            slot: OnceLock::new(),
         }));
         if !options.one_op {
             file.buffered()?;
@@ -174,7 +174,7 @@ impl OpenFile {
     /// Makes its bytes durable, whichever way they went, unless a sync of the inode failed before.
     pub(crate) fn sync(&self, what: Sync) -> io::Result<()> {
         match self.shared_inode() {
-            // The descriptor that has been open longest hears of whatever was lost since.
+            // The kernel reports to the descriptor that has been open longest all that was lost since.
             Some(inode) => inode.write_back.sync(self.fd(), what),
             None => Err(io::Error::other("it was opened for one read")),
         }
@@ -211,12 +211,12 @@ impl OpenFile {
     }
 
     /// The slot it has in the queues' file tables.
-    pub(crate) fn registered(&self) -> Option<&Registered> {
-        self.0.registered.get()
+    pub(crate) fn slot(&self) -> Option<&FileSlot> {
+        self.0.slot.get()
     }
 
-    pub(crate) fn set_registered(&self, registered: Registered) {
-        let _ = self.0.registered.set(registered);
+    pub(crate) fn set_slot(&self, slot: FileSlot) {
+        let _ = self.0.slot.set(slot);
     }
 
     /// Whether there are other clones.

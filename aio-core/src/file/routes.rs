@@ -37,7 +37,7 @@ pub(crate) struct Routes {
     word: AtomicU64,
     /// Not empty only while [`WAITING`] is set, which changes under this lock.
     waiting: Mutex<VecDeque<Waiter>>,
-    born: Generation,
+    made_in: Generation,
 }
 
 /// Writes wait, and none enters past them.
@@ -78,7 +78,7 @@ impl Route {
 
 impl Routes {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { word: AtomicU64::new(0), waiting: Mutex::default(), born: Generation::now() })
+        Arc::new(Self { word: AtomicU64::new(0), waiting: Mutex::default(), made_in: Generation::now() })
     }
 
     /// A permit, if it can be had at once.
@@ -177,7 +177,7 @@ impl Routes {
 impl Drop for RoutePermit {
     fn drop(&mut self) {
         // In a forked child no other thread leaves, and the lock may be held for ever.
-        if !self.routes.born.is_forked() {
+        if !self.routes.made_in.is_forked() {
             self.routes.leave();
         }
     }

@@ -251,7 +251,7 @@ mod tests {
         let (runs, asked) = (Barrier::new(2), AtomicUsize::new(0));
         let second = std::thread::scope(|scope| {
             scope.spawn(|| {
-                let told = data(&file, || {
+                let synced = data(&file, || {
                     runs.wait();
                     // Until the second one waits, or asks the kernel at the same time.
                     while asked.load(Ordering::SeqCst) == 0 && file.syncs.waiters() == 0 {
@@ -260,7 +260,7 @@ mod tests {
                     assert_eq!(asked.load(Ordering::SeqCst), 0, "two at once");
                     first
                 });
-                assert_eq!(told.is_ok(), first.is_ok());
+                assert_eq!(synced.is_ok(), first.is_ok());
             });
             runs.wait();
             data(&file, || {
@@ -272,21 +272,21 @@ mod tests {
     }
 
     #[test]
-    fn of_two_syncs_at_once_neither_says_ok_if_one_was_told_of_a_loss() {
+    fn of_two_syncs_at_once_neither_is_ok_if_one_reports_a_loss() {
         let (second, asked) = beside(Err(Errno::EIO));
         assert!(second.is_err() && !asked);
     }
 
     #[test]
-    fn a_sync_does_not_take_the_word_of_one_that_had_begun_before() {
+    fn a_sync_does_not_take_over_the_result_of_one_that_had_begun_before() {
         let (second, asked) = beside(Ok(()));
         assert!(second.is_ok() && asked);
     }
 
     #[test]
     fn syncs_that_wait_together_share_a_call_that_covers_them() {
-        // One that is less may wait longer than one that includes it. Nobody takes another descriptor's word, and that of
-        // one's own may be forgotten by then.
+        // One that is less may wait longer than one that includes it. No sync takes over the
+        // result of another descriptor, and that of its own may be replaced by then.
         for (fd, what, calls) in [(0, Sync::Data, 2..=2), (0, Sync::All, 2..=3), (1, Sync::Data, 3..=4)] {
             let file = WriteBack::default();
             let (runs, asked) = (Barrier::new(2), AtomicUsize::new(0));
