@@ -125,7 +125,7 @@ impl AtomicFile {
             return synced;
         }
         let open = file.open_file();
-        if let Some(failure) = open.inode().and_then(|inode| inode.faults.failed_write()) {
+        if let Some(failure) = open.inode().and_then(|inode| inode.write_back.failed_write()) {
             return Err(Error::InvalidInput(format!(
                 "{} is not replaced: a write to its new contents failed: {failure}",
                 shown(&target)

@@ -218,9 +218,9 @@ impl AioFile {
         if file.is_shared() {
             inbox::barrier(&shared.inboxes);
         }
-        let registered = file.registered().map(|registered| (registered.id(), registered.table()));
+        let slot = file.slot().map(|slot| (slot.id(), slot.table()));
         let closed = file.close();
-        if let Some((id, table)) = registered {
+        if let Some((id, table)) = slot {
             table.wait_removed(id);
         }
         closed.map_err(|source| IoError::new(OpKind::Close, &path, source).into())

@@ -186,8 +186,8 @@ impl AioHandle {
     /// A file of this handle.
     pub(crate) fn file(&self, file: OpenFile) -> AioFile {
         let shared = self.shared();
-        if let Some(registered) = shared.files.register().filter(|_| shared.config.register_files) {
-            file.set_registered(registered);
+        if let Some(slot) = shared.files.register().filter(|_| shared.config.register_files) {
+            file.set_slot(slot);
         }
         AioFile::new(file, self.clone())
     }

@@ -13,9 +13,8 @@ use crate::engine::promise::Promise;
 use crate::engine::transfer::Priority;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
-use crate::file::inode::Accepted;
-use crate::file::routes::{Pass, Route};
-use crate::file::write_back::Sync;
+use crate::file::routes::{Route, RoutePermit};
+use crate::file::write_back::{Sync, WriteInFlight};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
 /// One operation on a file.
@@ -29,7 +28,7 @@ pub(crate) struct FileOp {
     /// The epoch of the op queue that it was accepted in. Written when it is accepted.
     epoch: AtomicU64,
     /// Of one that changes the file, while syncs wait for it. Written when it is accepted, taken when it is done.
-    accepted_change: Mutex<Option<Accepted>>,
+    change_in_flight: Mutex<Option<WriteInFlight>>,
 }
 
 /// What to do with the file.
@@ -59,7 +58,7 @@ impl FileOp {
             priority,
             cancelled: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
-            accepted_change: Mutex::default(),
+            change_in_flight: Mutex::default(),
         })
     }
 
@@ -111,9 +110,9 @@ impl FileOp {
         match self.command {
             FileCommand::SyncData => self.file.sync(Sync::Data),
             FileCommand::SyncAll => self.file.sync(Sync::All),
-            FileCommand::SetLen(len) => writable()?.set_len(fd, len),
+            FileCommand::SetLen(len) => writable()?.growth.set_len(fd, len),
             FileCommand::Allocate { len: 0, .. } | FileCommand::PunchHole { len: 0, .. } => Ok(()),
-            FileCommand::Allocate { offset, len } => writable()?.allocate(fd, offset, len),
+            FileCommand::Allocate { offset, len } => writable()?.growth.allocate(fd, offset, len),
             FileCommand::PunchHole { offset, len } => {
                 let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
                 let signed = |value| i64::try_from(value).map_err(|_| io::Error::from(Errno::EINVAL));
@@ -134,45 +133,45 @@ impl Shared {
             && let Some(inode) = op.file.shared_inode()
         {
             let engine = self.clone();
-            inode.writes.after(move || engine.run_file_task(task));
+            inode.write_back.after_writes(move || engine.run_file_task(task));
             return Ok(());
         }
         if let Some(inode) = op.file.inode() {
-            *lock(&op.accepted_change) = Some(inode.accept());
+            *lock(&op.change_in_flight) = Some(inode.accept_write());
         }
         self.run_file_task(task);
         Ok(())
     }
 
-    /// Does what the operation is for, and ends it; without a pass that it needs, it may come back with one instead.
-    pub(super) fn run_file_op(self: &Arc<Self>, op: Arc<FileOp>, pass: Option<Pass>) {
-        let Some((op, pass)) = self.enter_cached_route(op, pass) else { return };
+    /// Does what the operation is for, and ends it; without a permit that it needs, it may come back with one instead.
+    pub(super) fn run_file_op(self: &Arc<Self>, op: Arc<FileOp>, permit: Option<RoutePermit>) {
+        let Some((op, permit)) = self.enter_cached_route(op, permit) else { return };
         let outcome = op.run();
-        drop(pass);
+        drop(permit);
         if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)
             && !op.is_sync()
             && !op.is_harmless(error)
         {
-            inode.faults.write_failed(error);
+            inode.write_back.write_failed(error);
         }
-        let accepted = lock(&op.accepted_change).take();
-        drop(accepted);
+        let change = lock(&op.change_in_flight).take();
+        drop(change);
         let (ok, priority, epoch) = (outcome.is_ok(), op.priority, op.epoch.load(Ordering::Acquire));
         let notify = op.promise.fulfil(outcome, false);
         self.end_file_task(op, notify, priority, epoch, ok);
     }
 
-    /// A pass for what may make a page dirty. Nothing if there is none now: then the operation comes back as a task.
+    /// A permit for what may make a page dirty. Nothing if there is none now: then the operation comes back as a task.
     fn enter_cached_route(
         self: &Arc<Self>,
         op: Arc<FileOp>,
-        pass: Option<Pass>,
-    ) -> Option<(Arc<FileOp>, Option<Pass>)> {
-        let routes = op.file.inode().filter(|_| pass.is_none() && !op.is_sync()).map(|inode| inode.routes.clone());
-        let Some(routes) = routes else { return Some((op, pass)) };
+        permit: Option<RoutePermit>,
+    ) -> Option<(Arc<FileOp>, Option<RoutePermit>)> {
+        let routes = op.file.inode().filter(|_| permit.is_none() && !op.is_sync()).map(|inode| inode.routes.clone());
+        let Some(routes) = routes else { return Some((op, permit)) };
         let engine = self.clone();
-        let then = move |op, pass| engine.run_file_task(Task::FileOp(op, Some(pass)));
-        routes.enter(Route::Cached, None, op, then).map(|(op, pass)| (op, Some(pass)))
+        let then = move |op, permit| engine.run_file_task(Task::FileOp(op, Some(permit)));
+        routes.enter(Route::Cached, None, op, then).map(|(op, permit)| (op, Some(permit)))
     }
 }
 
@@ -203,7 +202,7 @@ mod tests {
             while !op.promise.is_done() {
                 std::thread::yield_now();
             }
-            assert!(!file.inode().unwrap().has_writes_in_flight(), "{command:?} did not leave");
+            assert!(!file.inode().unwrap().write_back.has_writes_in_flight(), "{command:?} did not leave");
         }
         shared.close();
     }

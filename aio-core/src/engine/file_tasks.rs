@@ -11,16 +11,16 @@ use crate::engine::finish::make_durable;
 use crate::engine::op_queue::EndedOps;
 use crate::engine::promise::Notify;
 use crate::engine::transfer::{Priority, Transfer};
-use crate::file::routes::Pass;
+use crate::file::routes::RoutePermit;
 use crate::foreign::{attempt, catch, report};
 
 /// What is to be done on one of the threads.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// An operation on a whole file, with a pass for the page cache if it waited for one.
-    FileOp(Arc<FileOp>, Option<Pass>),
+    /// An operation on a whole file, with a permit for the page cache if it waited for one.
+    FileOp(Arc<FileOp>, Option<RoutePermit>),
     /// To end a write, which changes the length of its file.
-    EndWrite(Arc<Transfer>, Pass),
+    EndWrite(Arc<Transfer>, RoutePermit),
     /// To sync a durable write, and to end it.
     SyncWrite {
         op: Arc<Transfer>,
@@ -30,16 +30,16 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// Whether it has a pass: then it waits for no other task, and direct writes wait for it.
-    pub(super) fn has_pass(&self) -> bool {
+    /// Whether it has a permit: then it waits for no other task, and direct writes wait for it.
+    pub(super) fn has_permit(&self) -> bool {
         matches!(self, Self::FileOp(_, Some(_)) | Self::EndWrite(..))
     }
 
     /// Does it. The caller holds no lock.
     pub(super) fn run(self, engine: &Arc<Shared>) {
         match self {
-            Self::FileOp(op, pass) => engine.run_file_op(op, pass),
-            Self::EndWrite(op, pass) => engine.end_with_pass(op, pass),
+            Self::FileOp(op, permit) => engine.run_file_op(op, permit),
+            Self::EndWrite(op, permit) => engine.end_with_permit(op, permit),
             Self::SyncWrite { op, file } => engine.sync_writes(op, file),
         }
     }

@@ -13,7 +13,8 @@ use crate::foreign::log;
 use crate::sync::{AtomicUsize, Ordering, ThreadSync, thread};
 use crate::threads::{NoFileSizeSignal, block_signals, thread_main};
 
-/// Most threads; enough for the syncs of several files to share a journal commit. One more may come for what has a pass.
+/// Most threads; enough for the syncs of several files to share a journal commit. One more may come for a
+/// task with a permit.
 const MAX_THREADS: usize = 4;
 
 /// The threads and the tasks that wait for them.
@@ -73,8 +74,8 @@ impl FileThreads {
 
 impl State {
     fn push(&mut self, task: Task) {
-        // While it has a pass nothing is written past the page cache, so it waits for no other.
-        if task.has_pass() { self.queue.push_front(task) } else { self.queue.push_back(task) }
+        // While it has a permit nothing is written past the page cache, so it waits for no other.
+        if task.has_permit() { self.queue.push_front(task) } else { self.queue.push_back(task) }
     }
 }
 
@@ -84,7 +85,7 @@ impl Shared {
         if let Task::SyncWrite { .. } = task {
             self.file_threads.unsynced.fetch_add(1, Ordering::AcqRel);
         }
-        let most = MAX_THREADS + usize::from(task.has_pass());
+        let most = MAX_THREADS + usize::from(task.has_permit());
         let mut state = self.file_threads.state.lock();
         state.push(task);
         if state.idle >= state.queue.len() || state.threads.len() >= most {

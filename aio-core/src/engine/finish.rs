@@ -14,7 +14,7 @@ use crate::engine::prepare::end_of;
 use crate::engine::promise::Notify;
 use crate::engine::transfer::Transfer;
 use crate::error::{Error, OpKind, Result};
-use crate::file::routes::{Pass, Route};
+use crate::file::routes::{Route, RoutePermit};
 use crate::file::write_back::Sync;
 use crate::file::{OpenFile, is_named};
 use crate::foreign::log;
@@ -59,7 +59,7 @@ impl Shared {
     }
 
     /// Brings the file of a write to the length that it is to have, where that is not its length already. This may make
-    /// a page dirty, so it takes a pass for the page cache; if there is none now, the op is ended with it later, on a
+    /// a page dirty, so it takes a permit for the page cache; if there is none now, the op is ended with it later, on a
     /// thread for file operations.
     #[inline]
     fn settle_length(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
@@ -75,15 +75,15 @@ impl Shared {
         }
         let Some(routes) = op.state.routes() else { return Some(op) };
         let engine = self.clone();
-        let then = move |op, pass| engine.run_file_task(Task::EndWrite(op, pass));
-        let (op, pass) = routes.enter(Route::Cached, None, op, then)?;
-        change_length(&op, pass);
+        let then = move |op, permit| engine.run_file_task(Task::EndWrite(op, permit));
+        let (op, permit) = routes.enter(Route::Cached, None, op, then)?;
+        change_length(&op, permit);
         Some(op)
     }
 
-    /// Ends an op that waited for a pass.
-    pub(crate) fn end_with_pass(self: &Arc<Self>, op: Arc<Transfer>, pass: Pass) {
-        change_length(&op, pass);
+    /// Ends an op that waited for a permit.
+    pub(crate) fn end_with_permit(self: &Arc<Self>, op: Arc<Transfer>, permit: RoutePermit) {
+        change_length(&op, permit);
         self.end_settled([op]);
     }
 
@@ -166,7 +166,7 @@ fn changes_length(op: &Transfer) -> bool {
     match op.state.ends_well() {
         true => tail_of(op).is_some(),
         // The length that it gave the file is given back.
-        false => op.state.has_growth(),
+        false => op.state.is_extending(),
     }
 }
 
@@ -180,12 +180,12 @@ fn tail_of(op: &Transfer) -> Option<(OpenFile, u64)> {
 }
 
 /// Does what [`changes_length`] saw. A failure is the op's, and so is a panic of the descriptor that it asks.
-fn change_length(op: &Transfer, _pass: Pass) {
+fn change_length(op: &Transfer, _permit: RoutePermit) {
     let changed = catch("target", || {
         if op.state.ends_well()
             && let Some((file, end)) = tail_of(op)
             && let Some(inode) = file.inode()
-            && let Err(source) = inode.set_len(file.fd(), end)
+            && let Err(source) = inode.growth.set_len(file.fd(), end)
         {
             op.state.fail(end, op.io_error(OpKind::SetLen, source).with_length(end).into());
         }
@@ -201,10 +201,10 @@ fn change_length(op: &Transfer, _pass: Pass) {
 /// Settles the length that a write gave its file: it keeps it, or gives it back.
 fn settle_growth(op: &Transfer) {
     if op.state.is_accepted_write()
-        && let Some(growing) = op.state.take_growth()
+        && let Some(write) = op.state.take_extending()
         && let Some(file) = op.file()
         && let Some(inode) = file.inode()
-        && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
+        && let Err(error) = inode.growth.end(file.fd(), write, op.state.ends_well())
     {
         let path = shown(op.path());
         log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));

@@ -16,7 +16,7 @@ use crate::backend::{Completion, IoBlock, IoQueue, RegionId};
 use crate::engine::completion::{NextStep, Piece, is_transient};
 use crate::engine::transfer::Transfer;
 use crate::file::OpenFile;
-use crate::file::routes::Pass;
+use crate::file::routes::RoutePermit;
 use crate::foreign::{contain, log, report_drop};
 use crate::memory::AlignedBuf;
 use crate::op::desc::Target;
@@ -29,7 +29,7 @@ pub(crate) struct Run {
     /// Keeps the descriptors open that its blocks name, if the op opened them; an open file is the descriptor's.
     opened: Option<OpenFile>,
     /// Of a write: keeps what takes the other route away.
-    pass: Option<Pass>,
+    permit: Option<RoutePermit>,
     /// What the plan has as direct goes through the page cache.
     pub(crate) through_cache: bool,
     pub(crate) progress: Progress,
@@ -52,12 +52,17 @@ pub(crate) struct Progress {
 
 impl Run {
     /// Blocks of an op that is planned, and so has its file.
-    pub(crate) fn new(op: Arc<Transfer>, blocks: Range<usize>, pass: Option<Pass>, through_cache: bool) -> Self {
+    pub(crate) fn new(
+        op: Arc<Transfer>,
+        blocks: Range<usize>,
+        permit: Option<RoutePermit>,
+        through_cache: bool,
+    ) -> Self {
         let Range { start: next, end } = blocks;
         let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
         let opened = op.state.opened();
         let progress = Progress { next, end, segment, finished: 0, bytes: 0, in_flight: 0 };
-        Self { op, opened, pass, through_cache, progress }
+        Self { op, opened, permit, through_cache, progress }
     }
 
     /// The file of its blocks. A run without one has nothing to issue.
@@ -78,7 +83,7 @@ impl Run {
     /// that ends the op closes it, and wants to be the last to hold it.
     #[inline]
     pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
-        drop((self.opened, self.pass));
+        drop((self.opened, self.permit));
         (self.op, self.progress.finished, self.progress.bytes)
     }
 

@@ -25,7 +25,7 @@ pub(super) fn write(shared: &Shared, op: &Transfer, file: &OpenFile, plan: &mut 
         return;
     }
     let (Some(inode), Ok(fd)) = (file.inode(), file.buffered()) else { return };
-    let Some(_pass) = inode.routes.try_enter(Route::Cached) else { return };
+    let Ok(_permit) = inode.routes.try_enter(Route::Cached) else { return };
     let (mut memory, mut counted) = (Vec::new(), Stats::default());
     for edge in edges() {
         memory.resize(edge.len, 0);

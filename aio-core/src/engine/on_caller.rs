@@ -19,7 +19,7 @@ use crate::engine::transfer::{OpOptions, check_extents};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
-use crate::file::routes::{Pass, Route};
+use crate::file::routes::{Route, RouteBusy, RoutePermit};
 use crate::file::write_back::Sync;
 use crate::memory::Arena;
 use crate::op::desc::{Extent, ExtentMemory};
@@ -75,11 +75,11 @@ pub(crate) fn write(
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
     // Extending has to be undone on failure, which workers do.
-    let grows = file.inode().is_some_and(|inode| inode.may_grow(offset.saturating_add(buffer.len() as u64)));
+    let grows = file.inode().is_some_and(|inode| inode.growth.may_grow(offset.saturating_add(buffer.len() as u64)));
     if grows || options.validate {
         return Ok(false);
     }
-    let _accepted = file.inode().map(Inode::accept);
+    let _in_flight = file.inode().map(Inode::accept_write);
     let mut written = without_file_size_signal(|| transfer(shared, file, CallMemory::From(buffer), offset));
     if options.durable && matches!(written, Ok(true)) {
         written = file
@@ -88,7 +88,7 @@ pub(crate) fn write(
             .map_err(|source| IoError::new(OpKind::Sync, file.path(), source).into());
     }
     if let (Err(error), Some(inode)) = (&written, file.inode()) {
-        inode.faults.write_failed(error);
+        inode.write_back.write_failed(error);
     }
     written
 }
@@ -112,7 +112,7 @@ fn transfer(shared: &Shared, file: &OpenFile, mut memory: CallMemory<'_>, offset
         let plan = Plan::new(direction, &[extent], alignment, shared.config.block_size);
         return call.counted(|call, stats| call.transfer_segments(&plan, stats));
     };
-    let Ok(pass) = call.enter(direct) else { return Ok(false) };
+    let Ok(permit) = call.enter(direct) else { return Ok(false) };
     let first = call.attempt(0..len, direct, None);
     if first.as_ref().is_ok_and(|moved| *moved == len) {
         // Nearly every call comes to here.
@@ -122,7 +122,7 @@ fn transfer(shared: &Shared, file: &OpenFile, mut memory: CallMemory<'_>, offset
         }
         return Ok(true);
     }
-    call.counted(|call, stats| call.transfer_stretch(0..len, direct, pass, Some(first), None, stats))
+    call.counted(|call, stats| call.transfer_stretch(0..len, direct, permit, Some(first), None, stats))
 }
 
 /// Whether an extent is one segment without a bounce buffer, and if so, whether it is direct: what [`Plan`] would say.
@@ -148,9 +148,6 @@ fn is_one_in_some(call: u64) -> bool {
     call.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SOME
 }
 
-/// Writes on the other route are in flight, and this thread must not wait for them.
-struct WouldWait;
-
 /// A blocking call of up to a block.
 struct BlockingCall<'a> {
     shared: &'a Shared,
@@ -172,17 +169,17 @@ impl BlockingCall<'_> {
         moved
     }
 
-    /// What a block needs while it is in flight: nothing if it is read.
+    /// The permit that a block needs while it is in flight: none if it is read. An error if this thread must not wait for it.
     #[inline]
-    fn enter(&self, direct: bool) -> Result<Option<Pass>, WouldWait> {
+    fn enter(&self, direct: bool) -> Result<Option<RoutePermit>, RouteBusy> {
         let is_write = self.memory.direction() == Direction::Write;
         let Some(inode) = self.file.inode().filter(|_| is_write) else { return Ok(None) };
         let route = if direct { Route::Direct } else { Route::Cached };
         match inode.routes.try_enter(route) {
             // It may be what keeps the other route taken.
-            None if on_any_worker() => Err(WouldWait),
-            None => Ok(Some(inode.routes.wait(route))),
-            pass => Ok(pass),
+            Err(busy) if on_any_worker() => Err(busy),
+            Err(_) => Ok(Some(inode.routes.wait(route))),
+            Ok(permit) => Ok(Some(permit)),
         }
     }
 
@@ -196,13 +193,13 @@ impl BlockingCall<'_> {
         }
         let mut result = Ok(true);
         for segment in &plan.segments {
-            let Ok(pass) = self.enter(segment.direct) else {
+            let Ok(permit) = self.enter(segment.direct) else {
                 result = Ok(false);
                 break;
             };
             let range = segment.at..segment.at + segment.len;
             let bounce = bounce.as_mut().filter(|_| segment.staged).map(|buffer| &mut buffer[..segment.len]);
-            result = self.transfer_stretch(range, segment.direct, pass, None, bounce, stats);
+            result = self.transfer_stretch(range, segment.direct, permit, None, bounce, stats);
             if !matches!(result, Ok(true)) {
                 break;
             }
@@ -228,12 +225,12 @@ impl BlockingCall<'_> {
     }
 
     /// Transfers a stretch of the memory, of which a first attempt may have been made; false if what is left of it is for
-    /// the workers. `pass` is what [`enter`](Self::enter) gave; `bounce`, if there is one, is as long as the range.
+    /// the workers. `permit` is what [`enter`](Self::enter) gave; `bounce`, if there is one, is as long as the range.
     fn transfer_stretch(
         &mut self,
         range: Range<usize>,
         direct: bool,
-        mut pass: Option<Pass>,
+        mut permit: Option<RoutePermit>,
         mut first: Option<io::Result<usize>>,
         mut bounce: Option<&mut [u8]>,
         stats: &mut Stats,
@@ -269,9 +266,9 @@ impl BlockingCall<'_> {
                 NextStep::Done { .. } => break,
                 NextStep::Rest { .. } => {}
                 NextStep::ThroughCache { .. } => {
-                    drop(pass.take());
+                    drop(permit.take());
                     let Ok(entered) = self.enter(piece.direct) else { return Ok(false) };
-                    pass = entered;
+                    permit = entered;
                 }
                 NextStep::Retry { pause } => pause.into_iter().for_each(std::thread::sleep),
                 NextStep::EndOfFile => return Err(self.end_of_file(at)),
@@ -315,7 +312,7 @@ mod tests {
         let options = OpenOptions::new().read(true).write(true);
         let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
         let how = OpOptions::default();
-        let held = lock(&file.inode().unwrap().writes.0);
+        let held = lock(&file.inode().unwrap().write_back.writes);
         // SAFETY: the child makes one call, which is to return at once, and ends; it runs nothing of other threads.
         let child = unsafe { libc::fork() };
         if child == 0 {

@@ -9,8 +9,8 @@ use crate::backend::Direction;
 use crate::engine::transfer::{Transfer, check_extents};
 use crate::engine::{Shared, new_edges};
 use crate::error::{OpKind, Result};
-use crate::file::inode::Growth;
-use crate::file::routes::Pass;
+use crate::file::growth::Begun;
+use crate::file::routes::RoutePermit;
 use crate::file::write_back::Sync;
 use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
@@ -51,8 +51,8 @@ pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), val
     }
     let extents = desc.extents();
     check_extents(extents).ok()?;
-    let grows =
-        desc.direction() == Direction::Write && file.inode().is_some_and(|inode| inode.may_grow(range_of(extents).1));
+    let grows = desc.direction() == Direction::Write
+        && file.inode().is_some_and(|inode| inode.growth.may_grow(range_of(extents).1));
     if grows {
         return None;
     }
@@ -89,7 +89,7 @@ pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
 /// Counts a write to an open file among those that a sync of it waits for.
 pub(crate) fn accept(op: &Transfer, file: &OpenFile) {
     if let Some(inode) = file.inode() {
-        op.state.accept_write(inode.accept());
+        op.state.set_write_in_flight(inode.accept_write());
     }
 }
 
@@ -101,18 +101,18 @@ const UNSYNCED: usize = 128;
 pub(crate) enum Readiness {
     /// The op has a plan and a file.
     Ready,
-    /// The op is to be prepared again, with a pass for the page cache.
-    NeedsPass,
+    /// The op is to be prepared again, with a permit for the page cache.
+    NeedsPermit,
     /// The op is to be prepared again when fewer files are open only to be synced.
     TooManyOpen,
 }
 
 /// Opens, preallocates and plans an op on a worker.
-pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Readiness> {
+pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RoutePermit>) -> Result<Readiness> {
     let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.options.validate, file);
     let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => (file.clone(), planned(file)),
-        // It had to wait for the pass.
+        // It had to wait for the permit.
         (Target::Path(..), Some(file)) => {
             let plan = planned(&file);
             (file, plan)
@@ -124,17 +124,18 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
     };
     if let (Direction::Write, Some(inode), true) = (op.desc.direction(), file.inode(), plan.bytes > 0) {
         let (from, end) = range_of(op.desc.extents());
-        let growth = inode
-            .grow(file.fd(), from, end, shared.config.preallocate, pass.as_ref())
+        let begun = inode
+            .growth
+            .begin(file.fd(), from, end, shared.config.preallocate, permit.as_ref())
             .map_err(|source| op.io_error(OpKind::Allocate, source).at(from, end - from))?;
-        match growth {
-            Growth::None => {}
-            Growth::Begun(growing) => {
-                let from = growing.from;
-                op.state.set_growth(growing);
-                new_edges::write(shared, op, &file, &mut plan, from);
+        match begun {
+            Begun::Inside => {}
+            Begun::Extending(write) => {
+                let old_end = write.from;
+                op.state.set_extending(write);
+                new_edges::write(shared, op, &file, &mut plan, old_end);
             }
-            Growth::NeedsPass => return Ok(Readiness::NeedsPass),
+            Begun::NeedsPermit => return Ok(Readiness::NeedsPermit),
         }
     }
     op.state.start(plan);
@@ -165,7 +166,7 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
     }
     op.state.set_opened(file.clone());
     if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
-        op.state.accept_write(inode.accept());
+        op.state.set_write_in_flight(inode.accept_write());
     }
     opening.keep();
     Ok((file, plan))

@@ -124,7 +124,7 @@ impl Registrations {
         table: &Arc<FileTable>,
         file: &OpenFile,
     ) -> Option<FileId> {
-        let id = file.registered().filter(|registered| self.use_files && registered.is_in(table))?.id();
+        let id = file.slot().filter(|slot| self.use_files && slot.is_in(table))?.id();
         let index = id.slot as usize;
         if self.files.len() <= index {
             self.files.resize(index + 1, None);

@@ -55,8 +55,8 @@ impl Shared {
         self.push_front(QueuedOp::new(op));
     }
 
-    /// As [`requeue`](Self::requeue), once the op may go through the page cache, and with a pass for that.
-    pub(super) fn requeue_with_pass(self: &Arc<Self>, op: Arc<Transfer>) {
+    /// As [`requeue`](Self::requeue), once the op may go through the page cache, and with a permit for that.
+    pub(super) fn requeue_with_permit(self: &Arc<Self>, op: Arc<Transfer>) {
         if let Some(queued) = self.wait_for_route(Route::Cached, QueuedOp::new(op)) {
             self.push_front(queued);
         }
@@ -74,15 +74,15 @@ impl Shared {
         }
     }
 
-    /// Lets an op come back to the front with its pass when its route is open; or gives it back, with its pass if it has to
-    /// have one, if it need not wait.
+    /// Lets an op come back to the front with its permit when its route is open. If it need not wait, gives it back, with its
+    /// permit if it has to have one.
     #[cold]
     fn wait_for_route(self: &Arc<Self>, route: Route, queued: QueuedOp) -> Option<QueuedOp> {
         let Some(routes) = queued.op().state.routes() else { return Some(queued) };
         let key = queued.is_unbegun().then(|| withdrawal_key(queued.op()));
         let engine = self.clone();
-        let then = move |queued: QueuedOp, pass| engine.push_front(queued.with(pass));
-        routes.enter(route, key, queued, then).map(|(queued, pass)| queued.with(pass))
+        let then = move |queued: QueuedOp, permit| engine.push_front(queued.with(permit));
+        routes.enter(route, key, queued, then).map(|(queued, permit)| queued.with(permit))
     }
 
     /// Asks an op to stop. One that no worker has begun ends at once, on this thread.

@@ -87,7 +87,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
             && let Some(file) = self.file()
             && let Some(inode) = file.inode()
         {
-            inode.faults.write_failed(error);
+            inode.write_back.write_failed(error);
         }
     }
 

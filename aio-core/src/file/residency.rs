@@ -7,8 +7,8 @@
 //! - Unknown, not resident, or written since: [`WINDOWS`] windows of [`WINDOW`] bytes, spread evenly over the file, the
 //!   last at its end. All but one in [`MAY_MISS`] of their pages must be cached; the sample ends when more are not, so
 //!   that it costs two system calls for a file that is not cached at all. A file of 4 MiB or less is looked at whole.
-//! - Resident: the window that follows the read at hand. It is what a sequential reader needs next, and any place for
-//!   a random one. If too much of it is missing, the sample above decides.
+//! - Resident: the window that follows the read at hand. It is what a sequential reader needs next, and any window will do
+//!   for a random one. If too much of it is missing, the sample above decides.
 //!
 //! A few pages may be missing because kernels that reclaim ahead of need (DAMON) make holes everywhere, and a read that
 //! misses costs little more than a direct one. A file that was evicted is noticed within one interval; meanwhile its
@@ -63,15 +63,15 @@ static MISSING: process::AtomicBool = process::AtomicBool::new(false);
 #[derive(Debug, Default)]
 pub(crate) struct Residency {
     /// One of the first three constants below, or [`RESIDENT`] plus the inode's changes when it was sampled.
-    verdict: AtomicU64,
+    state: AtomicU64,
     /// Weight of the reads so far.
     reads: AtomicU64,
 }
 
 const UNKNOWN: u64 = 0;
-const ELSEWHERE: u64 = 1;
+const NOT_RESIDENT: u64 = 1;
 /// The kernel does not tell, and will not be asked again.
-const NEVER: u64 = 2;
+const UNSUPPORTED: u64 = 2;
 const RESIDENT: u64 = 3;
 
 impl Residency {
@@ -79,9 +79,9 @@ impl Residency {
     /// open then.
     #[inline]
     pub(crate) fn is_resident(&self, file: &OpenFile) -> bool {
-        match self.verdict.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             UNKNOWN => self.sample(file),
-            ELSEWHERE | NEVER => false,
+            NOT_RESIDENT | UNSUPPORTED => false,
             known => self.changes(file) == Some(known - RESIDENT),
         }
     }
@@ -97,14 +97,14 @@ impl Residency {
         let weight = reads + bytes / WEIGHT;
         let before = self.reads.fetch_add(weight, Ordering::Relaxed);
         if before / INTERVAL != before.wrapping_add(weight) / INTERVAL {
-            self.again(file, end);
+            self.resample(file, end);
         }
     }
 
     #[cold]
-    fn again(&self, file: &OpenFile, end: u64) {
-        match self.verdict.load(Ordering::Acquire) {
-            NEVER => {}
+    fn resample(&self, file: &OpenFile, end: u64) {
+        match self.state.load(Ordering::Acquire) {
+            UNSUPPORTED => {}
             known if known >= RESIDENT && self.changes(file) == Some(known - RESIDENT) => {
                 let following = file.len().and_then(|len| {
                     let from = if end.saturating_add(WINDOW) <= len { end } else { 0 };
@@ -120,24 +120,24 @@ impl Residency {
 
     #[cold]
     fn sample(&self, file: &OpenFile) -> bool {
-        let verdict = match file.shared_inode() {
-            Some(inode) if !inode.has_writes_in_flight() => look(file, inode),
-            _ => Ok(ELSEWHERE),
+        let state = match file.shared_inode() {
+            Some(inode) if !inode.write_back.has_writes_in_flight() => state_of(file, inode),
+            _ => Ok(NOT_RESIDENT),
         };
-        let verdict = verdict.unwrap_or_else(|error| {
+        let state = state.unwrap_or_else(|error| {
             log(|| tracing::debug!(path = %shown(file.path()), %error, "not known whether the file is cached"));
-            NEVER
+            UNSUPPORTED
         });
-        self.verdict.store(verdict, Ordering::Release);
-        verdict >= RESIDENT
+        self.state.store(state, Ordering::Release);
+        state >= RESIDENT
     }
 }
 
-fn look(file: &OpenFile, inode: &Inode) -> io::Result<u64> {
+fn state_of(file: &OpenFile, inode: &Inode) -> io::Result<u64> {
     // Counted before the cache is looked at: a write meanwhile makes the answer void.
     let changes = inode.changes();
     if !is_resident(file.fd(), file.len()?)? {
-        return Ok(ELSEWHERE);
+        return Ok(NOT_RESIDENT);
     }
     file.buffered()?;
     Ok(RESIDENT + changes)
@@ -146,7 +146,7 @@ fn look(file: &OpenFile, inode: &Inode) -> io::Result<u64> {
 /// Whether an open file of `len` bytes that will be read once is in the page cache and not being written.
 pub(super) fn is_resident_now(fd: BorrowedFd<'_>, len: u64, identity: (u64, u64)) -> bool {
     matches!(is_resident(fd, len), Ok(true))
-        && !Inode::find(identity).is_some_and(|inode| inode.has_writes_in_flight())
+        && !Inode::find(identity).is_some_and(|inode| inode.write_back.has_writes_in_flight())
 }
 
 /// Whether an open file of `len` bytes is in the page cache, as far as a sample tells.

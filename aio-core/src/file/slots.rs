@@ -39,11 +39,11 @@ impl FileTable {
     }
 
     /// Takes a slot for a file that stays open; `None` if all are taken, which costs speed alone.
-    pub(crate) fn register(self: &Arc<Self>) -> Option<Registered> {
+    pub(crate) fn register(self: &Arc<Self>) -> Option<FileSlot> {
         let mut slots = self.slots.lock();
         let slot = slots.free.pop()?;
         let id = FileId { slot, generation: slots.generations[slot as usize] };
-        Some(Registered { id, table: self.clone() })
+        Some(FileSlot { id, table: self.clone() })
     }
 
     /// Notes that a worker has removed `id`, or never had it.
@@ -67,12 +67,12 @@ impl FileTable {
 
 /// A file's slot; dropping it starts the removal.
 #[derive(Debug)]
-pub(crate) struct Registered {
+pub(crate) struct FileSlot {
     id: FileId,
     table: Arc<FileTable>,
 }
 
-impl Registered {
+impl FileSlot {
     pub(crate) fn id(&self) -> FileId {
         self.id
     }
@@ -87,7 +87,7 @@ impl Registered {
     }
 }
 
-impl Drop for Registered {
+impl Drop for FileSlot {
     fn drop(&mut self) {
         if self.table.made_in.is_forked() {
             return;

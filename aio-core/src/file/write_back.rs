@@ -1,16 +1,23 @@
-//! What went wrong with the bytes of an inode, and stays wrong for as long as it is open.
+//! Syncs of an inode: which writes they wait for, and what becomes of a failure.
 //!
-//! The kernel tells each open file description once that dirty pages could not be written back; whoever asks next hears
-//! Ok, although the bytes are gone (`errseq_t`, see `fsync(2)`). So the first failure is kept here, and every sync after
-//! it fails too. Syncs of an inode run one at a time: of two at once through one descriptor, the kernel would tell only
-//! one.
+//! A sync covers the writes that were accepted before it, so it waits until they have ended.
+//!
+//! The kernel tells each open file description once that dirty pages could not be written back; the sync that asks next
+//! succeeds, although the bytes are gone (`errseq_t`, see `fsync(2)`). So the first failure is kept here for as long as
+//! the inode is open, and every sync after it fails too. Syncs of an inode run one at a time: of two at once through one
+//! descriptor, the kernel would tell only one.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use crate::epochs::Epochs;
 use crate::error::Error;
+use crate::file::inode::Inode;
+use crate::file::routes::Routes;
 use crate::sync::{Mutex, ThreadSync, lock};
 
 /// How much a sync makes durable; what is greater includes what is less.
@@ -22,12 +29,20 @@ pub(crate) enum Sync {
     All,
 }
 
-/// The failures of one inode, of all its open files in this process.
+/// The syncs of one inode, through all its open files in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub(crate) struct WriteBack {
+    pub(crate) writes: Mutex<Writes>,
     syncs: ThreadSync<Syncs>,
     failed_sync: Mutex<Option<String>>,
     failed_write: Mutex<Option<String>>,
+}
+
+/// The writes in flight, by epoch, and what waits for the end of an epoch.
+#[derive(Default)]
+pub(crate) struct Writes {
+    epochs: Epochs,
+    waiting: Vec<(u64, Box<dyn FnOnce() + Send>)>,
 }
 
 /// The syncs of an inode, which run one at a time.
@@ -39,15 +54,65 @@ struct Syncs {
     good: Option<Call>,
 }
 
-/// A sync.
+/// A call of `fsync(2)` or `fdatasync(2)`.
 #[derive(Debug)]
-pub(crate) struct Call {
+struct Call {
     number: u64,
     fd: RawFd,
     what: Sync,
 }
 
-impl Faults {
+/// A write that was accepted, or another change of a file, until it ends and this is dropped.
+#[derive(Debug)]
+pub(crate) struct WriteInFlight {
+    inode: Arc<Inode>,
+    epoch: u64,
+}
+
+impl WriteBack {
+    /// Whether writes that were accepted have not ended.
+    pub(crate) fn has_writes_in_flight(&self) -> bool {
+        !lock(&self.writes).epochs.is_empty()
+    }
+
+    /// Runs `then` once the writes that were accepted so far have ended: now, or on the thread that ends the last.
+    pub(crate) fn after_writes(&self, then: impl FnOnce() + Send + 'static) {
+        {
+            let Writes { epochs, waiting } = &mut *lock(&self.writes);
+            let epoch = epochs.close();
+            if !epochs.is_drained(epoch) {
+                waiting.push((epoch, Box::new(then)));
+                return;
+            }
+        }
+        then();
+    }
+
+    /// Accepts a write; [`end_write`](Self::end_write) takes what this returns.
+    pub(crate) fn begin_write(&self) -> u64 {
+        lock(&self.writes).epochs.enter()
+    }
+
+    /// A write of `epoch` ended. Runs what waited for it.
+    pub(crate) fn end_write(&self, epoch: u64) {
+        let mut ready = Vec::new();
+        {
+            let Writes { epochs, waiting } = &mut *lock(&self.writes);
+            epochs.leave(epoch, 1);
+            let mut index = 0;
+            while index < waiting.len() {
+                if epochs.is_drained(waiting[index].0) {
+                    ready.push(waiting.swap_remove(index).1);
+                } else {
+                    index += 1;
+                }
+            }
+        }
+        for run in ready {
+            run();
+        }
+    }
+
     /// Syncs the file, unless a sync has failed before.
     pub(crate) fn sync(&self, fd: BorrowedFd<'_>, what: Sync) -> io::Result<()> {
         self.sync_by(fd.as_raw_fd(), what, || match what {
@@ -106,6 +171,32 @@ impl Faults {
     }
 }
 
+impl WriteInFlight {
+    pub(super) fn begin(inode: Arc<Inode>) -> Self {
+        let epoch = inode.write_back.begin_write();
+        Self { inode, epoch }
+    }
+
+    /// The routes of its inode.
+    pub(crate) fn routes(&self) -> &Arc<Routes> {
+        &self.inode.routes
+    }
+}
+
+impl Drop for WriteInFlight {
+    fn drop(&mut self) {
+        if !self.inode.is_forked() {
+            self.inode.write_back.end_write(self.epoch);
+        }
+    }
+}
+
+impl fmt::Debug for Writes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writes").field("epochs", &self.epochs).field("waiting", &self.waiting.len()).finish()
+    }
+}
+
 /// What an error says, without its number.
 fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().to_owned())
@@ -123,17 +214,32 @@ mod tests {
 
     use super::*;
 
-    fn data(faults: &Faults, call: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
-        faults.sync_by(0, Sync::Data, call)
+    #[test]
+    fn a_sync_waits_for_the_writes_before_it_only() {
+        let file = WriteBack::default();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let before = file.begin_write();
+        let seen = ran.clone();
+        file.after_writes(move || seen.store(1, Ordering::SeqCst));
+        let after = file.begin_write();
+        assert_eq!(ran.load(Ordering::SeqCst), 0);
+        file.end_write(before);
+        assert_eq!(ran.load(Ordering::SeqCst), 1);
+        file.end_write(after);
+        assert!(!file.has_writes_in_flight());
+    }
+
+    fn data(file: &WriteBack, call: impl FnOnce() -> nix::Result<()>) -> io::Result<()> {
+        file.sync_by(0, Sync::Data, call)
     }
 
     #[test]
     fn a_sync_after_a_failed_one_fails_and_does_not_ask_the_kernel() {
-        let faults = Faults::default();
-        data(&faults, || Ok(())).unwrap();
-        assert_eq!(data(&faults, || Err(Errno::EIO)).unwrap_err().raw_os_error(), Some(libc::EIO));
+        let file = WriteBack::default();
+        data(&file, || Ok(())).unwrap();
+        assert_eq!(data(&file, || Err(Errno::EIO)).unwrap_err().raw_os_error(), Some(libc::EIO));
         for errno in [None, Some(Errno::ENOSPC)] {
-            let error = data(&faults, || panic!("asked again: {errno:?}")).unwrap_err().to_string();
+            let error = data(&file, || panic!("asked again: {errno:?}")).unwrap_err().to_string();
             assert!(error.contains("earlier sync") && error.contains("I/O error"), "{error}");
         }
     }
@@ -141,23 +247,23 @@ mod tests {
     /// Runs a sync that ends with `first`, and another sync that comes while it runs. What the second one said, and
     /// whether it asked the kernel.
     fn beside(first: nix::Result<()>) -> (io::Result<()>, bool) {
-        let faults = Faults::default();
+        let file = WriteBack::default();
         let (runs, asked) = (Barrier::new(2), AtomicUsize::new(0));
         let second = std::thread::scope(|scope| {
             scope.spawn(|| {
-                let told = data(&faults, || {
+                let synced = data(&file, || {
                     runs.wait();
                     // Until the second one waits, or asks the kernel at the same time.
-                    while asked.load(Ordering::SeqCst) == 0 && faults.syncs.waiters() == 0 {
+                    while asked.load(Ordering::SeqCst) == 0 && file.syncs.waiters() == 0 {
                         std::thread::yield_now();
                     }
                     assert_eq!(asked.load(Ordering::SeqCst), 0, "two at once");
                     first
                 });
-                assert_eq!(told.is_ok(), first.is_ok());
+                assert_eq!(synced.is_ok(), first.is_ok());
             });
             runs.wait();
-            data(&faults, || {
+            data(&file, || {
                 asked.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             })
@@ -166,23 +272,23 @@ mod tests {
     }
 
     #[test]
-    fn of_two_syncs_at_once_neither_says_ok_if_one_was_told_of_a_loss() {
+    fn of_two_syncs_at_once_neither_is_ok_if_one_reports_a_loss() {
         let (second, asked) = beside(Err(Errno::EIO));
         assert!(second.is_err() && !asked);
     }
 
     #[test]
-    fn a_sync_does_not_take_the_word_of_one_that_had_begun_before() {
+    fn a_sync_does_not_take_over_the_result_of_one_that_had_begun_before() {
         let (second, asked) = beside(Ok(()));
         assert!(second.is_ok() && asked);
     }
 
     #[test]
     fn syncs_that_wait_together_share_a_call_that_covers_them() {
-        // One that is less may wait longer than one that includes it. Nobody takes another descriptor's word, and that of
-        // one's own may be forgotten by then.
+        // One that is less may wait longer than one that includes it. No sync takes over the
+        // result of another descriptor, and that of its own may be replaced by then.
         for (fd, what, calls) in [(0, Sync::Data, 2..=2), (0, Sync::All, 2..=3), (1, Sync::Data, 3..=4)] {
-            let faults = Faults::default();
+            let file = WriteBack::default();
             let (runs, asked) = (Barrier::new(2), AtomicUsize::new(0));
             let count = || {
                 asked.fetch_add(1, Ordering::SeqCst);
@@ -190,17 +296,17 @@ mod tests {
             };
             std::thread::scope(|scope| {
                 let first = scope.spawn(|| {
-                    data(&faults, || {
+                    data(&file, || {
                         runs.wait();
-                        while faults.syncs.waiters() < 3 {
+                        while file.syncs.waiters() < 3 {
                             std::thread::yield_now();
                         }
                         count()
                     })
                 });
                 runs.wait();
-                let data = || scope.spawn(|| data(&faults, count));
-                let others = [data(), data(), scope.spawn(|| faults.sync_by(fd, what, count))];
+                let data = || scope.spawn(|| data(&file, count));
+                let others = [data(), data(), scope.spawn(|| file.sync_by(fd, what, count))];
                 for sync in others.into_iter().chain([first]) {
                     sync.join().unwrap().unwrap();
                 }

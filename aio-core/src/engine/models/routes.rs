@@ -1,33 +1,33 @@
-//! Proved: passes for the two routes of an inode are never out at the same time, and whatever waits for one gets it.
+//! Proved: permits for the two routes of an inode are never held at the same time, and whatever waits for one gets it.
 //!
-//! Three threads that each take one pass, in every mix of routes; and two that take two each, one of each route.
+//! Three threads that each take one permit, in every mix of routes; and two that take two each, one of each route.
 
 use std::sync::Arc;
 
 use loom::thread;
 
 use super::explore;
-use crate::file::routes::{Pass, Route, Routes};
+use crate::file::routes::{Route, RoutePermit, Routes};
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Counts the passes that are out, and those that were.
+/// Counts the permits that are held, and those that were.
 #[derive(Debug, Default)]
 struct Out {
     by_route: [AtomicUsize; 2],
     ever: AtomicUsize,
 }
 
-/// Takes a pass, now or later, and has it for a moment.
+/// Takes a permit, now or later, and has it for a moment.
 fn take(routes: &Arc<Routes>, out: &Arc<Out>, route: Route) {
-    let hold = move |out: Arc<Out>, pass: Pass| {
+    let hold = move |out: Arc<Out>, permit: RoutePermit| {
         out.by_route[route as usize].fetch_add(1, Ordering::Relaxed);
         assert_eq!(out.by_route[1 - route as usize].load(Ordering::Relaxed), 0, "both routes are taken");
         out.by_route[route as usize].fetch_sub(1, Ordering::Relaxed);
         out.ever.fetch_add(1, Ordering::Relaxed);
-        drop(pass);
+        drop(permit);
     };
-    if let Some((out, pass)) = routes.enter(route, None, out.clone(), hold) {
-        hold(out, pass);
+    if let Some((out, permit)) = routes.enter(route, None, out.clone(), hold) {
+        hold(out, permit);
     }
 }
 
@@ -43,8 +43,8 @@ fn threads_take(name: &str, preemptions: usize, routes_of: &'static [&'static [R
             .collect();
         routes_of[0].iter().for_each(|route| take(&routes, &out, *route));
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(out.ever.load(Ordering::Relaxed), routes_of.concat().len(), "a pass was not given");
-        assert!(routes.try_enter(Route::Direct).is_some() && routes.try_enter(Route::Cached).is_some());
+        assert_eq!(out.ever.load(Ordering::Relaxed), routes_of.concat().len(), "a permit was not given");
+        assert!(routes.try_enter(Route::Direct).is_ok() && routes.try_enter(Route::Cached).is_ok());
     });
 }
 

@@ -1,26 +1,28 @@
-//! Proved: of syncs that run at the same time, none is Ok because the kernel reported the loss to another one; and each ends.
+//! Proved: a sync runs once the writes before it have ended, and without those after it; of syncs that run at the same time,
+//! none is Ok because the kernel reported the loss to another one; and each ends.
 //!
-//! The kernel reports all that was lost before to one caller. Two syncs; and a sync beside two writes that end with one.
+//! The kernel reports all that was lost before to one caller. A sync that is asked for while two writes end; two syncs; and a
+//! sync beside two writes that end with one.
 
 use std::sync::Arc;
 
-use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 use nix::errno::Errno;
 
 use super::explore;
-use crate::file::write_back::{Faults, Sync};
+use crate::file::write_back::{Sync, WriteBack};
 
 /// One descriptor of a file that has lost data.
 #[derive(Debug)]
 struct Lossy {
-    faults: Faults,
+    write_back: WriteBack,
     unreported: AtomicBool,
 }
 
 impl Lossy {
     fn new() -> Arc<Self> {
-        Arc::new(Self { faults: Faults::default(), unreported: AtomicBool::new(true) })
+        Arc::new(Self { write_back: WriteBack::default(), unreported: AtomicBool::new(true) })
     }
 
     /// What the kernel reports to the sync that asks.
@@ -29,7 +31,7 @@ impl Lossy {
     }
 
     fn sync(&self, what: Sync) -> bool {
-        self.faults.sync_by(0, what, || self.ask()).is_ok()
+        self.write_back.sync_by(0, what, || self.ask()).is_ok()
     }
 
     /// As a durable write does whose bytes get lost.
@@ -64,5 +66,33 @@ fn syncs_and_durable_writes_all_report_a_loss() {
         for write in writes {
             assert!(!write.join().unwrap());
         }
+    });
+}
+
+#[test]
+fn a_sync_runs_once_after_the_writes_before_it() {
+    explore("syncs: one after two writes", None, || {
+        let file = Arc::new(WriteBack::default());
+        let (ended, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let before = [file.begin_write(), file.begin_write()].map(|write| {
+            let (file, ended) = (file.clone(), ended.clone());
+            thread::spawn(move || {
+                ended.fetch_add(1, Ordering::Relaxed);
+                file.end_write(write);
+            })
+        });
+        file.after_writes({
+            let (ended, ran) = (ended.clone(), ran.clone());
+            move || {
+                assert_eq!(ended.load(Ordering::Relaxed), 2, "it ran before a write had ended");
+                ran.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let after = file.begin_write();
+        for write in before {
+            write.join().unwrap();
+        }
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
+        file.end_write(after);
     });
 }

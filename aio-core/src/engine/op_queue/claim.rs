@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::queued_op::{QueuedOp, Step};
 use crate::engine::in_flight::Run;
 use crate::engine::transfer::Transfer;
-use crate::file::routes::{Pass, Route};
+use crate::file::routes::{Route, RoutePermit};
 
 /// What a worker asks for.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +41,8 @@ pub(crate) struct Claimed {
 pub(crate) enum Found {
     /// Runs, to be issued.
     Blocks,
-    /// This op is to be opened and planned; then it goes back to the front. It may have waited for the pass.
-    Unprepared(Arc<Transfer>, Option<Pass>),
+    /// This op is to be opened and planned; then it goes back to the front. It may have waited for the permit.
+    Unprepared(Arc<Transfer>, Option<RoutePermit>),
     /// None; ops may have ended.
     Nothing,
     /// None at all. The worker, which wanted to sleep, counts as sleeping.
@@ -129,17 +129,17 @@ impl Fifos {
             while claimed.left[class] > 0 {
                 let Some(front) = self.queues[class].front_mut() else { break };
                 match front.step(claimed.left[class]) {
-                    Step::Issue(blocks, pass) => {
+                    Step::Issue(blocks, permit) => {
                         let count = blocks.len();
-                        claimed.add(self.take_blocks(class, blocks, pass), count);
+                        claimed.add(self.take_blocks(class, blocks, permit), count);
                         found = Found::Blocks;
                     }
                     // The blocks are issued first.
                     Step::Prepare if matches!(found, Found::Blocks) => break,
                     Step::Prepare => {
                         if let Some(queued) = self.pop(class) {
-                            let (op, pass) = queued.into_parts();
-                            return Found::Unprepared(op, pass);
+                            let (op, permit) = queued.into_parts();
+                            return Found::Unprepared(op, permit);
                         }
                     }
                     Step::WaitFor(route) => {
@@ -156,14 +156,14 @@ impl Fifos {
     }
 
     /// These blocks of the op at the front, which leaves the queue with its last.
-    fn take_blocks(&mut self, class: usize, blocks: Range<usize>, pass: Option<Pass>) -> Option<Run> {
+    fn take_blocks(&mut self, class: usize, blocks: Range<usize>, permit: Option<RoutePermit>) -> Option<Run> {
         self.blocks -= blocks.len();
         let front = self.queues[class].front_mut()?;
         if front.advance(&blocks) {
-            return Some(front.run(blocks, pass));
+            return Some(front.run(blocks, permit));
         }
         // The queue's reference to the op goes with its last blocks.
-        self.queues[class].pop_front().map(|last| last.into_run(blocks, pass))
+        self.queues[class].pop_front().map(|last| last.into_run(blocks, permit))
     }
 
     fn pop(&mut self, class: usize) -> Option<QueuedOp> {

@@ -178,7 +178,7 @@ impl OpQueue {
         let removed = state.fifos.remove(op);
         self.publish(&state);
         drop(state);
-        // With the pass that it may have, which is not dropped under the lock: an op that waits for it comes back here.
+        // With the permit that it may have, not to be dropped under the lock: an op that waits for it comes back here.
         removed.is_some()
     }
 

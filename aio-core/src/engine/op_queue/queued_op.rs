@@ -4,14 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::in_flight::Run;
-use crate::engine::op_state::RoutePermit;
 use crate::engine::transfer::Transfer;
 use crate::error::Error;
-use crate::file::routes::{Pass, Route};
+use crate::file::routes::{Route, RouteBusy, RoutePermit};
 use crate::foreign::report_drop;
 
-/// An op with blocks to be claimed. A pass is not dropped under the queue's lock: an op that waits for it comes back to the
-/// queue.
+/// An op with blocks to be claimed. A permit is not dropped under the queue's lock: an op that waits for it comes back
+/// to the queue.
 #[derive(Debug)]
 pub(crate) struct QueuedOp {
     pub(super) op: Arc<Transfer>,
@@ -20,7 +19,7 @@ pub(crate) struct QueuedOp {
     /// Only that block, which direct I/O does not take: through the page cache.
     through_cache: bool,
     /// What it had to wait for.
-    pass: Option<Pass>,
+    permit: Option<RoutePermit>,
 }
 
 /// What a worker does with the op at the front.
@@ -31,7 +30,7 @@ pub(super) enum Step {
     /// It is opened and planned first.
     Prepare,
     /// These blocks can be issued.
-    Issue(Range<usize>, Option<Pass>),
+    Issue(Range<usize>, Option<RoutePermit>),
     /// Writes on the other route are in flight.
     WaitFor(Route),
 }
@@ -39,17 +38,17 @@ pub(super) enum Step {
 impl QueuedOp {
     /// An op of which nothing is claimed.
     pub(crate) fn new(op: Arc<Transfer>) -> Self {
-        Self { next: op.state.first_block(), op, through_cache: false, pass: None }
+        Self { next: op.state.first_block(), op, through_cache: false, permit: None }
     }
 
     /// A block of an op to be done again, through the page cache.
     pub(crate) fn block_through_cache(op: Arc<Transfer>, block: usize) -> Self {
-        Self { op, next: block, through_cache: true, pass: None }
+        Self { op, next: block, through_cache: true, permit: None }
     }
 
     /// With what it waited for.
-    pub(crate) fn with(self, pass: Pass) -> Self {
-        Self { pass: Some(pass), ..self }
+    pub(crate) fn with(self, permit: RoutePermit) -> Self {
+        Self { permit: Some(permit), ..self }
     }
 
     pub(crate) fn op(&self) -> &Arc<Transfer> {
@@ -76,7 +75,7 @@ impl QueuedOp {
             return Step::GiveUp;
         }
         let Some(plan) = state.plan() else { return Step::Prepare };
-        let (mut end, mut pass) = (plan.blocks, None);
+        let (mut end, mut permit) = (plan.blocks, None);
         if state.is_accepted_write() {
             // Blocks of a run go one route; those through the page cache come first.
             let (same_route, route) = match self.next {
@@ -84,13 +83,13 @@ impl QueuedOp {
                 next if next < plan.cached => (plan.cached, Route::Cached),
                 _ => (plan.blocks, Route::Direct),
             };
-            match self.pass.take().map_or_else(|| state.try_enter_route(route), RoutePermit::Given) {
-                RoutePermit::Free => {}
-                RoutePermit::Given(given) => (end, pass) = (same_route, Some(given)),
-                RoutePermit::Refused => return Step::WaitFor(route),
+            match self.permit.take().map_or_else(|| state.try_enter_route(route), |permit| Ok(Some(permit))) {
+                Ok(None) => {}
+                Ok(given) => (end, permit) = (same_route, given),
+                Err(RouteBusy) => return Step::WaitFor(route),
             }
         }
-        Step::Issue(self.next..end.min(self.next + room), pass)
+        Step::Issue(self.next..end.min(self.next + room), permit)
     }
 
     /// Moves the cursor past these blocks, which [`step`](Self::step) gave. False if they were the last.
@@ -100,18 +99,18 @@ impl QueuedOp {
     }
 
     /// Some of its blocks.
-    pub(super) fn run(&self, blocks: Range<usize>, pass: Option<Pass>) -> Run {
-        Run::new(self.op.clone(), blocks, pass, self.through_cache)
+    pub(super) fn run(&self, blocks: Range<usize>, permit: Option<RoutePermit>) -> Run {
+        Run::new(self.op.clone(), blocks, permit, self.through_cache)
     }
 
     /// Its last blocks.
-    pub(super) fn into_run(self, blocks: Range<usize>, pass: Option<Pass>) -> Run {
-        Run::new(self.op, blocks, pass, self.through_cache)
+    pub(super) fn into_run(self, blocks: Range<usize>, permit: Option<RoutePermit>) -> Run {
+        Run::new(self.op, blocks, permit, self.through_cache)
     }
 
     /// An op to be prepared, and what it waited for.
-    pub(super) fn into_parts(self) -> (Arc<Transfer>, Option<Pass>) {
-        (self.op, self.pass)
+    pub(super) fn into_parts(self) -> (Arc<Transfer>, Option<RoutePermit>) {
+        (self.op, self.permit)
     }
 
     /// Fails what is left of the op because no worker is; gives the op if it is to be ended. Not under the queue's lock.
@@ -123,8 +122,8 @@ impl QueuedOp {
     /// Accounts for the blocks that no worker will claim; gives the op if it is to be ended. Not under the queue's lock.
     pub(super) fn give_up(self) -> Option<Arc<Transfer>> {
         let left = self.op.state.plan().map(|_| self.blocks());
-        let Self { op, pass, .. } = self;
-        drop(pass);
+        let Self { op, permit, .. } = self;
+        drop(permit);
         if left.is_none_or(|left| op.state.account(left, 0)) {
             return Some(op);
         }

@@ -24,8 +24,9 @@ use crate::engine::promise::Promise;
 use crate::engine::transfer::OpOptions;
 use crate::error::Error;
 use crate::file::OpenFile;
-use crate::file::inode::{Accepted, Growing};
-use crate::file::routes::{Pass, Route, Routes};
+use crate::file::growth::ExtendingWrite;
+use crate::file::routes::{Route, RouteBusy, RoutePermit, Routes};
+use crate::file::write_back::WriteInFlight;
 use crate::op::plan::Plan;
 use crate::sync::{AtomicU64, Mutex, lock};
 
@@ -41,19 +42,9 @@ pub(crate) struct OpState {
     pub(crate) epoch: AtomicU64,
     /// Of a write, while syncs wait for it. Written when the write is accepted, or when its path is opened; taken by the
     /// thread that ends the op, before the promise.
-    accepted_write: Mutex<Option<Accepted>>,
+    write_in_flight: Mutex<Option<WriteInFlight>>,
     preparation: Preparation,
     progress: Progress,
-}
-
-/// What is needed to issue blocks of an op.
-#[derive(Debug)]
-pub(crate) enum RoutePermit {
-    /// Reads need none.
-    Free,
-    Given(Pass),
-    /// Writes on the other route are in flight.
-    Refused,
 }
 
 impl OpState {
@@ -63,7 +54,7 @@ impl OpState {
             options,
             flags: Flags::new(if options.durable { Flags::SYNC_DUE } else { 0 }),
             epoch: AtomicU64::new(0),
-            accepted_write: Mutex::default(),
+            write_in_flight: Mutex::default(),
             progress: Progress::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
             preparation: plan.map_or_else(|| Preparation::ByWorker(OnceLock::new()), Preparation::AtSubmission),
         }
@@ -185,8 +176,8 @@ impl OpState {
     }
 
     /// Syncs wait for this write from now on.
-    pub(crate) fn accept_write(&self, accepted: Accepted) {
-        *lock(&self.accepted_write) = Some(accepted);
+    pub(crate) fn set_write_in_flight(&self, write: WriteInFlight) {
+        *lock(&self.write_in_flight) = Some(write);
         self.flags.set(Flags::ACCEPTED_WRITE);
     }
 
@@ -199,25 +190,22 @@ impl OpState {
     /// If it is a write, syncs need not wait for it any more.
     pub(crate) fn release_syncs(&self) {
         if self.is_accepted_write() {
-            let accepted = lock(&self.accepted_write).take();
-            drop(accepted);
+            let write = lock(&self.write_in_flight).take();
+            drop(write);
         }
     }
 
     /// Of a write, before its end: the routes of its inode.
     pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
-        lock(&self.accepted_write).as_ref().map(|accepted| accepted.routes().clone())
+        lock(&self.write_in_flight).as_ref().map(|write| write.routes().clone())
     }
 
-    /// Asks for what a run of blocks needs before it is issued.
-    pub(crate) fn try_enter_route(&self, route: Route) -> RoutePermit {
+    /// The permit that a run of blocks needs before it is issued: none if it is read.
+    pub(crate) fn try_enter_route(&self, route: Route) -> Result<Option<RoutePermit>, RouteBusy> {
         if !self.is_accepted_write() || self.is_verifying() {
-            return RoutePermit::Free;
+            return Ok(None);
         }
-        match &*lock(&self.accepted_write) {
-            None => RoutePermit::Free,
-            Some(accepted) => accepted.routes().try_enter(route).map_or(RoutePermit::Refused, RoutePermit::Given),
-        }
+        lock(&self.write_in_flight).as_ref().map(|write| write.routes().try_enter(route)).transpose()
     }
 
     /// The worker opened the op's path.
@@ -239,19 +227,19 @@ impl OpState {
     }
 
     /// The worker made the file longer for this write.
-    pub(crate) fn set_growth(&self, growth: Growing) {
+    pub(crate) fn set_extending(&self, write: ExtendingWrite) {
         if let Some(prepared) = self.preparation.begin() {
-            *lock(&prepared.growth) = Some(growth);
+            *lock(&prepared.extending) = Some(write);
         }
     }
 
     /// Whether the op may have to give a length back.
-    pub(crate) fn has_growth(&self) -> bool {
-        self.preparation.get().is_some_and(|prepared| lock(&prepared.growth).is_some())
+    pub(crate) fn is_extending(&self) -> bool {
+        self.preparation.get().is_some_and(|prepared| lock(&prepared.extending).is_some())
     }
 
-    /// The growth, to be settled.
-    pub(crate) fn take_growth(&self) -> Option<Growing> {
-        lock(&self.preparation.get()?.growth).take()
+    /// The extending write, to be ended.
+    pub(crate) fn take_extending(&self) -> Option<ExtendingWrite> {
+        lock(&self.preparation.get()?.extending).take()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::file::OpenFile;
-use crate::file::inode::Growing;
+use crate::file::growth::ExtendingWrite;
 use crate::op::plan::Plan;
 use crate::sync::Mutex;
 
@@ -17,13 +17,13 @@ pub(super) enum Preparation {
 }
 
 /// What a worker got for an op before its first block. One worker at a time prepares an op, and writes this; the thread
-/// that ends the op takes the file and the growth.
+/// that ends the op takes the file and the extending write.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     /// Of an op on a path: its file, from the time it was opened to the end.
     pub(super) opened: Mutex<Option<OpenFile>>,
     /// There while the op may have to give a length back.
-    pub(super) growth: Mutex<Option<Growing>>,
+    pub(super) extending: Mutex<Option<ExtendingWrite>>,
     /// Set last: the op is prepared then.
     pub(super) plan: OnceLock<Plan>,
 }

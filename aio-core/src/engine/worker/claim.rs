@@ -4,7 +4,7 @@ use super::AioThread;
 use crate::engine::op_queue::{Found, Wanted};
 use crate::engine::prepare::{self, Readiness};
 use crate::error::{Error, OpKind};
-use crate::file::routes::Pass;
+use crate::file::routes::RoutePermit;
 use crate::foreign::attempt;
 
 impl AioThread {
@@ -39,10 +39,10 @@ impl AioThread {
     }
 
     /// Opens and plans the op in hand.
-    pub(super) fn prepare(&mut self, pass: Option<Pass>) {
+    pub(super) fn prepare(&mut self, permit: Option<RoutePermit>) {
         let Some(op) = self.preparing.clone() else { return };
         let closed = self.shared.open_paths.closed();
-        let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
+        let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, permit));
         self.preparing = None;
         match prepared {
             Err(error) if is_out_of_files(&error) && self.shared.open_paths.is_worth_another_try(closed) => {
@@ -57,7 +57,7 @@ impl AioThread {
                 self.out_of_files = true;
                 self.shared.requeue(op);
             }
-            Ok(Readiness::NeedsPass) => self.shared.requeue_with_pass(op),
+            Ok(Readiness::NeedsPermit) => self.shared.requeue_with_permit(op),
             // Nothing to transfer; opening the file was all.
             Ok(Readiness::Ready) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
             Ok(Readiness::Ready) if op.state.is_over() => self.blocks_ended(op),

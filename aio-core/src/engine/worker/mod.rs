@@ -190,14 +190,14 @@ impl AioThread {
             }
             match self.claim(self.flight.room(), false) {
                 Found::Blocks => {}
-                Found::Unprepared(op, pass) => {
+                Found::Unprepared(op, permit) => {
                     // The device works while the next file is opened, and what has ended closes its file first.
                     self.preparing = Some(op);
                     if self.flight.has_unsubmitted() {
                         self.hand_over()?;
                     }
                     self.end_ops();
-                    self.prepare(pass);
+                    self.prepare(permit);
                 }
                 Found::Nothing | Found::Asleep if self.ended.is_empty() => break,
                 Found::Nothing | Found::Asleep => self.end_ops(),
@@ -246,9 +246,9 @@ impl AioThread {
             match self.claim(self.flight.room(), true) {
                 Found::Asleep => sleeping = true,
                 Found::Nothing | Found::Blocks => return Ok(()),
-                Found::Unprepared(op, pass) => {
+                Found::Unprepared(op, permit) => {
                     self.preparing = Some(op);
-                    self.prepare(pass);
+                    self.prepare(permit);
                     return Ok(());
                 }
             }
