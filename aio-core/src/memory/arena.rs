@@ -21,8 +21,11 @@ use crate::process::Generation;
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync, process};
 use crate::threads::on_any_worker;
 
+mod allocation;
 #[cfg(test)]
 mod tests;
+
+pub use allocation::Allocation;
 
 /// How long `try_alloc` waits for the queues to give free memory back.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -98,7 +101,8 @@ impl Arena {
     /// A buffer of `len` bytes at a page boundary, its pages faulted in; 0 is allowed. Contents are unspecified: zeros,
     /// or what an earlier buffer left.
     ///
-    /// While the limit leaves no room this waits for other buffers to be dropped. Allocations are served in the order in
+    /// Blocks the calling thread while the limit leaves no room, until other buffers are dropped; in async code, call
+    /// [`alloc_async`](Self::alloc_async). Allocations are served in the order in
     /// which they came, except that what fits goes ahead where that delays no earlier one, or when nothing was dropped for a
     /// second. A buffer that was given to an op is in use until its ticket was waited for or dropped: a loop that allocates,
     /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a
@@ -113,6 +117,28 @@ impl Arena {
     /// give back memory that buffers have left; [`Error::MapFailed`] if the system has no memory; [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, Patience::Until(None))
+    }
+
+    /// As [`alloc`](Self::alloc), as a future, which never blocks the thread that polls it but to fault new pages in.
+    ///
+    /// It takes its place in the order of allocations, among those that block, when it is first polled; dropping it gives
+    /// the place up. One that was polled, and is neither polled again when it is woken nor dropped, holds up those behind
+    /// it as a blocked thread would: mostly until nothing was dropped for a second. While futures wait, the arena has a
+    /// thread.
+    ///
+    /// ```
+    /// # async fn copy(aio: &aio_core::AioHandle, file: &aio_core::AioFile) -> aio_core::Result<()> {
+    /// let buffer = aio.alloc_async(1 << 20).await?; // waits for other tasks to drop theirs
+    /// let buffer = file.unlimited().read(buffer, 0).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc), but on a worker's thread it waits as anywhere.
+    pub fn alloc_async(&self, len: usize) -> Allocation {
+        Allocation::new(Arc::clone(&self.shared), len)
     }
 
     /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] after it has waited for `timeout`.
@@ -241,8 +267,9 @@ impl Inner {
         len: usize,
         purpose: Purpose,
     ) -> Result<AlignedBuf> {
-        let (piece, fresh) = pool.cut(need, purpose, self).map_err(|errno| map_failed(need, errno))?;
-        drop(pool);
+        let cut = pool.cut(need, purpose, self);
+        self.let_go(pool);
+        let (piece, fresh) = cut.map_err(|errno| map_failed(need, errno))?;
         tell_of_refusals();
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
         let buffer = AlignedBuf::new(Arc::clone(self), piece, len);
@@ -301,7 +328,12 @@ impl Inner {
         self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
         // The next one's turn may have come. It looks when this one lets go of the lock.
         self.pool.notify_all();
-        if served { Ok(pool) } else { Err(self.out_of_memory(need, pool.in_use)) }
+        if served {
+            return Ok(pool);
+        }
+        let in_use = pool.in_use;
+        self.let_go(pool);
+        Err(self.out_of_memory(need, in_use))
     }
 
     /// Asks the queues that may have these regions; without regions all queues, for staging buffers that they do not use.
@@ -334,7 +366,9 @@ impl Inner {
 
     /// Lets waiting allocations look again.
     pub(super) fn changed(&self) {
-        self.pool.lock().turns.changed();
+        let mut pool = self.pool.lock();
+        pool.turns.changed();
+        self.let_go(pool);
         self.pool.notify_all();
         tell_of_refusals();
     }
@@ -415,7 +449,7 @@ impl Inner {
             pool.returned(counted);
         }
         pool.turns.changed();
-        drop(pool);
+        self.let_go(pool);
         self.pool.notify_all();
         tell_of_refusals();
     }

@@ -1,4 +1,7 @@
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
+use std::task::{Context, Waker};
 use std::thread;
 
 use proptest::prelude::*;
@@ -342,6 +345,32 @@ fn a_long_wait_is_logged_once_with_what_holds_the_memory() {
     assert_eq!(of_waits.len(), 1, "{told:?}");
     assert!(of_waits[0].contains("2 buffers take 3145728 of the arena's 4194304 bytes"), "{told:?}");
     assert!(of_waits[0].contains("until its ticket was waited for"), "{told:?}");
+}
+
+#[test]
+fn tasks_have_a_timekeeper_as_long_as_they_wait() {
+    let arena = Arena::new(4 << 20);
+    let is_there = || arena.shared.pool.lock().timekeeper.is_some();
+    let held = arena.alloc(4 * MIB).unwrap();
+    for is_dropped in [true, false, true] {
+        let mut waits = arena.alloc_async(MIB);
+        assert!(!is_there());
+        assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(is_there());
+        if !is_dropped {
+            // Its long wait is noted once, and it stays there.
+            while arena.shared.pool.lock().turns.next_long_wait(LONG).is_some() {
+                thread::yield_now();
+            }
+            assert!(is_there());
+        }
+        drop(waits);
+        while is_there() {
+            thread::yield_now();
+        }
+    }
+    drop(held);
+    assert!(arena.shared.pool.lock().turns.take_woken().is_empty());
 }
 
 /// Stands in for a worker: holds regions as its queue would, and answers when it is told to.
