@@ -47,8 +47,6 @@ pub mod buf {
 }
 
 pub use api::atomic_file::AtomicFile;
-#[doc(hidden)]
-pub use api::atomic_file::CommitStep;
 pub use api::file::AioFile;
 pub use api::handle::AioHandle;
 pub use api::scope::Scope;
@@ -56,6 +54,8 @@ pub use api::ticket::Ticket;
 pub use config::{AioConfig, DirectMode};
 pub use error::{Error, Result};
 pub use file::OpenOptions;
+#[doc(hidden)]
+pub use file::replace::CommitStep;
 #[doc(hidden)]
 pub use printable::Printable;
 pub use stats::Stats;

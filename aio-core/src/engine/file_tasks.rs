@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::engine::Shared;
+use crate::engine::file_jobs::Job;
 use crate::engine::finish::make_durable;
 use crate::engine::op_queue::{Ended, Full};
 use crate::engine::promise::{Fulfilled, Promise};
@@ -51,6 +52,8 @@ pub(crate) enum Task {
     End(Arc<Transfer>, Pass),
     /// To end a durable write by a sync.
     Durable(Arc<Transfer>),
+    /// To open a file, or to replace one.
+    Job(Arc<dyn Job>),
 }
 
 /// What to do with the file.
@@ -197,9 +200,9 @@ impl FileOp {
 
 impl Shared {
     /// Accepts an operation on a file.
-    pub(crate) fn submit_file_op(self: &Arc<Self>, op: &Arc<FileOp>) -> Result<()> {
+    pub(crate) fn submit_file_op(self: &Arc<Self>, op: &Arc<FileOp>, full: Full) -> Result<()> {
         self.check_process()?;
-        let full = if self.on_worker() { Full::Refuse } else { Full::Wait };
+        let full = self.on_this_thread(full);
         let epoch = self.work.accept(op.priority, full)?;
         *lock(&op.epoch) = epoch;
         let task = Task::Run(op.clone(), None);
@@ -277,6 +280,7 @@ impl Shared {
         match task {
             Task::Run(op, pass) => self.finish_file_op(op, pass),
             Task::End(op, pass) => self.end_with_pass(op, pass),
+            Task::Job(job) => job.run(self),
             Task::Durable(op) => {
                 let mut together = vec![op];
                 if let Some(key) = together[0].state.file_key() {
@@ -322,13 +326,25 @@ impl Shared {
     }
 
     fn end_file_op(&self, op: Arc<FileOp>, outcome: Result<u64>) {
-        let ok = outcome.is_ok();
-        let Fulfilled { wakers, unclaimed } = op.promise.fulfil(outcome, false);
-        let epoch = *lock(&op.epoch);
+        let (ok, priority, epoch) = (outcome.is_ok(), op.priority, *lock(&op.epoch));
+        let fulfilled = op.promise.fulfil(outcome, false);
+        self.end_file_task(op, fulfilled, priority, epoch, ok);
+    }
+
+    /// Lets go of a task whose promise is fulfilled, books it, and wakes its waiter.
+    pub(crate) fn end_file_task<T>(
+        &self,
+        task: Arc<T>,
+        fulfilled: Fulfilled,
+        priority: Priority,
+        epoch: u64,
+        ok: bool,
+    ) {
+        let Fulfilled { wakers, unclaimed } = fulfilled;
         let mut account = Ended::default();
-        account.add(op.priority, epoch, ok, unclaimed);
-        // Whoever closes the file waits for the accounts, and wants to be the last to have it.
-        drop(op);
+        account.add(priority, epoch, ok, unclaimed);
+        // A call that closes the file waits for the accounts, and has to be the last to have the file.
+        drop(task);
         self.account(account);
         for waker in wakers {
             report(catch("wake", || waker.wake()));
@@ -358,7 +374,7 @@ mod tests {
         ] {
             let op = FileOp::new(file.clone(), command, Priority::Normal);
             let before = file.inode().unwrap().changes();
-            shared.submit_file_op(&op).unwrap();
+            shared.submit_file_op(&op, Full::Wait).unwrap();
             assert_eq!(file.inode().unwrap().changes() > before, changes, "{command:?}");
             while !op.promise.is_done() {
                 std::thread::yield_now();

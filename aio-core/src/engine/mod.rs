@@ -4,6 +4,7 @@
 //! threads, so it can be held for as long as anybody likes.
 
 mod completion;
+pub(crate) mod file_jobs;
 mod file_tasks;
 mod finish;
 mod in_flight;
@@ -17,6 +18,7 @@ pub(crate) mod op_queue;
 mod prepare;
 pub(crate) mod promise;
 mod registered;
+pub(crate) mod running;
 mod staging;
 mod system_call;
 pub(crate) mod transfer;
@@ -189,12 +191,16 @@ impl Shared {
     pub(crate) fn submit_transfer(self: &Arc<Self>, op: Arc<Transfer>, full: Full) -> Result<()> {
         self.check_process()?;
         prepare::check(&op)?;
-        // A worker that waited for room would wait for itself.
-        let full = if self.on_worker() { Full::Refuse } else { full };
+        let full = self.on_this_thread(full);
         let file = prepare::file_to_write(&op);
         let wake = self.work.push(&op, full, || file.iter().for_each(|file| prepare::accept(&op, file)))?;
         self.wake(wake);
         Ok(())
+    }
+
+    /// A worker that waited for room would wait for itself.
+    fn on_this_thread(&self, full: Full) -> Full {
+        if full == Full::Wait && self.on_worker() { Full::Refuse } else { full }
     }
 
     /// Puts an op that a worker has in hand back to the front of its queue, where all workers can get at it.

@@ -174,11 +174,14 @@ impl Ended {
     }
 }
 
-/// Whether a full queue makes the caller wait.
+/// What a full queue does with an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
+    /// The caller waits for room.
     Wait,
     Refuse,
+    /// It is accepted beyond the limit.
+    Exceed,
 }
 
 impl Work {
@@ -215,10 +218,11 @@ impl Work {
         let has_room = |state: &mut State| state.closed || state.dead.is_some() || state.accepted[class] < self.limit;
         let mut state = self.state.lock();
         if !has_room(&mut state) {
-            if full == Full::Refuse {
-                return Err(Error::QueueFull { limit: self.limit });
+            match full {
+                Full::Wait => state = self.state.wait_until(state, None, has_room).0,
+                Full::Refuse => return Err(Error::QueueFull { limit: self.limit }),
+                Full::Exceed => {}
             }
-            state = self.state.wait_until(state, None, has_room).0;
         }
         if state.closed {
             return Err(Error::Closed);

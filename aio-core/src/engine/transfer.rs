@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::backend::Direction;
+use crate::engine::op_queue::Full;
 use crate::engine::promise::Promise;
 use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
@@ -57,6 +58,15 @@ pub(crate) struct OpOptions {
     pub(crate) validate: bool,
     /// Of writes: Ok means that the bytes are on the device.
     pub(crate) durable: bool,
+    /// They are accepted beyond the limit of pending ops.
+    pub(crate) unlimited: bool,
+}
+
+impl OpOptions {
+    /// What a full queue does with them.
+    pub(crate) fn when_full(self) -> Full {
+        if self.unlimited { Full::Exceed } else { Full::Wait }
+    }
 }
 
 /// What the engine keeps per transfer.
@@ -95,7 +105,7 @@ pub(crate) struct OpState {
 
 impl OpState {
     pub(crate) fn new(promise: Promise, options: OpOptions, plan: Option<Plan>) -> Self {
-        let OpOptions { priority, validate, durable } = options;
+        let OpOptions { priority, validate, durable, unlimited: _ } = options;
         Self {
             promise,
             priority,
@@ -309,6 +319,16 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         {
             inode.faults.write_failed(error);
         }
+    }
+
+    /// Ends an op that was not accepted.
+    #[cold]
+    pub(crate) fn refuse(&self, error: Error) {
+        self.note_failed_write(&error);
+        let outcome = Err(error);
+        let finished = self.call("fini", |desc| desc.fini(&outcome));
+        let _nothing_to_wake =
+            self.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
     }
 
     /// Whether all its bytes moved and a sync is still to be done; no more after that.

@@ -3,6 +3,7 @@
 
 pub(crate) mod inode;
 mod open;
+pub(crate) mod replace;
 mod residency;
 pub(crate) mod routes;
 pub(crate) mod slots;

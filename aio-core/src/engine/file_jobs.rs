@@ -1,0 +1,119 @@
+//! Jobs that block on the file system, on the threads for operations on files: opening a file, replacing one.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::engine::Shared;
+use crate::engine::file_tasks::Task;
+use crate::engine::op_queue::Full;
+use crate::engine::promise::Promise;
+use crate::engine::transfer::Priority;
+use crate::error::{Error, OpKind, Result};
+use crate::file::inode::Inode;
+use crate::foreign::attempt;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
+
+type Work<M> = Box<dyn FnOnce() -> Result<M> + Send>;
+
+/// A job that makes an `M`. It holds no engine, so that its end on a thread of the engine is never the engine's end.
+pub(crate) struct FileJob<M> {
+    pub(crate) promise: Promise,
+    kind: OpKind,
+    path: PathBuf,
+    priority: Priority,
+    cancelled: AtomicBool,
+    epoch: AtomicU64,
+    /// Until it begins.
+    work: Mutex<Option<Work<M>>>,
+    made: Mutex<Option<M>>,
+}
+
+/// A job, whatever it makes.
+pub(crate) trait Job: fmt::Debug + Send + Sync {
+    fn run(self: Arc<Self>, shared: &Shared);
+}
+
+impl<M: Send + 'static> FileJob<M> {
+    pub(crate) fn new(
+        (kind, path): (OpKind, &Path),
+        priority: Priority,
+        work: impl FnOnce() -> Result<M> + Send + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            promise: Promise::new(None),
+            kind,
+            path: path.to_owned(),
+            priority,
+            cancelled: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            work: Mutex::new(Some(Box::new(work))),
+            made: Mutex::default(),
+        })
+    }
+
+    /// Asks it not to begin.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// What it made, once.
+    pub(crate) fn take_made(&self) -> Option<M> {
+        lock(&self.made).take()
+    }
+
+    /// Takes what is to be done, which holds files.
+    fn take_work(&self) -> Option<Work<M>> {
+        lock(&self.work).take()
+    }
+}
+
+impl<M: Send + 'static> Job for FileJob<M> {
+    fn run(self: Arc<Self>, shared: &Shared) {
+        let made = match self.take_work() {
+            Some(work) if !self.cancelled.load(Ordering::Acquire) => attempt("a file operation", work),
+            work => {
+                drop(work);
+                Err(Error::Cancelled { op: self.kind, path: self.path.clone(), bytes: 0 })
+            }
+        };
+        let outcome = made.map(|made| {
+            *lock(&self.made) = Some(made);
+            0
+        });
+        let (ok, priority, epoch) = (outcome.is_ok(), self.priority, self.epoch.load(Ordering::Acquire));
+        let fulfilled = self.promise.fulfil(outcome, false);
+        shared.end_file_task(self, fulfilled, priority, epoch, ok);
+    }
+}
+
+impl Shared {
+    /// Accepts a job, beyond the limit of pending ops; it runs when the changes of that inode that were accepted before
+    /// have ended. A job that is not accepted ends here.
+    pub(crate) fn submit_job<M: Send + 'static>(self: &Arc<Self>, job: &Arc<FileJob<M>>, after: Option<Arc<Inode>>) {
+        let accepted = self.check_process().and_then(|()| self.work.accept(job.priority, Full::Exceed));
+        let epoch = match accepted {
+            Ok(epoch) => epoch,
+            Err(error) => {
+                drop(job.take_work());
+                let _nothing_to_wake = job.promise.fulfil(Err(error), false);
+                return;
+            }
+        };
+        job.epoch.store(epoch, Ordering::Release);
+        let task = Task::Job(job.clone());
+        match after {
+            None => self.run_file_task(task),
+            Some(inode) => {
+                let shared = self.clone();
+                inode.writes.after(move || shared.run_file_task(task));
+            }
+        }
+    }
+}
+
+impl<M> fmt::Debug for FileJob<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileJob").field("kind", &self.kind).field("path", &self.path).finish_non_exhaustive()
+    }
+}
