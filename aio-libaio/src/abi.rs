@@ -53,7 +53,7 @@ pub(crate) struct io_event {
 
 /// Head of the completion ring that the kernel maps at the address that is the context id; `nr` [`io_event`]s follow.
 ///
-/// The kernel writes events and `tail`, whoever reaps writes `head`; nothing else changes after `io_setup`.
+/// The kernel writes events and `tail`, the reaper writes `head`; nothing else changes after `io_setup`.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct aio_ring {

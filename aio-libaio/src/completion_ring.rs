@@ -1,6 +1,6 @@
 //! The completion ring that the kernel maps into the process, read without a system call.
 //!
-//! The kernel puts an event into the slot at `tail`, then moves `tail`; whoever reaps reads the slot at `head`, then
+//! The kernel puts an event into the slot at `tail`, then moves `tail`; the reaper reads the slot at `head`, then
 //! moves `head`. `io_getevents` does that in the kernel and a process may do it itself: the kernel respects a `head`
 //! it finds moved, and counts the slots before it as free the next time it needs one.
 //!

@@ -23,7 +23,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 /// How long no request may wait for a kernel worker once the kernel could not make one, which it takes 60 ms to say.
 const NO_WORKERS: Duration = Duration::from_secs(5);
 
-/// How long the kernel has been refusing: not by the clock, for nobody may have asked it in between.
+/// How long the kernel has been refusing: not by the clock, since the queue may not have asked it in between.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) last: Instant,

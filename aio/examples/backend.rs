@@ -126,7 +126,7 @@ fn transfer(block: &IoBlock) -> io::Result<usize> {
     }
 }
 
-/// A wake-up that comes while nobody waits stays, so none is lost.
+/// A wake-up that comes while no thread waits stays, so none is lost.
 #[derive(Default)]
 struct Waker {
     woken: Mutex<bool>,

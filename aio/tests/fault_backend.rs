@@ -137,21 +137,19 @@ fn rules_cannot_make_completions_up() {
         finishes("completions that are made up", move || {
             let folder = Folder::new();
             let (aio, gate) = support::gated(backend, &Arc::new(MadeUp::default()), small(1, 8, DirectMode::Off));
-            let file = aio.open(folder.file("t", &pattern(1, 4096))).unwrap();
+            let path = folder.file("t", &pattern(1, 4096));
+            let (file, other) = (aio.open(&path).unwrap(), aio.open(&path).unwrap());
             gate.close();
-            let read = || file.read(vec![0; 4096], 0);
-            // The second one wakes the worker, which then hears of the first.
-            let first = read();
+            let read = file.read(vec![0; 4096], 0);
             gate.wait_for(1);
-            let second = read();
+            // The worker has to give the other file's slot back, so it reaps, and meets the made-up completion.
+            drop(other);
             while gate.offences().is_empty() {
                 std::thread::yield_now();
             }
-            assert!(!first.is_done() && gate.offences()[0].contains("was made up"), "{:?}", gate.offences());
+            assert!(!read.is_done() && gate.offences()[0].contains("was made up"), "{:?}", gate.offences());
             gate.open();
-            for read in [first, second] {
-                assert!(read.wait().unwrap() == pattern(1, 4096));
-            }
+            assert!(read.wait().unwrap() == pattern(1, 4096));
         });
     }
 }

@@ -239,7 +239,7 @@ impl AioFile {
         shared.check_may_join()?;
         let path = self.path().to_owned();
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
-        shared.work.drain();
+        shared.op_queue.drain();
         if file.is_shared() {
             inbox::barrier(&shared.inboxes);
         }

@@ -78,7 +78,7 @@ impl AioHandle {
     /// What the engine has done so far.
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared().counters.snapshot();
-        stats.ops += self.shared().work.ops();
+        stats.ops += self.shared().op_queue.ops();
         stats
     }
 
@@ -322,7 +322,7 @@ impl AioHandle {
     /// [`Error::Forked`].
     pub fn wait(&self) -> Result<usize> {
         self.shared().check_may_wait()?;
-        Ok(self.shared().work.wait()?)
+        Ok(self.shared().op_queue.wait()?)
     }
 
     /// Takes no more ops, blocks the calling thread until those it took have ended, and ends the threads. Clones, and files opened through them, get
@@ -334,7 +334,7 @@ impl AioHandle {
     pub fn close(self) -> Result<()> {
         self.shared().check_may_join()?;
         self.engine.stop();
-        Ok(self.shared().work.wait().map(|_completed| ())?)
+        Ok(self.shared().op_queue.wait().map(|_completed| ())?)
     }
 }
 

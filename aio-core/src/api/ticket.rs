@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::engine::file_jobs::FileJob;
-use crate::engine::op_queue::Full;
+use crate::engine::op_queue::WhenFull;
 use crate::engine::promise::Promise;
 use crate::engine::running::Engine;
 use crate::engine::transfer::{Op, OpOptions, Transfer};
@@ -142,7 +142,7 @@ impl<T> Ticket<T> {
         T: Send + 'static,
     {
         let op = shared.op(desc.validated(options.validate), Promise::new(None), options);
-        match shared.submit(&op, Full::Refuse) {
+        match shared.submit(&op, WhenFull::Refuse) {
             Ok(()) => Ok(Self::new(op, shared.clone())),
             Err(error) => Err(OpError::new(error, op.desc.give_back())),
         }
@@ -237,7 +237,7 @@ impl<T> Ticket<T> {
             return Ok(true);
         }
         self.shared.check_may_wait()?;
-        if self.shared.spin_until(deadline, || promise.is_done()) {
+        if self.shared.spin.until(deadline, || promise.is_done()) {
             return Ok(true);
         }
         let waker = unpark_current_thread();
@@ -300,7 +300,7 @@ impl<T> Drop for Ticket<T> {
         }
         if let Some(error) = op.promise().detach() {
             log(|| tracing::warn!(%error, "an op failed, and its ticket was dropped without a look"));
-            self.shared.work.unclaimed(error);
+            self.shared.op_queue.add_failure(error);
         }
         // It may be the last reference, and the user's buffer go with it.
         report_drop(op);

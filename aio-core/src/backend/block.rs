@@ -52,7 +52,7 @@ impl IoBlock {
     }
 }
 
-// SAFETY: a block is a description. Whoever dereferences `ptr` does so under the contract of `IoQueue::submit` or
+// SAFETY: a block is a description. A queue or backend dereferences `ptr` under the contract of `IoQueue::submit` or
 // `IoBackend::transfer`, which says that the memory is valid and not aliased whichever thread does the transfer.
 unsafe impl Send for IoBlock {}
 // SAFETY: as above; all fields are read-only through a shared reference.

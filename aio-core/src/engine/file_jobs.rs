@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::Shared;
 use crate::engine::file_tasks::Task;
-use crate::engine::op_queue::Full;
+use crate::engine::op_queue::WhenFull;
 use crate::engine::promise::Promise;
 use crate::engine::transfer::Priority;
 use crate::error::{Error, OpKind, Result};
@@ -82,8 +82,8 @@ impl<M: Send + 'static> Job for FileJob<M> {
             0
         });
         let (ok, priority, epoch) = (outcome.is_ok(), self.priority, self.epoch.load(Ordering::Acquire));
-        let fulfilled = self.promise.fulfil(outcome, false);
-        shared.end_file_task(self, fulfilled, priority, epoch, ok);
+        let notify = self.promise.fulfil(outcome, false);
+        shared.end_file_task(self, notify, priority, epoch, ok);
     }
 }
 
@@ -91,7 +91,7 @@ impl Shared {
     /// Accepts a job, beyond the limit of pending ops; it runs when the changes of that inode that were accepted before
     /// have ended. A job that is not accepted ends here.
     pub(crate) fn submit_job<M: Send + 'static>(self: &Arc<Self>, job: &Arc<FileJob<M>>, after: Option<Arc<Inode>>) {
-        let accepted = self.check_process().and_then(|()| self.work.accept(job.priority, Full::Exceed));
+        let accepted = self.check_process().and_then(|()| self.op_queue.accept(job.priority, WhenFull::Exceed));
         let epoch = match accepted {
             Ok(epoch) => epoch,
             Err(error) => {

@@ -9,9 +9,9 @@ use smallvec::SmallVec;
 
 use crate::engine::Shared;
 use crate::engine::file_tasks::Task;
-use crate::engine::op_queue::Ended;
+use crate::engine::op_queue::EndedOps;
 use crate::engine::prepare::end_of;
-use crate::engine::promise::Fulfilled;
+use crate::engine::promise::Notify;
 use crate::engine::transfer::Transfer;
 use crate::error::{Error, OpKind, Result};
 use crate::file::routes::{Pass, Route};
@@ -21,7 +21,7 @@ use crate::foreign::log;
 use crate::foreign::{attempt, catch, report, report_drop};
 use crate::op::desc::{Outcome, PathMode, Target};
 use crate::printable::shown;
-use crate::sync::{Ordering, lock};
+use crate::sync::Ordering;
 
 impl Shared {
     /// Ends ops that have no block left. The caller is the only one to end each of them, and holds no lock.
@@ -30,11 +30,12 @@ impl Shared {
     }
 
     fn end_settled(self: &Arc<Self>, ops: impl IntoIterator<Item = Arc<Transfer>>) {
-        let mut accounts = Ended::default();
+        let mut accounts = EndedOps::default();
         let mut wakers: SmallVec<[Waker; 4]> = SmallVec::new();
         for op in ops {
-            if op.take_sync() {
-                self.run_file_task(Task::Durable(op));
+            if op.state.take_sync() {
+                let file = file_key(&op);
+                self.run_file_task(Task::SyncWrite { op, file });
                 continue;
             }
             let lost = op.state.is_lost();
@@ -42,11 +43,11 @@ impl Shared {
             let outcome =
                 if lost { attempt("the end of the op", || finish_lost(self, &op)) } else { finish(self, &op) };
             // The write does not hold up syncs any more, however it ended.
-            op.state.let_syncs_pass();
+            op.state.release_syncs();
             let ok = outcome.is_ok();
-            let Fulfilled { wakers: waiting, unclaimed } = op.state.promise.fulfil(outcome, lost);
+            let Notify { wakers: waiting, unreported } = op.state.promise.fulfil(outcome, lost);
             let epoch = op.state.epoch.load(Ordering::Acquire);
-            accounts.add(op.state.priority, epoch, ok, unclaimed);
+            accounts.add(op.state.options.priority, epoch, ok, unreported);
             wakers.extend(waiting);
             // The descriptor may go with this reference, and with it the user's buffer.
             report_drop(op);
@@ -74,8 +75,8 @@ impl Shared {
         }
         let Some(routes) = op.state.routes() else { return Some(op) };
         let engine = self.clone();
-        let later = move |op, pass| engine.run_file_task(Task::End(op, pass));
-        let (op, pass) = routes.enter(Route::Cached, None, op, later)?;
+        let then = move |op, pass| engine.run_file_task(Task::EndWrite(op, pass));
+        let (op, pass) = routes.enter(Route::Cached, None, op, then)?;
         change_length(&op, pass);
         Some(op)
     }
@@ -86,14 +87,14 @@ impl Shared {
         self.end_settled([op]);
     }
 
-    /// Books ended ops.
-    pub(crate) fn account(&self, accounts: Ended) {
-        for error in &accounts.unclaimed {
+    /// Counts ended ops, and logs the failures that no ticket reports.
+    pub(crate) fn account(&self, accounts: EndedOps) {
+        for error in &accounts.unreported {
             log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
         }
-        if self.work.ended(accounts) {
+        if self.op_queue.ops_ended(accounts) {
             self.wake_all();
-            self.file_ops.wake_all();
+            self.file_threads.wake_all();
         }
     }
 }
@@ -105,7 +106,7 @@ fn finish(shared: &Shared, op: &Transfer) -> Outcome {
         report(catch("target", || op.note_failed_write(&panicked)));
         match outcome {
             Ok(_) => outcome = Err(panicked),
-            // Its ticket hears of the first failure.
+            // Its ticket reports the first failure.
             Err(_) => report(Err(panicked)),
         }
     }
@@ -121,9 +122,9 @@ fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
         op.note_failed_write(error);
     }
     if let Target::Path(path, mode) = op.desc.target()
-        && let Some(file) = lock(&op.state.opened).take()
+        && let Some(file) = op.state.take_opened()
     {
-        let _held = shared.paths.held();
+        let _open = shared.open_paths.resume();
         return finish_path(op, path, *mode, file, outcome);
     }
     outcome
@@ -132,7 +133,7 @@ fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
 fn finish_lost(shared: &Shared, op: &Transfer) -> Outcome {
     // It is not closed, so that no op should wait for that.
-    drop(op.state.opened().map(|_file| shared.paths.held()));
+    drop(op.state.opened().map(|_file| shared.open_paths.resume()));
     let reason = match op.outcome() {
         Err(Error::WorkerDied { reason }) => reason,
         Err(error) => format!("its queue broke after another failure: {error}"),
@@ -150,12 +151,22 @@ pub(crate) fn make_durable(op: &Transfer) -> Result<()> {
     file.sync(Sync::Data).map_err(|source| op.io_error(OpKind::Sync, source).into())
 }
 
+/// What writes to the same open file have in common; nothing if the op opened its file.
+fn file_key(op: &Transfer) -> Option<usize> {
+    // It asks the descriptor, which is foreign code. Without a key, the write has a sync of its own.
+    let key = catch("target", || match op.desc.target() {
+        Target::File(file) => Some(file.key()),
+        Target::Path(..) => None,
+    });
+    key.ok().flatten()
+}
+
 /// Whether the file of a write is to get another length now that its blocks are over.
 fn changes_length(op: &Transfer) -> bool {
     match op.state.ends_well() {
         true => tail_of(op).is_some(),
         // The length that it gave the file is given back.
-        false => lock(&op.state.growing).is_some(),
+        false => op.state.has_growth(),
     }
 }
 
@@ -164,7 +175,7 @@ fn tail_of(op: &Transfer) -> Option<(OpenFile, u64)> {
     let Target::Path(_, PathMode::Write) = op.desc.target() else { return None };
     let (file, end) = (op.file()?, end_of(op));
     // Durable, it comes by a second time, and is cut already.
-    let is_cut = op.state.durable && !op.state.is_to_be_synced();
+    let is_cut = op.state.options.durable && !op.state.is_sync_due();
     (file.len_at_open() > end && !is_cut).then_some((file, end))
 }
 
@@ -190,7 +201,7 @@ fn change_length(op: &Transfer, _pass: Pass) {
 /// Settles the length that a write gave its file: it keeps it, or gives it back.
 fn settle_growth(op: &Transfer) {
     if op.state.is_accepted_write()
-        && let Some(growing) = lock(&op.state.growing).take()
+        && let Some(growing) = op.state.take_growth()
         && let Some(file) = op.file()
         && let Some(inode) = file.inode()
         && let Err(error) = inode.grown(file.fd(), growing, op.state.ends_well())
@@ -208,7 +219,7 @@ fn finish_path(op: &Transfer, path: &Path, mode: PathMode, file: OpenFile, outco
     let mut remove = is_new && outcome.is_err() && file.is_at(path);
     let identity = file.identity();
     // Closed, its number may be another file's, whose syncs have no business with this write.
-    op.state.let_syncs_pass();
+    op.state.release_syncs();
     let closed = file.close();
     if let Err(error) = closed
         && outcome.is_ok()

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::backend::{Completion, IoBlock, IoQueue, RegionId};
 use crate::engine::completion::{NextStep, Piece, is_transient};
-use crate::engine::transfer::{Priority, Transfer};
+use crate::engine::transfer::Transfer;
 use crate::file::OpenFile;
 use crate::file::routes::Pass;
 use crate::foreign::{contain, log, report_drop};
@@ -71,7 +71,7 @@ impl Run {
     }
 
     pub(crate) fn is_background(&self) -> bool {
-        self.op.state.priority == Priority::Background
+        self.op.state.options.is_background()
     }
 
     /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: the worker

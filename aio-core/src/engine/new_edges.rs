@@ -1,7 +1,9 @@
 //! The edges of a write that makes its file longer, written by the worker that prepares the op: past the old end nothing
 //! has to be read, and less than a page of each is copied, in less time than a queue needs for a request.
 
+use crate::backend::Direction;
 use crate::engine::Shared;
+use crate::engine::completion::{NextStep, Piece};
 use crate::engine::staging::as_uninit;
 use crate::engine::system_call::{self, CallMemory};
 use crate::engine::transfer::Transfer;
@@ -30,13 +32,23 @@ pub(super) fn write(shared: &Shared, op: &Transfer, file: &OpenFile, plan: &mut 
         if op.call("gather", |desc| desc.gather(edge.extent, edge.at, as_uninit(&mut memory))).is_err() {
             return;
         }
-        let moved = system_call::transfer(&*shared.backend, fd, CallMemory::From(&memory), edge.offset);
-        if !matches!(moved, Ok(moved) if moved == edge.len) {
+        let piece = Piece {
+            direction: Direction::Write,
+            offset: edge.offset,
+            len: edge.len,
+            direct: false,
+            unit: file.alignment().offset,
+            staged: edge.staged,
+            fixed: false,
+            retries: 0,
+        };
+        let reported = system_call::transfer(&*shared.backend, fd, CallMemory::From(&memory), edge.offset);
+        let step = piece.next_step(reported);
+        if !matches!(step, NextStep::Done { .. }) {
             return;
         }
+        piece.count(&step, &mut counted);
         counted.blocks += 1;
-        counted.bytes_buffered += edge.len as u64;
-        counted.bytes_staged += if edge.staged { edge.len as u64 } else { 0 };
     }
     plan.is_cached_done = true;
     shared.counters.add(&mut counted);

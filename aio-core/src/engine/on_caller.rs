@@ -11,11 +11,11 @@ use std::io;
 use std::ops::Range;
 
 use crate::backend::Direction;
+use crate::engine::Shared;
 use crate::engine::completion::{NextStep, Piece};
 use crate::engine::staging::Staging;
 use crate::engine::system_call::{self, CallMemory};
 use crate::engine::transfer::{OpOptions, check_extents};
-use crate::engine::{Shared, on_any_worker};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::file::inode::Inode;
@@ -26,7 +26,7 @@ use crate::op::desc::{Extent, ExtentMemory};
 use crate::op::plan::{Alignment, Plan};
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard, Ordering, lock};
-use crate::threads::without_file_size_signal;
+use crate::threads::{on_any_worker, without_file_size_signal};
 
 /// Bounce buffers: as many blocking calls at once pass through one, each a block long.
 #[derive(Debug)]

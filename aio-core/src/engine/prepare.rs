@@ -16,7 +16,6 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::foreign::log;
 use crate::op::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::op::plan::{Alignment, Plan};
-use crate::sync::{AtomicUsize, Ordering, lock};
 
 /// Refuses what can never work, before it is accepted.
 pub(crate) fn check(op: &Transfer) -> Result<()> {
@@ -35,27 +34,11 @@ pub(crate) fn check(op: &Transfer) -> Result<()> {
                 Direction::Write => "the file is open for reading only",
             });
         }
-        if op.state.validate && !file.allows(Direction::Read) {
+        if op.state.options.validate && !file.allows(Direction::Read) {
             return refused("validate reads back what was written, and the file is open for writing only");
         }
     }
     Ok(())
-}
-
-fn total(extents: &[Extent]) -> u64 {
-    extents.iter().map(|extent| extent.len as u64).sum()
-}
-
-/// From the first byte that the op touches to the end of the last.
-fn range_of(extents: &[Extent]) -> (u64, u64) {
-    let touched = || extents.iter().filter(|extent| extent.len > 0);
-    let from = touched().map(|extent| extent.offset).min();
-    (from.unwrap_or(0), touched().map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0))
-}
-
-/// The end of the last byte that the op touches.
-pub(crate) fn end_of(op: &Transfer) -> u64 {
-    range_of(op.desc.extents()).1
 }
 
 /// Plans an op on the caller's thread where that takes no system call (but now and then a look into the page cache);
@@ -106,31 +89,36 @@ pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
 /// Counts a write to an open file among those that a sync of it waits for.
 pub(crate) fn accept(op: &Transfer, file: &OpenFile) {
     if let Some(inode) = file.inode() {
-        op.state.accept(inode.accept());
-    }
-    if op.state.durable {
-        op.state.set_file_key(file.key());
+        op.state.accept_write(inode.accept());
     }
 }
+
+/// Most durable writes whose files are open only to be synced, before no more are opened.
+const UNSYNCED: usize = 128;
 
 /// How far [`prepare`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Prepared {
+pub(crate) enum Readiness {
     /// The op has a plan and a file.
-    Done,
+    Ready,
     /// The op is to be prepared again, with a pass for the page cache.
     NeedsPass,
+    /// The op is to be prepared again when fewer files are open only to be synced.
+    TooManyOpen,
 }
 
 /// Opens, preallocates and plans an op on a worker.
-pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Prepared> {
-    let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.validate, file);
+pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -> Result<Readiness> {
+    let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.options.validate, file);
     let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => (file.clone(), planned(file)),
         // It had to wait for the pass.
         (Target::Path(..), Some(file)) => {
             let plan = planned(&file);
             (file, plan)
+        }
+        (Target::Path(..), None) if op.state.options.durable && shared.file_threads.unsynced() >= UNSYNCED => {
+            return Ok(Readiness::TooManyOpen);
         }
         (Target::Path(path, mode), None) => open(shared, op, path, *mode)?,
     };
@@ -143,29 +131,29 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, pass: Option<Pass>) -
             Growth::None => {}
             Growth::Begun(growing) => {
                 let from = growing.from;
-                *lock(&op.state.growing) = Some(growing);
+                op.state.set_growth(growing);
                 new_edges::write(shared, op, &file, &mut plan, from);
             }
-            Growth::NeedsPass => return Ok(Prepared::NeedsPass),
+            Growth::NeedsPass => return Ok(Readiness::NeedsPass),
         }
     }
     op.state.start(plan);
-    Ok(Prepared::Done)
+    Ok(Readiness::Ready)
 }
 
 /// Opens the path of an op, with all the descriptors that its plan needs, or none.
 fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Result<(OpenFile, Plan)> {
-    let held = shared.paths.hold();
+    let opening = shared.open_paths.begin();
     // Comparing what was written needs to read it.
-    let read = mode == PathMode::Read || op.state.validate;
+    let read = mode == PathMode::Read || op.state.options.validate;
     let options = OpenOptions::new()
         .read(read)
         .one_op(true)
-        .one_read(mode == PathMode::Read && !op.state.validate)
+        .one_read(mode == PathMode::Read && !op.state.options.validate)
         .create(mode == PathMode::Write)
         .create_new(mode == PathMode::WriteNew);
     let file = OpenFile::open(path, &options, shared.config.direct)?;
-    let plan = plan_of(shared, &op.desc, op.state.validate, &file);
+    let plan = plan_of(shared, &op.desc, op.state.options.validate, &file);
     if (plan.cached > 0 || meets_end(op, &file))
         && let Err(source) = file.buffered()
     {
@@ -175,11 +163,11 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
         }
         return Err(op.io_error(OpKind::Open, source).into());
     }
-    *lock(&op.state.opened) = Some(file.clone());
+    op.state.set_opened(file.clone());
     if let (Direction::Write, Some(inode)) = (op.desc.direction(), file.inode()) {
-        op.state.accept(inode.accept());
+        op.state.accept_write(inode.accept());
     }
-    held.until_the_end();
+    opening.keep();
     Ok((file, plan))
 }
 
@@ -188,52 +176,6 @@ fn meets_end(op: &Transfer, file: &OpenFile) -> bool {
     let (unit, len) = (u64::from(file.alignment().offset), file.len_at_open());
     let ends_inside = unit > 0 && !len.is_multiple_of(unit);
     op.desc.direction() == Direction::Read && ends_inside && end_of(op) > len
-}
-
-/// How many ops by path hold a file, or try to open one. An op that finds no descriptor waits for those, and for nothing
-/// else: other files may stay open for ever.
-#[derive(Debug, Default)]
-pub(crate) struct Paths {
-    held: AtomicUsize,
-    /// How often one gave it back, or the try up.
-    given_back: AtomicUsize,
-}
-
-/// One of these ops, until this is dropped.
-pub(crate) struct Held<'a>(&'a Paths);
-
-impl Paths {
-    fn hold(&self) -> Held<'_> {
-        self.held.fetch_add(1, Ordering::SeqCst);
-        Held(self)
-    }
-
-    /// That of an op that ends.
-    pub(crate) fn held(&self) -> Held<'_> {
-        Held(self)
-    }
-
-    pub(crate) fn given_back(&self) -> usize {
-        self.given_back.load(Ordering::SeqCst)
-    }
-
-    /// Whether the caller's try, which began at `before` and failed, may have found what another op held.
-    pub(crate) fn is_worth_another_try(&self, before: usize) -> bool {
-        self.held.load(Ordering::SeqCst) > 0 || self.given_back() != before.wrapping_add(1)
-    }
-}
-
-impl Held<'_> {
-    fn until_the_end(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.given_back.fetch_add(1, Ordering::SeqCst);
-        self.0.held.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and
@@ -254,4 +196,20 @@ pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn total(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.len as u64).sum()
+}
+
+/// From the first byte that the op touches to the end of the last.
+fn range_of(extents: &[Extent]) -> (u64, u64) {
+    let touched = || extents.iter().filter(|extent| extent.len > 0);
+    let from = touched().map(|extent| extent.offset).min();
+    (from.unwrap_or(0), touched().map(|extent| extent.offset + extent.len as u64).max().unwrap_or(0))
+}
+
+/// The end of the last byte that the op touches.
+pub(crate) fn end_of(op: &Transfer) -> u64 {
+    range_of(op.desc.extents()).1
 }

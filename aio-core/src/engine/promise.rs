@@ -1,11 +1,11 @@
-//! Where the end of an op meets the one who waits for it.
+//! Promises: how the end of an op gets to the thread or the task that waits for it.
 //!
 //! A blocking wait and a `Future` are one mechanism: both leave a [`Waker`] and look again when it fires.
 //!
-//! Most ops end well before anybody waits for them. For these the whole story is one word, [`Promise::phase`]: the end
-//! moves it from `RUNNING` to `ENDED_WELL`, and the ticket from there to `TAKEN`. Everything else goes through the lock:
-//! whoever wants to be told, or not to hear of it, leaves that in the state and moves the word from `RUNNING` to
-//! `ATTENDED`, before which the end has come or after which it looks at the state.
+//! Most ops end well before their tickets are waited for. For these one word is enough, [`Promise::phase`]: the end moves it
+//! from `RUNNING` to `ENDED_WELL`, and the ticket from there to `TAKEN`. Everything else goes through the lock: a ticket that
+//! is waited for, or dropped, leaves that in the state and moves the word from `RUNNING` to `ATTENDED`. Either the end came
+//! before that, and the ticket sees it, or it comes after and looks at the state.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,7 +21,7 @@ use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, ThreadSync, lock};
 /// The engine's side of a ticket or of a scope.
 #[derive(Debug)]
 pub(crate) struct Promise {
-    /// What spins and polls reads only this.
+    /// All that a ticket reads when it spins or polls.
     phase: AtomicU8,
     state: Mutex<State>,
     scope: Option<Arc<ScopeSync>>,
@@ -43,14 +43,15 @@ enum State {
     Running(Waiters),
     /// The ticket was dropped: a failure goes to the handle.
     Detached,
+    /// The failure is boxed, so that ops that have none are smaller.
     Ended {
-        outcome: Outcome,
+        outcome: Result<(), Box<Error>>,
         lost: bool,
     },
     Taken,
 }
 
-/// Who waits: the task that polled last, and any number of threads.
+/// The wakers of the task that polled last, and of any number of threads.
 #[derive(Debug, Default)]
 struct Waiters {
     task: Option<Waker>,
@@ -60,10 +61,10 @@ struct Waiters {
 /// What is left to do after [`Promise::fulfil`], with no lock held.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct Fulfilled {
+pub(crate) struct Notify {
     pub(crate) wakers: SmallVec<[Waker; 2]>,
-    /// A failure that nobody holds a ticket for.
-    pub(crate) unclaimed: Option<Error>,
+    /// A failure whose ticket was dropped.
+    pub(crate) unreported: Option<Error>,
 }
 
 impl Promise {
@@ -89,7 +90,7 @@ impl Promise {
     /// The op has ended. `lost`: the kernel may still use its memory, which must never be given back.
     ///
     /// For an op of a scope this is the last touch of anything that the scope borrowed.
-    pub(crate) fn fulfil(&self, outcome: Outcome, lost: bool) -> Fulfilled {
+    pub(crate) fn fulfil(&self, outcome: Outcome, lost: bool) -> Notify {
         if let Some(scope) = &self.scope {
             if lost {
                 // The borrow ends when the scope returns, so it must not; and it would wait for ever.
@@ -101,31 +102,31 @@ impl Promise {
                 std::process::abort();
             }
             scope.ended(outcome);
-            return Fulfilled::default();
+            return Notify::default();
         }
         if !lost && outcome.is_ok() && self.step(RUNNING, ENDED_WELL) {
-            return Fulfilled::default();
+            return Notify::default();
         }
         let mut state = self.state();
         if self.is_done() {
             // An op ends once; the first end stands.
-            return Fulfilled::default();
+            return Notify::default();
         }
-        let fulfilled = match &mut *state {
+        let notify = match &mut *state {
             State::Running(waiters) => {
                 let Waiters { task, threads } = std::mem::take(waiters);
-                *state = State::Ended { outcome, lost };
-                Fulfilled { wakers: threads.into_iter().chain(task).collect(), unclaimed: None }
+                *state = State::Ended { outcome: outcome.map(drop).map_err(Box::new), lost };
+                Notify { wakers: threads.into_iter().chain(task).collect(), unreported: None }
             }
             State::Detached => {
                 *state = State::Taken;
-                Fulfilled { wakers: SmallVec::new(), unclaimed: unclaimed(outcome) }
+                Notify { wakers: SmallVec::new(), unreported: outcome.err().and_then(unreported) }
             }
-            State::Ended { .. } | State::Taken => Fulfilled::default(),
+            State::Ended { .. } | State::Taken => Notify::default(),
         };
         self.phase.store(ENDED, Ordering::Release);
         drop(state);
-        fulfilled
+        notify
     }
 
     /// Whether the op has ended.
@@ -140,7 +141,7 @@ impl Promise {
         }
         let mut state = self.state();
         match std::mem::replace(&mut *state, State::Taken) {
-            State::Ended { outcome, lost } => (outcome.map(drop), lost),
+            State::Ended { outcome, lost } => (outcome.map_err(|error| *error), lost),
             other => {
                 *state = other;
                 (Err(Error::ResultTaken), false)
@@ -186,7 +187,7 @@ impl Promise {
         }
     }
 
-    /// The ticket goes away. Returns a failure that it did not take.
+    /// The ticket is dropped. Returns a failure that it did not take.
     pub(crate) fn detach(&self) -> Option<Error> {
         if self.step(ENDED_WELL, TAKEN) {
             return None;
@@ -200,7 +201,7 @@ impl Promise {
         }
         drop(state);
         match before {
-            State::Ended { outcome, .. } => unclaimed(outcome),
+            State::Ended { outcome, .. } => outcome.err().and_then(|error| unreported(*error)),
             State::Running(waiters) => {
                 report_drop(waiters);
                 None
@@ -211,8 +212,8 @@ impl Promise {
 }
 
 /// The failure of an op whose ticket was dropped. A cancelled op ended as its owner asked.
-fn unclaimed(outcome: Outcome) -> Option<Error> {
-    outcome.err().filter(|error| !matches!(error, Error::Cancelled { .. }))
+fn unreported(failure: Error) -> Option<Error> {
+    if let Error::Cancelled { .. } = failure { None } else { Some(failure) }
 }
 
 /// The ops of one scope.

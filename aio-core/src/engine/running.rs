@@ -55,9 +55,9 @@ impl Engine {
         let join = |thread: JoinHandle<()>| drop(thread.join());
         threads.drain(..).for_each(join);
         // Ops may wait for what another handle has in flight, also when all workers are gone.
-        shared.work.drain();
+        shared.op_queue.drain();
         // Now nothing starts one of these any more.
-        shared.file_ops.take_threads().into_iter().for_each(join);
+        shared.file_threads.take_threads().into_iter().for_each(join);
     }
 }
 

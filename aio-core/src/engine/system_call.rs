@@ -59,16 +59,7 @@ pub(super) fn transfer(
     mut memory: CallMemory<'_>,
     offset: u64,
 ) -> io::Result<usize> {
-    let block = IoBlock {
-        token: 0,
-        direction: memory.direction(),
-        fd: fd.as_raw_fd(),
-        file: None,
-        region: None,
-        ptr: memory.address().as_ptr(),
-        len: memory.len(),
-        offset,
-    };
+    let block = IoBlock::new(memory.direction(), fd.as_raw_fd(), memory.address().as_ptr(), memory.len(), offset);
     // SAFETY: `memory` borrows the block's bytes past the call, exclusively if they are written, and `fd` its file.
     unsafe { backend.transfer(&block) }
 }

@@ -125,7 +125,7 @@ fn work_goes_on_when_the_only_worker_awake_dies() {
     });
 }
 
-/// Reports a block twice, or one that nobody submitted.
+/// Reports a block twice, or one that was not submitted.
 #[derive(Debug, Default)]
 struct Liar {
     lies: AtomicUsize,

@@ -1,20 +1,19 @@
 //! Invariant 7: no descriptor, thread, mapping or kernel queue outlives its handle, wherever the last handle goes.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
-use std::task::{Context, Wake, Waker};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use aio::{DirectMode, Error};
 use aio_testkit::fault::Plain;
+use aio_testkit::leftovers::{Leftovers, entries, writable_memory};
 
+use crate::BLOCK;
 use crate::support::child::alone;
 use crate::support::fini::OnFini;
+use crate::support::wakers::{holding, leave_waker, on_wake};
 use crate::support::watched::Watched;
 use crate::support::{Folder, backends, each_backend, finishes, gated, pattern, small, until};
-use crate::{BLOCK, written};
-use aio_testkit::leftovers::{Leftovers, entries, writable_memory};
 
 const MIB: usize = 1 << 20;
 
@@ -25,7 +24,7 @@ fn nothing_outlives_its_handle() {
 
 fn leave_nothing() {
     let folder = Folder::new();
-    let path = written(&folder, 16 * MIB);
+    let path = folder.file("large", &pattern(1, 16 * MIB));
     let (fds, threads) = (entries("/proc/self/fd"), entries("/proc/self/task"));
     for backend in backends() {
         let cycle = || {
@@ -68,16 +67,6 @@ fn leave_nothing() {
 #[test]
 fn a_file_operation_that_starts_late_ends_before_its_handle() {
     each_backend("late sync", |backend, direct| {
-        /// Takes its time, on the thread that ran the sync.
-        #[derive(Default)]
-        struct Slow(AtomicBool);
-        impl Wake for Slow {
-            fn wake(self: Arc<Self>) {
-                // Not to make anything pass: it makes a thread that nobody joins show.
-                std::thread::sleep(Duration::from_millis(100));
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
         let (aio, gate) = gated(backend, &Arc::new(Plain), small(1, 2, direct));
         let folder = Folder::new();
         let file = aio.open(folder.file("t", &pattern(1, 4 * BLOCK))).unwrap();
@@ -86,9 +75,14 @@ fn a_file_operation_that_starts_late_ends_before_its_handle() {
         gate.wait_for(1);
         // Its thread starts only when the write has ended.
         let mut sync = file.sync_data();
-        let slow = Arc::new(Slow::default());
-        let waker = Waker::from(slow.clone());
-        assert!(Pin::new(&mut sync).poll(&mut Context::from_waker(&waker)).is_pending());
+        let over = Arc::new(AtomicBool::new(false));
+        let slow = over.clone();
+        let waker = on_wake(move || {
+            // Not to make anything pass: it makes a thread that nobody joins show.
+            std::thread::sleep(Duration::from_millis(100));
+            slow.store(true, Ordering::SeqCst);
+        });
+        leave_waker(&mut sync, &waker);
         drop(file);
         std::thread::scope(|scope| {
             // Opened while the handle waits in its drop, or before: it makes no difference to what must hold.
@@ -98,24 +92,10 @@ fn a_file_operation_that_starts_late_ends_before_its_handle() {
             });
             drop(aio);
         });
-        assert!(slow.0.load(Ordering::SeqCst), "the handle is gone, and a thread of it is still at work");
+        assert!(over.load(Ordering::SeqCst), "the handle is gone, and a thread of it is still at work");
         write.wait().unwrap();
         sync.wait().unwrap();
     });
-}
-
-/// Holds up the thread that ended an op, until the test lets it go.
-struct HoldsUp {
-    held: mpsc::Sender<()>,
-    go: Mutex<mpsc::Receiver<()>>,
-}
-
-impl Wake for HoldsUp {
-    fn wake(self: Arc<Self>) {
-        self.held.send(()).unwrap();
-        // An error means that the test has failed and is gone.
-        let _ = self.go.lock().unwrap().recv();
-    }
 }
 
 #[test]
@@ -130,16 +110,12 @@ fn closing_waits_for_every_thread_whoever_else_closes() {
             gate.wait_for(1);
             // Its thread starts when the write has ended, after the handle was closed.
             let mut sync = file.sync_data();
-            let (held, is_held) = mpsc::channel();
-            let (go, may_go) = mpsc::channel();
-            let waker = Waker::from(Arc::new(HoldsUp { held, go: Mutex::new(may_go) }));
-            let mut context = Context::from_waker(&waker);
-            let pending = if syncs {
-                Pin::new(&mut sync).poll(&mut context).is_pending()
+            let (waker, is_held, go) = holding();
+            if syncs {
+                leave_waker(&mut sync, &waker);
             } else {
-                Pin::new(&mut write).poll(&mut context).is_pending()
-            };
-            assert!(pending);
+                leave_waker(&mut write, &waker);
+            }
             let (closed, is_closed) = mpsc::channel();
             let closers: Vec<_> = (0..3)
                 .map(|_| {
@@ -166,16 +142,6 @@ fn closing_waits_for_every_thread_whoever_else_closes() {
             sync.wait().unwrap();
         }
     });
-}
-
-/// Runs something when it is woken.
-struct Then(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Wake for Then {
-    fn wake(self: Arc<Self>) {
-        let then = self.0.lock().unwrap().take();
-        then.into_iter().for_each(|then| then());
-    }
 }
 
 #[test]
@@ -209,14 +175,12 @@ fn the_last_handles_of_two_may_go_on_each_others_threads() {
                 gate.wait_for(1);
                 // A sync begins when the write before it has ended.
                 let mut sync = file.sync_data();
-                let waker = Waker::from(Arc::new(Then(Mutex::new(Some(Box::new(then))))));
-                let mut context = Context::from_waker(&waker);
-                let pending = if syncs {
-                    Pin::new(&mut sync).poll(&mut context).is_pending()
+                let waker = on_wake(then);
+                if syncs {
+                    leave_waker(&mut sync, &waker);
                 } else {
-                    Pin::new(&mut write).poll(&mut context).is_pending()
-                };
-                assert!(pending);
+                    leave_waker(&mut write, &waker);
+                }
                 (write, sync)
             });
             let gates = handles.map(|(_file, _aio, gate)| gate);

@@ -10,9 +10,9 @@ use aio::{AioHandle, DirectMode, Error};
 use aio_core::backend::{Completion, IoBlock};
 
 use crate::BLOCK;
-use crate::panics::PanickingLog;
 use crate::scripted::{Script, Scripted};
 use crate::support::child::alone;
+use crate::support::log::log_to;
 use crate::support::{Folder, finishes, pattern, small};
 
 /// The first block fails, and then the queue breaks with the others in flight for ever.
@@ -64,7 +64,7 @@ fn whoever_lent_memory_that_is_lost_is_told_so_whatever_failed_before() {
 #[test]
 fn lost_memory_stays_with_the_kernel_whatever_the_log_does() {
     alone("lost_memory::lost_memory_stays_with_the_kernel_whatever_the_log_does", || {
-        tracing::subscriber::set_global_default(PanickingLog).unwrap();
+        log_to(|_| panic!("on purpose"));
         finishes("lost memory", || {
             let folder = Folder::new();
             let path = folder.file("t", &pattern(1, 4 * BLOCK));

@@ -22,7 +22,6 @@ mod panics;
 mod registration;
 mod waiting;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aio::op::Direction;
@@ -56,11 +55,4 @@ fn assert_alive(aio: &AioHandle, folder: &Folder) {
 
 fn died(error: &Error) -> bool {
     matches!(error, Error::WorkerDied { .. })
-}
-
-/// A file larger than what is in flight, all of it on the device.
-fn written(folder: &Folder, len: usize) -> PathBuf {
-    let path = folder.file("large", &pattern(1, len));
-    std::fs::File::open(&path).unwrap().sync_all().unwrap();
-    path
 }

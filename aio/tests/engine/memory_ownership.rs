@@ -12,9 +12,9 @@ use aio::op::{Direction, Extent, ExtentMemory};
 use aio::{Backend, Error};
 use aio_testkit::fault::Plain;
 
+use crate::BLOCK;
 use crate::support::watched::Watched;
 use crate::support::{Folder, backends, each_backend, finishes, gated, pattern, small, until_in_flight};
-use crate::{BLOCK, written};
 
 const MIB: usize = 1 << 20;
 
@@ -198,7 +198,7 @@ fn raw_memory_is_the_callers_until_the_op_has_ended() {
 #[test]
 fn direct_reads_in_flight_never_land_in_released_memory() {
     let folder = Folder::new();
-    let path = written(&folder, COUNT * MIB);
+    let path = folder.file("large", &pattern(1, COUNT * MIB));
     for backend in backends() {
         for way in [Way::Tickets, Way::Handle, Way::Scope] {
             let path = path.clone();

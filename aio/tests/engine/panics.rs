@@ -2,10 +2,9 @@
 //! op.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 
 use aio::buf::{IoBuf, IoBufMut};
 use aio::op::Direction;
@@ -14,7 +13,9 @@ use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailab
 use aio_testkit::fault::Plain;
 
 use crate::support::child::alone;
+use crate::support::log::log_to;
 use crate::support::staged::Panics;
+use crate::support::wakers::leave_waker;
 use crate::support::{Folder, each_backend, gated, pattern, small, until};
 use crate::{BLOCK, assert_alive, plain, staged};
 
@@ -117,7 +118,7 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
             let mut ticket = file.read(vec![0; BLOCK], 0);
             gate.wait_for(1);
             let waker = Waker::from(Arc::new(Explosive(explodes)));
-            assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)).is_pending());
+            leave_waker(&mut ticket, &waker);
             drop(waker);
             gate.open();
             // Not through the ticket, which would leave a waker of its own.
@@ -139,7 +140,7 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
         let mut running = file.read(vec![0; BLOCK], 0);
         gate.wait_for(1);
         let waker = Waker::from(Arc::new(Explosive("drop")));
-        assert!(Pin::new(&mut running).poll(&mut Context::from_waker(&waker)).is_pending());
+        leave_waker(&mut running, &waker);
         drop(waker);
         assert_calm(|| drop(running));
         gate.open();
@@ -155,7 +156,7 @@ fn a_waker_or_a_buffer_that_panics_disturbs_nobody() {
         let waits = tickets.into_iter().enumerate().map(|(index, mut ticket)| {
             if index == 0 {
                 let waker = Waker::from(Arc::new(Explosive("wake")));
-                assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)).is_pending());
+                leave_waker(&mut ticket, &waker);
             }
             std::thread::spawn(move || ticket.wait().unwrap() == pattern(1, BLOCK))
         });
@@ -180,7 +181,7 @@ fn cancelling_what_panics_leaves_the_caller_as_it_was() {
         // The queue is full, so this one ends on the thread that cancels it.
         let mut second = file.read(vec![0; BLOCK], 0);
         let waker = Waker::from(Arc::new(Explosive("wake")));
-        assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&waker)).is_pending());
+        leave_waker(&mut second, &waker);
         assert_calm(|| second.cancel());
         assert!(second.is_done());
         gate.open();
@@ -217,14 +218,13 @@ fn a_waker_is_dropped_with_no_lock_held() {
                 handle.wait().unwrap();
             };
             let waker = Waker::from(Arc::new(Ends(Box::new(ends))));
-            assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)).is_pending());
+            leave_waker(&mut ticket, &waker);
             drop(waker);
             if by_drop {
                 drop(ticket);
             } else {
                 // Another waker takes its place.
-                let polled = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()));
-                assert!(matches!(polled, Poll::Pending));
+                leave_waker(&mut ticket, Waker::noop());
                 ticket.wait().unwrap();
             }
             assert_alive(&aio, &folder);
@@ -232,29 +232,10 @@ fn a_waker_is_dropped_with_no_lock_held() {
     });
 }
 
-/// Panics with everything that is said.
-pub(crate) struct PanickingLog;
-
-impl tracing::Subscriber for PanickingLog {
-    fn enabled(&self, _what: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
-        panic!("on purpose");
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn ops_end_whatever_the_log_does() {
     alone("panics::ops_end_whatever_the_log_does", || {
-        tracing::subscriber::set_global_default(PanickingLog).unwrap();
+        log_to(|_| panic!("on purpose"));
         each_backend("a log that panics", |backend, direct| {
             let aio = plain(backend, direct);
             let folder = Folder::new();

@@ -2,9 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Wake, Waker};
+use std::sync::{Arc, Mutex};
 
 use aio::{Backend, DirectMode};
 use aio_core::backend::{FileId, IoBlock};
@@ -12,6 +10,7 @@ use aio_testkit::fault::{Fate, Plain, Rules};
 
 use crate::BLOCK;
 use crate::support::child::alone;
+use crate::support::wakers::{holding, leave_waker};
 use crate::support::{Folder, each_backend, gated, pattern, small, until};
 
 /// Which queue knows which file in which slot.
@@ -106,19 +105,6 @@ fn closes(backend: Backend, direct: DirectMode) {
     assert_eq!(*rules.offences.lock().unwrap(), Vec::<String>::new());
 }
 
-/// Waits, when it is woken, until the test lets it go on.
-struct Held {
-    woken: mpsc::Sender<()>,
-    go_on: Mutex<mpsc::Receiver<()>>,
-}
-
-impl Wake for Held {
-    fn wake(self: Arc<Self>) {
-        let _ = self.woken.send(());
-        let _ = self.go_on.lock().unwrap().recv();
-    }
-}
-
 #[test]
 fn a_file_is_closed_although_the_thread_that_synced_it_is_held_up() {
     each_backend("a waker that takes its time", |backend, direct| {
@@ -126,14 +112,12 @@ fn a_file_is_closed_although_the_thread_that_synced_it_is_held_up() {
         let folder = Folder::new();
         let path = folder.file("t", &pattern(1, BLOCK));
         let file = aio.open(&path).unwrap();
-        let (woken, is_woken) = mpsc::channel();
-        let (go_on, goes_on) = mpsc::channel();
-        let waker = Waker::from(Arc::new(Held { woken, go_on: Mutex::new(goes_on) }));
+        let (waker, is_woken, go_on) = holding();
         gate.close();
         let write = file.write(vec![1; BLOCK], 0);
         let mut sync = file.sync_data();
         // The sync waits for the write, so the waker is there before its end.
-        assert!(Pin::new(&mut sync).poll(&mut Context::from_waker(&waker)).is_pending());
+        leave_waker(&mut sync, &waker);
         gate.open();
         write.wait().unwrap();
         is_woken.recv().unwrap();

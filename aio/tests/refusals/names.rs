@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use aio::{AioConfig, Error};
 use tracing::field::Field;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::child::alone;
 use crate::support::each;
+use crate::support::log::log_to;
 
 /// A name that clears a terminal, and looks like two lines.
 const ODD_NAME: &str = "a\u{1b}[2J\nb";
@@ -45,48 +44,24 @@ fn errors_are_one_line_whatever_a_file_is_called() {
     });
 }
 
-/// Takes down what is logged.
-#[derive(Default)]
-struct Log(Mutex<Vec<String>>);
-
-impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = String::new();
-        event.record(&mut |field: &Field, value: &dyn Debug| line.push_str(&format!("{field}={value:?} ")));
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
 #[test]
 fn log_lines_are_one_line_whatever_a_file_is_called() {
     alone("names::log_lines_are_one_line_whatever_a_file_is_called", || {
-        let log = Arc::new(Log::default());
-        // Of this process, whose only test this is: workers log.
-        tracing::subscriber::set_global_default(log.clone()).unwrap();
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let lines = log.clone();
+        log_to(move |event| {
+            let mut line = String::new();
+            event.record(&mut |field: &Field, value: &dyn Debug| line.push_str(&format!("{field}={value:?} ")));
+            lines.lock().unwrap().push(line);
+        });
         each(|_, aio, folder| {
             let file = aio.open(folder.file(ODD_NAME, &[1; 5000])).unwrap();
-            log.0.lock().unwrap().clear();
+            log.lock().unwrap().clear();
             // Continued through the page cache at the end of the file; and nobody hears of its failure but the log.
             file.read(vec![0; 8192], 0).wait().unwrap_err();
             drop(file.read(vec![0; 8192], 0));
             aio.wait().unwrap_err();
-            let mut lines = log.0.lock().unwrap();
+            let mut lines = log.lock().unwrap();
             lines.retain(|line| line.contains("[2J"));
             assert!(!lines.is_empty());
             lines.iter().for_each(|line| assert_one_line(line));

@@ -3,9 +3,11 @@
 
 pub mod child;
 pub mod fini;
+pub mod log;
 pub mod random;
 pub mod staged;
 pub mod users;
+pub mod wakers;
 pub mod watched;
 
 use std::os::fd::AsRawFd;

@@ -1,5 +1,5 @@
 //! Proved: however workers, failures and a cancel interleave, each block of an op is claimed by at most one worker, the
-//! blocks that nobody claimed are accounted for, and exactly one thread ends the op, which then sees every byte.
+//! blocks that no worker claimed are accounted for, and exactly one thread ends the op, which then sees every byte.
 //!
 //! Two workers that claim from the shared queue, ops of two and three blocks, with and without a third thread that
 //! cancels; at most three preemptions.
@@ -17,7 +17,7 @@ fn two_workers(bench: &Bench, rooms: [usize; 2]) -> Vec<usize> {
     let work = |worker: usize, bench: Bench, claimed: Arc<Mutex<Vec<usize>>>| {
         move || {
             let note = |run: &super::Run| claimed.lock().unwrap().extend(run.progress.next..run.progress.end);
-            while bench.turn(worker, rooms[worker], false, note) {}
+            while bench.work_once(worker, rooms[worker], false, note) {}
         }
     };
     let other = thread::spawn(work(1, bench.clone(), claimed.clone()));
@@ -38,31 +38,31 @@ fn each_block_is_claimed_once_and_the_op_ends_once() {
             assert_eq!(bench.ends(), 1);
             // Not Ok if a byte is missing.
             ticket.wait().unwrap();
-            assert_eq!(bench.shared.work.wait().unwrap(), 1);
+            assert_eq!(bench.shared.op_queue.wait().unwrap(), 1);
         });
     }
 }
 
 #[test]
-fn what_nobody_claims_of_a_failed_op_is_accounted_for() {
+fn unclaimed_blocks_of_a_failed_op_are_accounted_for() {
     explore("claims: a failure", 5, || {
         let bench = Bench::new(config(2, 1));
         let ticket = bench.submit(3);
         let other = {
             let bench = bench.clone();
-            thread::spawn(move || while bench.turn(1, 1, false, |run| fail(&run.op)) {})
+            thread::spawn(move || while bench.work_once(1, 1, false, |run| fail(&run.op)) {})
         };
-        bench.turns(0, 1);
+        bench.work(0, 1);
         other.join().unwrap();
         assert_eq!(bench.ends(), 1);
         assert!(ticket.is_done());
-        bench.shared.work.drain();
+        bench.shared.op_queue.drain();
         drop(ticket);
     });
 }
 
 #[test]
-fn a_cancel_ends_an_op_that_nobody_began_and_no_other() {
+fn a_cancel_ends_an_op_that_no_worker_began_and_no_other() {
     explore("claims: a cancel and two workers", 3, || {
         let bench = Bench::new(config(2, 1));
         let ticket = Arc::new(bench.submit(2));
@@ -78,6 +78,6 @@ fn a_cancel_ends_an_op_that_nobody_began_and_no_other() {
             Err(Error::Cancelled { bytes, .. }) => assert_eq!(bytes, (claimed.len() * BLOCK) as u64),
             Err(error) => panic!("{error}"),
         }
-        bench.shared.work.drain();
+        bench.shared.op_queue.drain();
     });
 }

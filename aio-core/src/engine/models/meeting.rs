@@ -1,5 +1,5 @@
-//! Proved: who waits in a `ThreadSync` hears of every change that was made under its lock and notified of after it,
-//! although a notification that nobody seems to wait for is left out.
+//! Proved: a thread that waits in a `ThreadSync` is notified of every change that was made under its lock,
+//! although a notification is left out where no thread seems to wait.
 //!
 //! Two threads that wait and one that changes, or one and two; any number of preemptions.
 

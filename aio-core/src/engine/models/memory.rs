@@ -1,4 +1,4 @@
-//! Proved: an allocation that waits for a queue to give memory back, or for a buffer to be dropped, hears of either, on a
+//! Proved: an allocation that waits for a queue to give memory back, or for a buffer to be dropped, is woken by either, on a
 //! thread and as a future; and one that is dropped lets the next one go ahead.
 
 use std::pin::{Pin, pin};

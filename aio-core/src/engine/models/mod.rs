@@ -2,7 +2,7 @@
 //! bounds allow, with every value that the memory model lets an atomic load see.
 //!
 //! The types under test are the engine's own; what stands in is the kernel ([`still`]) and, where a model is about the
-//! shared queues alone, the I/O that a worker does between a claim and the end of an op ([`Bench::turn`]). One
+//! shared queues alone, the I/O that a worker does between a claim and the end of an op ([`Bench::work_once`]). One
 //! protocol per file. How to run them, and what each was seen to catch: `.ci/models` and docs/reliability.md.
 
 mod claims;
@@ -28,9 +28,10 @@ use crate::backend::Direction;
 use crate::config::{AioConfig, DirectMode};
 use crate::engine::Shared;
 use crate::engine::in_flight::Run;
-use crate::engine::op_queue::{Claim, Full};
+use crate::engine::op_queue::{Claimed, Found, Wanted, WhenFull};
+use crate::engine::op_state::OpState;
 use crate::engine::promise::Promise;
-use crate::engine::transfer::{Op, OpOptions, OpState, Transfer};
+use crate::engine::transfer::{Op, OpOptions, Transfer};
 use crate::error::Error;
 use crate::op::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
 use crate::op::owned::Custom;
@@ -122,17 +123,16 @@ impl Bench {
     /// Submits an op of so many blocks.
     fn submit(&self, blocks: usize) -> Ticket<()> {
         let op = self.op(blocks);
-        self.shared.submit(&op, Full::Wait).unwrap();
+        self.shared.submit(&op, WhenFull::Wait).unwrap();
         Ticket::new(op, self.shared.clone())
     }
 
-    /// A worker's turn: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends ops that are
+    /// Does what a worker does once: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends ops that are
     /// over. False if there was nothing to do; with `sleep`, the worker counts as sleeping then.
-    fn turn(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
-        let (mut runs, mut ended) = (Vec::new(), Vec::new());
-        let (claim, wake) = self.shared.work.claim(&self.shared, [room; 2], &mut runs, &mut ended, worker, sleep);
-        self.shared.wake(wake);
-        assert!(!matches!(claim, Claim::Prepare(..)));
+    fn work_once(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
+        let mut claimed = Claimed::default();
+        let found = self.shared.claim(Wanted { worker, room, background: room, sleep }, &mut claimed);
+        let Claimed { runs, mut ended, .. } = claimed;
         for mut run in runs {
             each(&run);
             let blocks = run.blocks();
@@ -143,14 +143,20 @@ impl Bench {
                 ended.push(op);
             }
         }
-        let idle = matches!(claim, Claim::Nothing) && ended.is_empty();
+        let did_something = match found {
+            Found::Asleep => false,
+            // Ops that were stopped, if the worker wanted to sleep.
+            Found::Nothing => sleep || !ended.is_empty(),
+            Found::Blocks => true,
+            Found::Unprepared(..) => panic!("a model's ops are planned"),
+        };
         self.shared.end(ended);
-        !idle
+        did_something
     }
 
-    /// Turns until nothing is left to claim.
-    fn turns(&self, worker: usize, room: usize) {
-        while self.turn(worker, room, false, |_| {}) {}
+    /// Works until nothing is left to claim.
+    fn work(&self, worker: usize, room: usize) {
+        while self.work_once(worker, room, false, |_| {}) {}
     }
 
     fn ends(&self) -> usize {

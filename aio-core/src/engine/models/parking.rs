@@ -1,5 +1,5 @@
-//! Proved: work that is added while a worker goes to sleep is not slept over; who waits for room in a full queue, or for
-//! all that was accepted, is woken; an op is either refused by a closed engine or ended before its workers go; and when
+//! Proved: work that is added while a worker goes to sleep is not slept over; a thread that waits for room in a full queue,
+//! or for all that was accepted, is woken; an op is either refused by a closed engine or ended before its workers go; and when
 //! the last worker dies, no op is left behind.
 //!
 //! One worker on a real waker or two that never sleep, one or two threads that submit; two or three preemptions.
@@ -12,25 +12,25 @@ use super::still::Belled;
 use super::{Bench, config, explore};
 use crate::AioConfig;
 use crate::api::ticket::Ticket;
-use crate::engine::op_queue::Full;
+use crate::engine::op_queue::WhenFull;
 use crate::error::Error;
 
-/// A worker that does what `AioThread` does, but for the I/O: turns, and sleeps when a turn finds nothing, until the
+/// A worker that does what `AioThread` does, but for the I/O: works, and sleeps when it finds nothing, until the
 /// engine is closed and all has ended.
 fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
     let (bench, waker) = (bench.clone(), Arc::new(Belled::new()));
     bench.shared.inboxes[id].set_waker(waker.clone());
     thread::spawn(move || {
         loop {
-            if bench.turn(id, 1, false, |_| {}) {
+            if bench.work_once(id, 1, false, |_| {}) {
                 continue;
             }
-            if bench.shared.work.is_finished() {
+            if bench.shared.op_queue.is_finished() {
                 return;
             }
-            if !bench.turn(id, 1, true, |_| {}) {
+            if !bench.work_once(id, 1, true, |_| {}) {
                 waker.wait();
-                bench.shared.work.awake(id);
+                bench.shared.op_queue.awake(id);
             }
         }
     })
@@ -70,7 +70,7 @@ fn threads_that_submit_at_once_all_get_through() {
 }
 
 #[test]
-fn who_waits_for_room_in_a_full_queue_gets_it() {
+fn a_thread_that_waits_for_room_in_a_full_queue_gets_it() {
     explore("parking: a queue of one op, two threads that submit", 3, || {
         let bench = Bench::new(AioConfig { max_pending_ops: 1, ..config(1, 1) });
         let worker = worker(&bench, 0);
@@ -80,7 +80,7 @@ fn who_waits_for_room_in_a_full_queue_gets_it() {
         };
         drop(bench.submit(1));
         other.join().unwrap();
-        assert_eq!(bench.shared.work.wait().unwrap(), 2);
+        assert_eq!(bench.shared.op_queue.wait().unwrap(), 2);
         close(&bench, worker, 2);
     });
 }
@@ -95,7 +95,7 @@ fn a_wait_covers_what_was_accepted_before_it() {
             let bench = bench.clone();
             thread::spawn(move || drop(bench.submit(1)))
         };
-        assert!(matches!(bench.shared.work.wait(), Ok(1 | 2)));
+        assert!(matches!(bench.shared.op_queue.wait(), Ok(1 | 2)));
         assert!(mine.is_done());
         other.join().unwrap();
         close(&bench, worker, 2);
@@ -111,7 +111,8 @@ fn an_op_is_refused_by_a_closed_engine_or_ends() {
             let bench = bench.clone();
             thread::spawn(move || {
                 let op = bench.op(1);
-                let accepted = bench.shared.submit(&op, Full::Wait).map(|()| Ticket::new(op, bench.shared.clone()));
+                let accepted =
+                    bench.shared.submit(&op, WhenFull::Wait).map(|()| Ticket::new(op, bench.shared.clone()));
                 match accepted {
                     Ok(ticket) => ticket.wait().is_ok(),
                     Err(Error::Closed) => false,
@@ -134,7 +135,7 @@ fn a_worker_that_dies_leaves_the_work_to_the_others() {
         let dying = {
             let bench = bench.clone();
             thread::spawn(move || {
-                let orphans = bench.shared.work.worker_died(1, "the model has it die");
+                let orphans = bench.shared.op_queue.worker_died(1, "the model has it die");
                 assert!(orphans.is_empty());
                 bench.shared.wake_all();
             })
@@ -156,14 +157,14 @@ fn nothing_waits_for_workers_that_are_gone() {
                 thread::spawn(move || {
                     // The first gets something done before it dies.
                     if id == 0 {
-                        bench.turn(id, 1, false, |_| {});
+                        bench.work_once(id, 1, false, |_| {});
                     }
-                    bench.shared.end(bench.shared.work.worker_died(id, "the model has it die"));
+                    bench.shared.end(bench.shared.op_queue.worker_died(id, "the model has it die"));
                 })
             })
             .collect();
         let late = bench.op(1);
-        let accepted = match bench.shared.submit(&late, Full::Wait) {
+        let accepted = match bench.shared.submit(&late, WhenFull::Wait) {
             Ok(()) => Some(Ticket::new(late, bench.shared.clone())),
             Err(Error::WorkerDied { .. }) => None,
             Err(error) => panic!("{error}"),
@@ -177,6 +178,6 @@ fn nothing_waits_for_workers_that_are_gone() {
         accepted.into_iter().for_each(died);
         dying.into_iter().for_each(|dying| dying.join().unwrap());
         assert_eq!(bench.ends(), ops);
-        bench.shared.work.drain();
+        bench.shared.op_queue.drain();
     });
 }

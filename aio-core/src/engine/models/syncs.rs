@@ -1,6 +1,6 @@
-//! Proved: of syncs that run at the same time, none is Ok because the kernel told another one of the loss; and each ends.
+//! Proved: of syncs that run at the same time, none is Ok because the kernel reported the loss to another one; and each ends.
 //!
-//! The kernel tells one caller of all that was lost before. Two syncs; and a sync beside two writes that end with one.
+//! The kernel reports all that was lost before to one caller. Two syncs; and a sync beside two writes that end with one.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::file::write_back::{Faults, Sync};
 #[derive(Debug)]
 struct Lossy {
     faults: Faults,
-    untold: AtomicBool,
+    unreported: AtomicBool,
 }
 
 impl Lossy {
     fn new() -> Arc<Self> {
-        Arc::new(Self { faults: Faults::default(), untold: AtomicBool::new(true) })
+        Arc::new(Self { faults: Faults::default(), unreported: AtomicBool::new(true) })
     }
 
-    /// What the kernel says to who asks.
+    /// What the kernel reports to the sync that asks.
     fn ask(&self) -> nix::Result<()> {
-        if self.untold.swap(false, Ordering::AcqRel) { Err(Errno::EIO) } else { Ok(()) }
+        if self.unreported.swap(false, Ordering::AcqRel) { Err(Errno::EIO) } else { Ok(()) }
     }
 
     fn sync(&self, what: Sync) -> bool {
@@ -34,13 +34,13 @@ impl Lossy {
 
     /// As a durable write does whose bytes get lost.
     fn write_durably(&self) -> bool {
-        self.untold.store(true, Ordering::Release);
+        self.unreported.store(true, Ordering::Release);
         self.sync(Sync::Data)
     }
 }
 
 #[test]
-fn of_two_syncs_neither_is_ok_if_one_was_told() {
+fn of_two_syncs_neither_is_ok_if_one_reports_a_loss() {
     explore("syncs: two", None, || {
         let file = Lossy::new();
         let other = thread::spawn({
@@ -53,7 +53,7 @@ fn of_two_syncs_neither_is_ok_if_one_was_told() {
 }
 
 #[test]
-fn syncs_and_durable_writes_are_all_told() {
+fn syncs_and_durable_writes_all_report_a_loss() {
     explore("syncs: one beside two durable writes", 3, || {
         let file = Lossy::new();
         let writes = [(); 2].map(|()| {

@@ -1,5 +1,5 @@
-//! Proved: the end of an op reaches its ticket exactly once and wakes whoever waits, whether that is a thread, a task, or
-//! one that timed out before; the failure of an op whose ticket is dropped meanwhile is reported exactly once.
+//! Proved: the end of an op reaches its ticket exactly once and wakes its waiter, whether that is a thread, a task, or
+//! a thread that timed out before; the failure of an op whose ticket is dropped meanwhile is reported exactly once.
 //!
 //! One thread that ends the op, one that holds the ticket; any number of preemptions, three with a task.
 
@@ -29,7 +29,7 @@ fn ending(well: bool, holder: impl FnOnce(Ticket<()>)) -> Bench {
                     fail(&run.op);
                 }
             };
-            assert!(bench.turn(0, 1, false, end));
+            assert!(bench.work_once(0, 1, false, end));
         })
     };
     holder(ticket);
@@ -39,11 +39,11 @@ fn ending(well: bool, holder: impl FnOnce(Ticket<()>)) -> Bench {
 }
 
 #[test]
-fn a_thread_that_waits_hears_of_the_end() {
+fn a_thread_that_waits_is_woken_by_the_end() {
     for well in [true, false] {
         explore(&format!("tickets: a waiting thread, ended well: {well}"), None, move || {
             let bench = ending(well, |ticket| assert_eq!(ticket.wait().is_ok(), well));
-            assert_eq!(bench.shared.work.wait().unwrap(), usize::from(well));
+            assert_eq!(bench.shared.op_queue.wait().unwrap(), usize::from(well));
         });
     }
 }
@@ -57,7 +57,7 @@ fn a_wait_that_timed_out_can_be_followed_by_another() {
                 assert!(!done || ticket.is_done());
                 assert_eq!(ticket.wait().is_ok(), well);
             });
-            assert_eq!(bench.shared.work.wait().unwrap(), usize::from(well));
+            assert_eq!(bench.shared.op_queue.wait().unwrap(), usize::from(well));
         });
     }
 }
@@ -66,7 +66,7 @@ fn a_wait_that_timed_out_can_be_followed_by_another() {
 fn the_failure_of_an_op_whose_ticket_is_dropped_is_reported_once() {
     explore("tickets: dropped, ended with a failure", None, || {
         let bench = ending(false, drop);
-        let failures = bench.shared.work.wait().unwrap_err();
+        let failures = bench.shared.op_queue.wait().unwrap_err();
         assert_eq!((failures.completed, failures.errors.len()), (0, 1));
     });
 }
@@ -75,7 +75,7 @@ fn the_failure_of_an_op_whose_ticket_is_dropped_is_reported_once() {
 fn an_op_whose_ticket_is_dropped_ends_as_well_as_any() {
     explore("tickets: dropped, ended well", None, || {
         let bench = ending(true, drop);
-        assert_eq!(bench.shared.work.wait().unwrap(), 1);
+        assert_eq!(bench.shared.op_queue.wait().unwrap(), 1);
     });
 }
 
@@ -123,7 +123,7 @@ fn a_scope_returns_when_its_last_op_has_ended() {
                 let promise = Promise::new(Some(ops.clone()));
                 thread::spawn(move || {
                     let left = promise.fulfil(if well { Ok(1) } else { Err(failure()) }, false);
-                    assert!(left.wakers.is_empty() && left.unclaimed.is_none());
+                    assert!(left.wakers.is_empty() && left.unreported.is_none());
                 })
             })
             .collect();

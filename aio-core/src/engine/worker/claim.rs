@@ -1,14 +1,11 @@
 //! Claiming: which work a worker takes from the shared queues, and what it prepares.
 
 use super::AioThread;
-use crate::engine::op_queue::{Claim, Waiting};
-use crate::engine::prepare::{self, Prepared};
+use crate::engine::op_queue::{Found, Wanted};
+use crate::engine::prepare::{self, Readiness};
 use crate::error::{Error, OpKind};
 use crate::file::routes::Pass;
 use crate::foreign::attempt;
-
-/// Most durable writes whose files are open only to be synced, before no more are opened.
-const UNSYNCED: usize = 128;
 
 impl AioThread {
     pub(super) fn may_claim(&self) -> bool {
@@ -27,39 +24,28 @@ impl AioThread {
         most.saturating_sub(self.background)
     }
 
-    pub(super) fn claim(&mut self, room: usize, sleep: bool) -> Claim {
-        let background = self.background_room();
-        let mut runs = std::mem::take(&mut self.scratch);
-        let (claim, wake) = {
-            let work = &self.shared.work;
-            work.claim(&self.shared, [room, background], &mut runs, &mut self.ended, self.id, sleep)
-        };
-        self.shared.wake(wake);
-        for run in runs.drain(..) {
+    pub(super) fn claim(&mut self, room: usize, sleep: bool) -> Found {
+        let wanted = Wanted { worker: self.id, room, background: self.background_room(), sleep };
+        let found = self.shared.claim(wanted, &mut self.claimed);
+        self.ended.append(&mut self.claimed.ended);
+        for run in self.claimed.runs.drain(..) {
             if run.is_background() {
                 self.background += run.blocks();
             }
             let id = self.flight.add_run(run);
             self.runs.push_back(id);
         }
-        self.scratch = runs;
-        claim
+        found
     }
 
     /// Opens and plans the op in hand.
     pub(super) fn prepare(&mut self, pass: Option<Pass>) {
         let Some(op) = self.preparing.clone() else { return };
-        if op.state.durable && op.state.file_key().is_none() && self.shared.file_ops.durable_writes() >= UNSYNCED {
-            self.preparing = None;
-            self.out_of_files = true;
-            self.shared.requeue(op);
-            return;
-        }
-        let given_back = self.shared.paths.given_back();
+        let closed = self.shared.open_paths.closed();
         let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, pass));
         self.preparing = None;
         match prepared {
-            Err(error) if is_out_of_files(&error) && self.shared.paths.is_worth_another_try(given_back) => {
+            Err(error) if is_out_of_files(&error) && self.shared.open_paths.is_worth_another_try(closed) => {
                 self.out_of_files = true;
                 self.shared.requeue(op);
             }
@@ -67,11 +53,15 @@ impl AioThread {
                 op.state.fail(0, error);
                 self.ended.push(op);
             }
-            Ok(Prepared::NeedsPass) => self.shared.put_back_with_pass(Waiting::new(op)),
+            Ok(Readiness::TooManyOpen) => {
+                self.out_of_files = true;
+                self.shared.requeue(op);
+            }
+            Ok(Readiness::NeedsPass) => self.shared.requeue_with_pass(op),
             // Nothing to transfer; opening the file was all.
-            Ok(Prepared::Done) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
-            Ok(Prepared::Done) if op.state.is_over() => self.blocks_ended(op),
-            Ok(Prepared::Done) => self.shared.requeue(op),
+            Ok(Readiness::Ready) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
+            Ok(Readiness::Ready) if op.state.is_over() => self.blocks_ended(op),
+            Ok(Readiness::Ready) => self.shared.requeue(op),
         }
     }
 }

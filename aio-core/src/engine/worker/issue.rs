@@ -10,7 +10,6 @@ use crate::engine::completion::Piece;
 use crate::engine::in_flight::{Issuing, PendingBlock, RunId};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::{self, Staging};
-use crate::engine::transfer::Priority;
 use crate::error::Error;
 use crate::memory::AlignedBuf;
 use crate::op::buf::{IoBuf, IoBufMut};
@@ -144,14 +143,9 @@ impl Issuer<'_> {
             retries: 0,
         };
         let block = IoBlock {
-            token: 0,
-            direction: piece.direction,
-            fd,
             file: self.registered_file.filter(|_| fd == self.direct_fd),
             region,
-            ptr,
-            len: piece.len,
-            offset: piece.offset,
+            ..IoBlock::new(piece.direction, fd, ptr, piece.len, piece.offset)
         };
         self.run.progress.next += 1;
         self.run.push(PendingBlock { run: self.run.id, range, piece, block, staging });
@@ -161,7 +155,7 @@ impl Issuer<'_> {
     fn skip(&mut self, blocks: usize) {
         self.run.progress.next += blocks;
         self.run.progress.done_with(blocks, 0);
-        if self.run.op.state.priority == Priority::Background {
+        if self.run.op.state.options.is_background() {
             *self.background -= blocks;
         }
     }

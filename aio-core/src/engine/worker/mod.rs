@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
 use crate::engine::completion::{MAX_RETRIES, RETRY_INTERVAL};
-use crate::engine::in_flight::{InFlight, Run, RunId};
-use crate::engine::op_queue::Claim;
+use crate::engine::in_flight::{InFlight, RunId};
+use crate::engine::op_queue::{Claimed, Found};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::Staging;
 use crate::engine::transfer::Transfer;
@@ -64,7 +64,7 @@ pub(crate) struct AioThread {
     /// not have it any more.
     giving_back: Vec<Arc<dyn RegionRequest>>,
     counters: WorkerCounters,
-    scratch: Vec<Run>,
+    claimed: Claimed,
     /// An op could not be opened because too many files were; nothing is claimed until something may have changed.
     out_of_files: bool,
     /// Submissions in a row that took nothing with nothing in flight.
@@ -128,7 +128,7 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
         delayed: Vec::new(),
         background: 0,
         counters: WorkerCounters::default(),
-        scratch: Vec::new(),
+        claimed: Claimed::default(),
         out_of_files: false,
         refused: 0,
         shared,
@@ -168,7 +168,7 @@ impl AioThread {
                 continue;
             }
             if self.flight.len() == 0 && self.delayed.is_empty() && self.runs.is_empty() {
-                if self.shared.work.is_finished() {
+                if self.shared.op_queue.is_finished() {
                     return Ok(());
                 }
                 self.spin();
@@ -189,8 +189,8 @@ impl AioThread {
                 break;
             }
             match self.claim(self.flight.room(), false) {
-                Claim::Blocks => {}
-                Claim::Prepare(op, pass) => {
+                Found::Blocks => {}
+                Found::Unprepared(op, pass) => {
                     // The device works while the next file is opened, and what has ended closes its file first.
                     self.preparing = Some(op);
                     if self.flight.has_unsubmitted() {
@@ -199,8 +199,8 @@ impl AioThread {
                     self.end_ops();
                     self.prepare(pass);
                 }
-                Claim::Nothing if self.ended.is_empty() => break,
-                Claim::Nothing => self.end_ops(),
+                Found::Nothing | Found::Asleep if self.ended.is_empty() => break,
+                Found::Nothing | Found::Asleep => self.end_ops(),
             }
         }
         self.submit()
@@ -244,9 +244,9 @@ impl AioThread {
         if self.may_claim() {
             // What comes from now on has to wake this thread.
             match self.claim(self.flight.room(), true) {
-                Claim::Nothing if self.ended.is_empty() => sleeping = true,
-                Claim::Nothing | Claim::Blocks => return Ok(()),
-                Claim::Prepare(op, pass) => {
+                Found::Asleep => sleeping = true,
+                Found::Nothing | Found::Blocks => return Ok(()),
+                Found::Unprepared(op, pass) => {
                     self.preparing = Some(op);
                     self.prepare(pass);
                     return Ok(());
@@ -269,15 +269,15 @@ impl AioThread {
         let reaped = self.reap(min, timeout);
         self.out_of_files = false;
         if sleeping {
-            self.shared.work.awake(self.id);
+            self.shared.op_queue.awake(self.id);
         }
         reaped
     }
 
     /// Looks for work for a while before blocking: waking a thread on another CPU costs many times a small read.
     fn spin(&mut self) {
-        let (work, inbox) = (&self.shared.work, &self.shared.inboxes[self.id]);
-        self.shared.spin_until(None, || work.has_waiting() || inbox.has_requests());
+        let (op_queue, inbox) = (&self.shared.op_queue, &self.shared.inboxes[self.id]);
+        self.shared.spin.until(None, || op_queue.has_queued() || inbox.has_requests());
     }
 
     /// Ends the ops of the complete queue, which runs users' code.
@@ -312,7 +312,7 @@ impl AioThread {
         }
         self.end_ops();
         self.add_counters();
-        let orphans = self.shared.work.worker_died(self.id, reason);
+        let orphans = self.shared.op_queue.worker_died(self.id, reason);
         self.shared.end(orphans);
         // No other worker was woken for what this one was expected to claim.
         self.shared.wake_all();

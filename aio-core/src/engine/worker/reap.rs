@@ -9,7 +9,6 @@ use super::{AioThread, COPIED_AT_ONCE};
 use crate::backend::Direction;
 use crate::engine::completion::NextStep;
 use crate::engine::in_flight::{Done, PendingBlock, Run, RunId, UnknownToken};
-use crate::engine::op_queue::Waiting;
 use crate::engine::transfer::Transfer;
 use crate::engine::{prepare, staging};
 use crate::error::Error;
@@ -84,7 +83,7 @@ impl AioThread {
         let Some((block, run)) = self.flight.block(index) else { return };
         match cached_fd(run, block.piece.offset) {
             Err(source) => self.fail_block_with(index, source),
-            Ok(_) if block.piece.direction == Direction::Write => self.put_back(index),
+            Ok(_) if block.piece.direction == Direction::Write => self.requeue_block(index),
             Ok(fd) => {
                 (block.block.fd, block.block.file) = (fd, None);
                 self.flight.push_again(index);
@@ -93,21 +92,21 @@ impl AioThread {
     }
 
     /// The block leaves its slot, to be claimed again alone, through the page cache.
-    fn put_back(&mut self, index: usize) {
+    fn requeue_block(&mut self, index: usize) {
         let again = self.flight.block(index).and_then(|(block, run)| {
             let number = run.op.state.plan()?.number(block.range);
-            Some((Waiting::again(run.op.clone(), number), run.is_background()))
+            Some((run.op.clone(), number))
         });
-        let (Some((again, is_background)), Some((id, staging))) = (again, self.flight.release(index)) else { return };
+        let (Some((op, number)), Some((id, staging))) = (again, self.flight.release(index)) else { return };
         if let Some(buffer) = staging {
             self.staging.give(buffer);
         }
-        if is_background {
+        if op.state.options.is_background() {
             self.background -= 1;
         }
         // The run may be over by this, and let the other route's writes in.
         self.finish_run(id);
-        self.shared.put_back(again);
+        self.shared.requeue_through_cache(op, number);
     }
 
     /// The block is over, well or not.
@@ -162,7 +161,7 @@ impl AioThread {
     /// All blocks of an op are done with: it is verified, or ended.
     pub(super) fn blocks_ended(&mut self, op: Arc<Transfer>) {
         let state = &op.state;
-        if !state.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
+        if !state.options.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
             self.ended.push(op);
             return;
         }

@@ -137,17 +137,13 @@ pub(super) fn is_never_lost(context: &Context<'_>) {
         let (answer, answers) = mpsc::channel();
         let asked = &asked;
         scope.spawn(move || {
-            for round in 1..=ROUNDS {
-                asked.store(round, Ordering::Release);
+            wake_round_by_round(ROUNDS, asked, &answers, |round| {
                 waker.wake();
                 // A second one, that arrives anywhere around the return of the reap.
                 if round % 3 == 0 {
                     waker.wake();
                 }
-                if answers.recv() != Ok(round) {
-                    return;
-                }
-            }
+            });
         });
         for round in 1..=ROUNDS {
             while asked.load(Ordering::Acquire) < round {
@@ -158,7 +154,18 @@ pub(super) fn is_never_lost(context: &Context<'_>) {
     });
 }
 
-/// As above, with completions that end the same waits.
+/// The waking thread: says in `asked` which round it is, wakes, and waits for the answer.
+fn wake_round_by_round(rounds: usize, asked: &AtomicUsize, answers: &mpsc::Receiver<usize>, wake: impl Fn(usize)) {
+    for round in 1..=rounds {
+        asked.store(round, Ordering::Release);
+        wake(round);
+        if answers.recv() != Ok(round) {
+            return;
+        }
+    }
+}
+
+/// No wake-up is lost either where completions end the same waits.
 pub(super) fn is_never_lost_among_completions(context: &Context<'_>) {
     const ROUNDS: usize = 3000;
     let path = context.filled("file", 2, 64 * PAGE);
@@ -169,15 +176,7 @@ pub(super) fn is_never_lost_among_completions(context: &Context<'_>) {
     thread::scope(|scope| {
         let (answer, answers) = mpsc::channel();
         let asked = &asked;
-        scope.spawn(move || {
-            for round in 1..=ROUNDS {
-                asked.store(round, Ordering::Release);
-                waker.wake();
-                if answers.recv() != Ok(round) {
-                    return;
-                }
-            }
-        });
+        scope.spawn(move || wake_round_by_round(ROUNDS, asked, &answers, |_| waker.wake()));
         let mut completed = 0;
         for round in 1..=ROUNDS {
             let offset = (round % 64 * PAGE) as u64;

@@ -1,0 +1,238 @@
+//! Claiming: what a worker takes out of the queue's FIFOs at once.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::queued_op::{QueuedOp, Step};
+use crate::engine::in_flight::Run;
+use crate::engine::transfer::Transfer;
+use crate::file::routes::{Pass, Route};
+
+/// What a worker asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) worker: usize,
+    /// Blocks that it has room for.
+    pub(crate) room: usize,
+    /// How many of those may be of background ops.
+    pub(crate) background: usize,
+    /// Whether the worker will block if there is nothing.
+    pub(crate) sleep: bool,
+}
+
+/// What a worker got. It keeps this from one claim to the next, and empties it in between.
+#[derive(Debug, Default)]
+pub(crate) struct Claimed {
+    /// Blocks to be issued.
+    pub(crate) runs: Vec<Run>,
+    /// Ops that were stopped and have no block left, to be ended.
+    pub(crate) ended: Vec<Arc<Transfer>>,
+    /// Another worker, to be woken.
+    pub(crate) wake: Option<usize>,
+    /// Room that is left, by [`Priority`](crate::engine::transfer::Priority).
+    left: [usize; 2],
+    /// Ops that were stopped. What becomes of them is decided when the lock is free: drops of ops are foreign code.
+    stopped: Vec<QueuedOp>,
+}
+
+/// The kind of work that a claim found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Runs, to be issued.
+    Blocks,
+    /// This op is to be opened and planned; then it goes back to the front. It may have waited for the pass.
+    Unprepared(Arc<Transfer>, Option<Pass>),
+    /// None; ops may have ended.
+    Nothing,
+    /// None at all. The worker, which wanted to sleep, counts as sleeping.
+    Asleep,
+}
+
+impl Claimed {
+    pub(super) fn begin(&mut self, wanted: Wanted) {
+        self.left = [wanted.room, wanted.background.min(wanted.room)];
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.left[0]
+    }
+
+    pub(super) fn has_stopped(&self) -> bool {
+        !self.stopped.is_empty()
+    }
+
+    /// Accounts for what was left of stopped ops. Not under the queue's lock.
+    pub(super) fn give_up_stopped(&mut self) {
+        self.ended.extend(self.stopped.drain(..).filter_map(QueuedOp::give_up));
+    }
+
+    fn add(&mut self, run: Option<Run>, blocks: usize) {
+        self.runs.extend(run);
+        self.left = self.left.map(|room| room.saturating_sub(blocks));
+    }
+}
+
+/// The ops that wait for a worker.
+#[derive(Debug, Default)]
+pub(super) struct Fifos {
+    /// By [`Priority`](crate::engine::transfer::Priority).
+    queues: [VecDeque<QueuedOp>; 2],
+    /// Blocks in them; an op that is not planned yet counts as one.
+    blocks: usize,
+    claims: usize,
+}
+
+impl Fifos {
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    pub(super) fn push_back(&mut self, queued: QueuedOp) {
+        self.blocks += queued.blocks();
+        self.queues[class_of(&queued)].push_back(queued);
+    }
+
+    /// At the front, or if it is not planned, behind those that were prepared.
+    pub(super) fn push_front(&mut self, queued: QueuedOp) {
+        self.blocks += queued.blocks();
+        let queue = &mut self.queues[class_of(&queued)];
+        let prepared = || queue.iter().take_while(|queued| queued.op.state.is_prepared()).count();
+        let at = if queued.op.state.plan().is_some() { 0 } else { prepared() };
+        queue.insert(at, queued);
+    }
+
+    /// Takes out an op that no worker has begun.
+    pub(super) fn remove(&mut self, op: &Arc<Transfer>) -> Option<QueuedOp> {
+        let queue = &mut self.queues[op.state.options.priority as usize];
+        let index = queue.iter().position(|queued| queued.is_unbegun() && Arc::ptr_eq(&queued.op, op))?;
+        let removed = queue.remove(index)?;
+        self.blocks -= removed.blocks();
+        Some(removed)
+    }
+
+    pub(super) fn into_ops(self) -> impl Iterator<Item = QueuedOp> {
+        self.queues.into_iter().flatten()
+    }
+
+    /// Claims blocks from the front until there is no room for more, or one op to be prepared.
+    pub(super) fn claim(
+        &mut self,
+        claimed: &mut Claimed,
+        mut wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
+    ) -> Found {
+        self.claims = self.claims.wrapping_add(1);
+        // Mostly the normal queue goes first; now and then the other one, so that it never starves.
+        let order = if self.claims.is_multiple_of(16) { [1, 0] } else { [0, 1] };
+        let mut found = Found::Nothing;
+        for class in order {
+            while claimed.left[class] > 0 {
+                let Some(front) = self.queues[class].front_mut() else { break };
+                match front.step(claimed.left[class]) {
+                    Step::Issue(blocks, pass) => {
+                        let count = blocks.len();
+                        claimed.add(self.take_blocks(class, blocks, pass), count);
+                        found = Found::Blocks;
+                    }
+                    // The blocks are issued first.
+                    Step::Prepare if matches!(found, Found::Blocks) => break,
+                    Step::Prepare => {
+                        if let Some(queued) = self.pop(class) {
+                            let (op, pass) = queued.into_parts();
+                            return Found::Unprepared(op, pass);
+                        }
+                    }
+                    Step::WaitFor(route) => {
+                        let waiting = self.pop(class);
+                        if let Some(queued) = waiting.and_then(|queued| wait_for_route(route, queued)) {
+                            self.push_front(queued);
+                        }
+                    }
+                    Step::GiveUp => claimed.stopped.extend(self.pop(class)),
+                }
+            }
+        }
+        found
+    }
+
+    /// These blocks of the op at the front, which leaves the queue with its last.
+    fn take_blocks(&mut self, class: usize, blocks: Range<usize>, pass: Option<Pass>) -> Option<Run> {
+        self.blocks -= blocks.len();
+        let front = self.queues[class].front_mut()?;
+        if front.advance(&blocks) {
+            return Some(front.run(blocks, pass));
+        }
+        // The queue's reference to the op goes with its last blocks.
+        self.queues[class].pop_front().map(|last| last.into_run(blocks, pass))
+    }
+
+    fn pop(&mut self, class: usize) -> Option<QueuedOp> {
+        let popped = self.queues[class].pop_front()?;
+        self.blocks -= popped.blocks();
+        Some(popped)
+    }
+}
+
+fn class_of(queued: &QueuedOp) -> usize {
+    queued.op.state.options.priority as usize
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::{OpQueue, WhenFull};
+    use super::*;
+    use crate::api::scope::path_target;
+    use crate::backend::Direction;
+    use crate::engine::op_state::OpState;
+    use crate::engine::promise::Promise;
+    use crate::engine::transfer::{Op, OpOptions};
+    use crate::op::desc::{Extent, PathMode};
+    use crate::op::owned::Owned;
+    use crate::op::plan::{Alignment, Plan};
+
+    fn read(blocks: usize) -> Arc<Transfer> {
+        let extent = Extent { offset: 0, len: blocks, memory: None };
+        let plan = Plan::new(Direction::Read, &[extent], Alignment::NONE, 1);
+        let desc = Owned::read(path_target("t", PathMode::Read), vec![0_u8; blocks], 0);
+        Arc::new(Op { state: OpState::new(Promise::new(None), OpOptions::default(), Some(plan)), desc })
+    }
+
+    fn claim(queue: &OpQueue, worker: usize, room: usize) -> (Found, Claimed) {
+        let mut claimed = Claimed::default();
+        let wanted = Wanted { worker, room, background: room, sleep: true };
+        let found = queue.claim(wanted, &mut claimed, |_, _| panic!("reads wait for no route"));
+        (found, claimed)
+    }
+
+    fn blocks(claimed: &Claimed) -> Vec<usize> {
+        claimed.runs.iter().flat_map(|run| run.progress.next..run.progress.end).collect()
+    }
+
+    #[test]
+    fn what_a_worker_leaves_wakes_the_next() {
+        let queue = OpQueue::new(2, 2, 8);
+        for worker in [1, 0] {
+            assert!(matches!(claim(&queue, worker, 2).0, Found::Asleep));
+        }
+        assert_eq!(queue.push(&read(3), WhenFull::Refuse, || {}).unwrap(), Some(0));
+        let (found, claimed) = claim(&queue, 0, 2);
+        assert!(matches!(found, Found::Blocks));
+        assert_eq!((blocks(&claimed), claimed.wake), (vec![0, 1], Some(1)));
+        let (found, claimed) = claim(&queue, 1, 2);
+        assert!(matches!(found, Found::Blocks));
+        assert_eq!((blocks(&claimed), claimed.wake), (vec![2], None));
+    }
+
+    #[test]
+    fn a_worker_with_an_op_to_end_does_not_sleep() {
+        let queue = OpQueue::new(1, 2, 8);
+        let op = read(3);
+        queue.push(&op, WhenFull::Refuse, || {}).unwrap();
+        op.state.cancel();
+        let (found, claimed) = claim(&queue, 0, 2);
+        assert!(matches!(found, Found::Nothing), "{found:?}");
+        assert!(claimed.runs.is_empty() && claimed.ended.iter().all(|ended| Arc::ptr_eq(ended, &op)));
+        assert_eq!(claimed.ended.len(), 1);
+        assert!(matches!(claim(&queue, 0, 2).0, Found::Asleep));
+    }
+}

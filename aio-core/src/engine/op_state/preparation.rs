@@ -1,0 +1,46 @@
+//! What an op needs before its first block.
+
+use std::sync::OnceLock;
+
+use crate::file::OpenFile;
+use crate::file::inode::Growing;
+use crate::op::plan::Plan;
+use crate::sync::Mutex;
+
+/// Who plans an op.
+#[derive(Debug)]
+pub(super) enum Preparation {
+    /// The caller, before it submits the op: its file is open and does not grow.
+    AtSubmission(Plan),
+    /// A worker; set when it begins.
+    ByWorker(OnceLock<Box<Prepared>>),
+}
+
+/// What a worker got for an op before its first block. One worker at a time prepares an op, and writes this; the thread
+/// that ends the op takes the file and the growth.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// Of an op on a path: its file, from the time it was opened to the end.
+    pub(super) opened: Mutex<Option<OpenFile>>,
+    /// There while the op may have to give a length back.
+    pub(super) growth: Mutex<Option<Growing>>,
+    /// Set last: the op is prepared then.
+    pub(super) plan: OnceLock<Plan>,
+}
+
+impl Preparation {
+    pub(super) fn get(&self) -> Option<&Prepared> {
+        match self {
+            Self::AtSubmission(_) => None,
+            Self::ByWorker(prepared) => prepared.get().map(Box::as_ref),
+        }
+    }
+
+    /// To be written by the worker that prepares the op; nothing for an op that is planned already.
+    pub(super) fn begin(&self) -> Option<&Prepared> {
+        match self {
+            Self::AtSubmission(_) => None,
+            Self::ByWorker(prepared) => Some(prepared.get_or_init(Box::default)),
+        }
+    }
+}

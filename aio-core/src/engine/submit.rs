@@ -1,0 +1,108 @@
+//! How ops get into the op queue, and out of it: submission, what comes back to the front, claims, cancels.
+
+use std::sync::Arc;
+
+use crate::engine::op_queue::{Claimed, Found, QueuedOp, Wanted, WhenFull};
+use crate::engine::op_state::OpState;
+use crate::engine::promise::Promise;
+use crate::engine::transfer::{Op, OpOptions, Transfer};
+use crate::engine::{Shared, prepare};
+use crate::error::Result;
+use crate::file::routes::Route;
+use crate::op::desc::IoOpDesc;
+
+impl Shared {
+    /// An op with this descriptor, planned if that is easy.
+    pub(crate) fn op<D: IoOpDesc>(&self, desc: D, promise: Promise, options: OpOptions) -> Arc<Op<D>> {
+        let plan = prepare::plan_if_easy(self, &desc, options.validate);
+        Arc::new(Op { state: OpState::new(promise, options, plan), desc })
+    }
+
+    /// Takes an op in. An error means that it was not accepted and nothing of it was done.
+    pub(crate) fn submit<D: IoOpDesc + 'static>(
+        self: &Arc<Self>,
+        op: &Arc<Op<D>>,
+        when_full: WhenFull,
+    ) -> Result<()> {
+        let op: Arc<Transfer> = op.clone();
+        self.submit_transfer(op, when_full)
+    }
+
+    pub(crate) fn submit_transfer(self: &Arc<Self>, op: Arc<Transfer>, when_full: WhenFull) -> Result<()> {
+        self.check_process()?;
+        prepare::check(&op)?;
+        let file = prepare::file_to_write(&op);
+        let accepted = || file.iter().for_each(|file| prepare::accept(&op, file));
+        let wake = self.op_queue.push(&op, self.on_this_thread(when_full), accepted)?;
+        self.wake(wake);
+        Ok(())
+    }
+
+    /// A worker that waited for room would wait for itself.
+    pub(super) fn on_this_thread(&self, when_full: WhenFull) -> WhenFull {
+        if when_full == WhenFull::Wait && self.on_worker() { WhenFull::Refuse } else { when_full }
+    }
+
+    /// Claims work for a worker.
+    pub(crate) fn claim(self: &Arc<Self>, wanted: Wanted, claimed: &mut Claimed) -> Found {
+        let found = self.op_queue.claim(wanted, claimed, |route, queued| self.wait_for_route(route, queued));
+        self.wake(claimed.wake.take());
+        found
+    }
+
+    /// Puts an op that a worker has in hand back to the front of its FIFO, where all workers can get at it.
+    pub(super) fn requeue(self: &Arc<Self>, op: Arc<Transfer>) {
+        self.push_front(QueuedOp::new(op));
+    }
+
+    /// As [`requeue`](Self::requeue), once the op may go through the page cache, and with a pass for that.
+    pub(super) fn requeue_with_pass(self: &Arc<Self>, op: Arc<Transfer>) {
+        if let Some(queued) = self.wait_for_route(Route::Cached, QueuedOp::new(op)) {
+            self.push_front(queued);
+        }
+    }
+
+    /// Puts one block of an op back to the front, to be done again through the page cache.
+    pub(super) fn requeue_through_cache(self: &Arc<Self>, op: Arc<Transfer>, block: usize) {
+        self.push_front(QueuedOp::block_through_cache(op, block));
+    }
+
+    fn push_front(self: &Arc<Self>, queued: QueuedOp) {
+        match self.op_queue.push_front(queued) {
+            Ok(worker) => self.wake(worker),
+            Err(op) => self.end(op),
+        }
+    }
+
+    /// Lets an op come back to the front with its pass when its route is open; or gives it back, with its pass if it has to
+    /// have one, if it need not wait.
+    #[cold]
+    fn wait_for_route(self: &Arc<Self>, route: Route, queued: QueuedOp) -> Option<QueuedOp> {
+        let Some(routes) = queued.op().state.routes() else { return Some(queued) };
+        let key = queued.is_unbegun().then(|| withdrawal_key(queued.op()));
+        let engine = self.clone();
+        let then = move |queued: QueuedOp, pass| engine.push_front(queued.with(pass));
+        routes.enter(route, key, queued, then).map(|(queued, pass)| queued.with(pass))
+    }
+
+    /// Asks an op to stop. One that no worker has begun ends at once, on this thread.
+    pub(crate) fn cancel(self: &Arc<Self>, op: &Arc<Transfer>) {
+        op.state.cancel();
+        if self.op_queue.remove(op) || withdraw(op) {
+            // Its callbacks run here, and must no more wait for the engine than on a worker.
+            let _on_worker = self.enter_worker();
+            self.end([op.clone()]);
+        }
+    }
+}
+
+/// Takes back an op that waits for its route and that no worker has begun; true if it was there. A claim moves an op from
+/// the queue to there under the queue's lock, so that one which is not in the queue is found here.
+fn withdraw(op: &Arc<Transfer>) -> bool {
+    op.state.routes().is_some_and(|routes| routes.withdraw(withdrawal_key(op)))
+}
+
+/// By which an op that waits for its route can be withdrawn.
+fn withdrawal_key(op: &Arc<Transfer>) -> usize {
+    Arc::as_ptr(op).addr()
+}
