@@ -71,8 +71,8 @@ impl AtomicFile {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if any write to it failed or was cancelled, even if another
-    /// call reported that. [`Error::Io`](crate::Error::Io) if it cannot be synced, closed or renamed.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if any write to it, or change of its length or allocation, failed,
+    /// was refused or was cancelled, even if another call reported that or it was done again later. [`Error::Io`](crate::Error::Io) if it cannot be synced, closed or renamed.
     /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::Closed`](crate::Error::Closed). In all of these cases the
     /// target is as it was, and the temporary is gone. If at last the folder cannot be synced ([`OpKind::Sync`] with the
     /// folder's path), the new file is in place, and may not be after a power failure.
@@ -89,7 +89,12 @@ impl AtomicFile {
         let (engine, options) = file.parts();
         let open = file.into_open_file();
         let (target, inode) = (replacement.target().to_owned(), open.shared_inode().cloned());
-        let commit = move || replacement.commit(open, after);
+        // In this order: a commit that is cancelled drops them, and the file is to be closed before it is removed.
+        let new = (open, replacement);
+        let commit = move || {
+            let (open, replacement) = new;
+            replacement.commit(open, after)
+        };
         Ticket::start_file_job(&engine, options, (OpKind::Replace, &target), inode, commit, |(), _, _| ())
     }
 }

@@ -222,6 +222,7 @@ impl AioFile {
     fn start_file_op(&self, command: FileCommand) -> Ticket<()> {
         let op = FileOp::new((*self.file).clone(), command, self.options.priority);
         if let Err(error) = self.shared().submit_file_op(&op, self.options.when_full()) {
+            op.note_failure(&error);
             let _nothing_to_wake = op.promise.fulfil(Err(error), false);
         }
         Ticket::new(op, self.shared().clone())

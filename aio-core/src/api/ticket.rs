@@ -27,6 +27,10 @@ use crate::sync::thread::{self, Thread};
 /// A ticket is waited for by blocking ([`wait`](Self::wait)) or as a [`Future`], on any runtime. Dropping it detaches
 /// it ([`cancel_on_drop`](Self::cancel_on_drop) stops it instead): the op runs on, and if it fails, the next [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log
 /// say so. An op that was cancelled before its ticket was dropped has not failed.
+///
+/// The ticket of an opening or of a commit keeps the engine alive. If it is the last to do so (all handles and files of the
+/// engine are gone), its drop and its end, also as a future, do as the drop of the last handle: they block the thread
+/// until all ops have ended and the engine's threads are gone. In async code, keep a handle.
 #[must_use = "dropping a ticket leaves the op to itself; its failure goes to the handle's next wait()"]
 pub struct Ticket<T> {
     /// `None` once the result was given out.
@@ -142,7 +146,8 @@ impl<T> Ticket<T> {
         T: Send + 'static,
     {
         let op = shared.op(desc.validated(options.validate), Promise::new(None), options);
-        match shared.submit(&op, WhenFull::Refuse) {
+        let when_full = if options.unlimited { WhenFull::Exceed } else { WhenFull::Refuse };
+        match shared.submit(&op, when_full) {
             Ok(()) => Ok(Self::new(op, shared.clone())),
             Err(error) => Err(OpError::new(error, op.desc.give_back())),
         }
@@ -195,8 +200,10 @@ impl<T> Ticket<T> {
     /// # Errors
     ///
     /// Why the op failed. [`Error::WaitOnWorker`] on a worker thread and [`Error::Forked`] in a forked child; the op
-    /// is then detached, and its buffer stays with it.
+    /// is then detached, even with [`cancel_on_drop`](Self::cancel_on_drop), and its buffer stays with it.
     pub fn wait(mut self) -> Result<T, OpError<T>> {
+        // Also where waiting is refused, the op is detached rather than stopped.
+        self.cancels = false;
         match self.block_until(None) {
             Ok(_) => self.take(),
             Err(error) => Err(OpError::new(error, None)),

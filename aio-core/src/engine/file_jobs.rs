@@ -32,6 +32,8 @@ pub(crate) struct FileJob<M> {
 /// A job, whatever it makes.
 pub(crate) trait Job: fmt::Debug + Send + Sync {
     fn run(self: Arc<Self>, shared: &Shared);
+    /// Whether it opens a file, which may take for ever: a FIFO, a server that is gone.
+    fn opens(&self) -> bool;
 }
 
 impl<M: Send + 'static> FileJob<M> {
@@ -69,6 +71,10 @@ impl<M: Send + 'static> FileJob<M> {
 }
 
 impl<M: Send + 'static> Job for FileJob<M> {
+    fn opens(&self) -> bool {
+        self.kind == OpKind::Open
+    }
+
     fn run(self: Arc<Self>, shared: &Shared) {
         let made = match self.take_work() {
             Some(work) if !self.cancelled.load(Ordering::Acquire) => attempt("a file operation", work),

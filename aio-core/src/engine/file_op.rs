@@ -78,6 +78,19 @@ impl FileOp {
             && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM | libc::EACCES))
     }
 
+    /// If it changes the file, notes on the inode that it failed: a commit of the file asks for that.
+    #[cold]
+    pub(crate) fn note_failure(&self, error: &Error) {
+        // In a forked child nothing may wait for a lock that a thread of the parent held.
+        if let Some(inode) = self.file.inode()
+            && !self.is_sync()
+            && !self.is_harmless(error)
+            && !matches!(error, Error::Forked)
+        {
+            inode.faults.write_failed(error);
+        }
+    }
+
     fn kind(&self) -> OpKind {
         match self.command {
             FileCommand::SyncData | FileCommand::SyncAll => OpKind::Sync,
@@ -149,11 +162,8 @@ impl Shared {
         let Some((op, pass)) = self.enter_cached_route(op, pass) else { return };
         let outcome = op.run();
         drop(pass);
-        if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)
-            && !op.is_sync()
-            && !op.is_harmless(error)
-        {
-            inode.faults.write_failed(error);
+        if let Err(error) = &outcome {
+            op.note_failure(error);
         }
         let accepted = lock(&op.accepted_change).take();
         drop(accepted);

@@ -38,6 +38,11 @@ impl Task {
         matches!(self, Self::FileOp(_, Some(_)) | Self::EndWrite(..))
     }
 
+    /// Whether it opens a file: few of these run at once.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self, Self::Job(job) if job.opens())
+    }
+
     /// Does it. The caller holds no lock.
     pub(super) fn run(self, engine: &Arc<Shared>) {
         match self {

@@ -63,8 +63,8 @@ impl Replacement {
         let (target, replaced) = resolve(path).map_err(opening(path))?;
         let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
         check_rename(&target, &folder, replaced.is_some()).map_err(failing(OpKind::Replace, &target))?;
-        let (file, temporary) = temporary_beside(&target, replaced.is_some(), direct).map_err(opening(path))?;
-        let temporary = Temporary::new(temporary);
+        // In this order, so that the file is closed before it is removed.
+        let (temporary, file) = temporary_beside(&target, replaced.is_some(), direct).map_err(opening(path))?;
         let duplicates = file.duplicates().map_err(opening(path))?;
         if let Some(replaced) = replaced {
             // Now that it is open: they may not let this process open it.
@@ -81,6 +81,8 @@ impl Replacement {
     /// Makes the file durable and gives it the target's name, once all writes to it have ended; calls `after` each step.
     pub(crate) fn commit(self, file: OpenFile, mut after: impl FnMut(CommitStep)) -> Result<()> {
         let Self { duplicates, temporary, target, folder } = self;
+        // Closed before the temporary is removed, where it is: NFS would keep what is removed while it is open, renamed.
+        let (file, duplicates) = (file, duplicates);
         let synced = file.sync(Sync::All).map_err(|source| failed(OpKind::Sync, file.path(), source));
         if let Some(failure) = file.inode().and_then(|inode| inode.faults.failed_write()) {
             return Err(Error::InvalidInput(format!(
@@ -201,7 +203,7 @@ fn is_kept(target: &Path, folder: &File) -> bool {
 }
 
 /// A new file in the target's folder, which a rename can reach.
-fn temporary_beside(target: &Path, replaces: bool, direct: DirectMode) -> io::Result<(OpenFile, TempPath)> {
+fn temporary_beside(target: &Path, replaces: bool, direct: DirectMode) -> io::Result<(Temporary, OpenFile)> {
     let name = target.file_name().unwrap_or_default().as_bytes();
     let mut prefix = b".".to_vec();
     prefix.extend(&name[..name.len().min(NAME)]);
@@ -213,7 +215,8 @@ fn temporary_beside(target: &Path, replaces: bool, direct: DirectMode) -> io::Re
         .prefix(&prefix)
         .suffix(".tmp")
         .make_in(folder_of(target), |path| OpenFile::try_open(path, &options, direct))?;
-    Ok(made.into_parts())
+    let (file, path) = made.into_parts();
+    Ok((Temporary::new(path), file))
 }
 
 /// Lets those have the new file who may have the one that it replaces; nobody else, where not all of that can be given.
