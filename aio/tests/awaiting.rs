@@ -168,7 +168,8 @@ fn a_full_queue_holds_up_no_task() {
         gate.close();
         let unlimited = file.unlimited();
         // Each of these would wait for the gate, if it waited.
-        let tickets: Vec<_> = (0..4).map(|_| unlimited.read(vec![0; 4 * BLOCK], 0)).collect();
+        let mut tickets: Vec<_> = (0..4).map(|_| unlimited.read(vec![0; 4 * BLOCK], 0)).collect();
+        tickets.push(unlimited.try_read(vec![0; 4 * BLOCK], 0).unwrap());
         let sync = aio.unlimited().open(file.path()).unwrap().sync_data();
         gate.wait_for(4);
         let refused = file.try_read(vec![0; BLOCK], 0).unwrap_err();
@@ -183,6 +184,61 @@ fn a_full_queue_holds_up_no_task() {
         // The limit holds up a caller until those are done, and no longer.
         assert!(file.read(vec![0; 4 * BLOCK], 0).wait().unwrap() == bytes);
     });
+}
+
+/// Runs `test` on the only worker of an engine whose queue has room for one op, while an op waits in it.
+fn on_a_worker_with_a_full_queue(test: impl Fn(AioHandle, Folder, aio::AioFile) + Send + Sync + Clone + 'static) {
+    each_backend("on a worker", move |backend, direct| {
+        let mut config = small(1, 8, direct);
+        config.max_pending_ops = 1;
+        let (aio, gate, file, folder) = gated_file(backend, config, &pattern(1, 4 * BLOCK));
+        gate.close();
+        let (done, is_done) = mpsc::channel();
+        let (test, engine, own) = (test.clone(), aio.clone(), file.clone());
+        let mut first = file.read(vec![0; BLOCK], 0);
+        let waker = on_wake(move || {
+            test(engine, folder, own);
+            done.send(()).unwrap();
+        });
+        leave_waker(&mut first, &waker);
+        gate.open();
+        is_done.recv().expect("it failed on the worker");
+    });
+}
+
+#[test]
+fn waiting_on_a_worker_cancels_nothing() {
+    let (tickets, results) = mpsc::channel();
+    on_a_worker_with_a_full_queue(move |aio, _folder, file| {
+        let refused = file.unlimited().read(vec![0; BLOCK], 0).cancel_on_drop().wait().unwrap_err();
+        assert!(matches!(refused.error(), Error::WaitOnWorker));
+        tickets.send(aio).unwrap();
+    });
+    for aio in results {
+        // The read whose waker it was, and the one that could not be waited for.
+        assert_eq!(aio.wait().unwrap(), 2);
+    }
+}
+
+#[test]
+fn a_file_with_a_change_that_was_refused_is_not_committed() {
+    let (commits, results) = mpsc::channel();
+    on_a_worker_with_a_full_queue(move |aio, folder, file| {
+        let changes: [fn(&aio::AtomicFile) -> aio::Ticket<()>; 3] =
+            [|new| new.set_len(1), |new| new.allocate(0, 1), |new| new.punch_hole(0, 1)];
+        for change in changes {
+            let new = aio.create_atomic(folder.path("t")).unwrap();
+            let waits = file.unlimited().read(vec![0; BLOCK], 0);
+            let refused = change(&new);
+            assert!(refused.is_done(), "it was accepted");
+            drop((waits, refused));
+            commits.send((aio.clone(), new.commit())).unwrap();
+        }
+    });
+    for (_aio, commit) in results {
+        let error = commit.wait().unwrap_err().to_string();
+        assert!(error.contains("is not replaced"), "{error}");
+    }
 }
 
 /// How many bytes a read of 64 blocks moves, of which four are in flight when it is given up.

@@ -123,3 +123,49 @@ impl<M> fmt::Debug for FileJob<M> {
         f.debug_struct("FileJob").field("kind", &self.kind).field("path", &self.path).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{AioConfig, DirectMode};
+    use crate::engine::no_queues::NoQueues;
+    use crate::engine::{FileCommand, FileOp};
+    use crate::file::{OpenFile, OpenOptions};
+
+    #[test]
+    fn opens_that_hang_hold_up_no_sync() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        let file = OpenFile::open(&path, &OpenOptions::new().read(true).write(true), DirectMode::Off).unwrap();
+        let hangs: Vec<_> = (0..10)
+            .map(|_| {
+                let (go_on, goes_on) = mpsc::channel::<()>();
+                let hang = move || {
+                    let _ = goes_on.recv();
+                    Ok(())
+                };
+                let job = FileJob::new((OpKind::Open, &path), Priority::Normal, hang);
+                shared.submit_job(&job, None);
+                (job, go_on)
+            })
+            .collect();
+        let sync = FileOp::new(file, FileCommand::SyncData, Priority::Normal);
+        shared.submit_file_op(&sync, WhenFull::Wait).unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !sync.promise.is_done() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let synced = sync.promise.is_done();
+        for (job, go_on) in hangs {
+            drop(go_on);
+            while !job.promise.is_done() {
+                std::thread::yield_now();
+            }
+        }
+        shared.close();
+        assert!(synced, "the sync had no thread");
+    }
+}
