@@ -158,10 +158,10 @@ fn only_tasks_that_can_be_served_are_woken() {
     drop(first);
     assert_eq!(woken(), [0; 20], "there is no room for any");
     drop((second, third));
-    for served in 0..20 {
+    for (served, allocation) in waiting.iter_mut().enumerate() {
         let expected: Vec<_> = (0..20).map(|index| usize::from(index <= served)).collect();
         assert_eq!(woken(), expected);
-        assert!(poll(&mut waiting[served], Waker::noop()).is_ready());
+        assert!(poll(allocation, Waker::noop()).is_ready());
     }
 }
 
