@@ -42,13 +42,11 @@ mod threads;
 
 /// Memory of ops: buffers from the arena, and what a type of one's own has to promise.
 pub mod buf {
-    pub use crate::memory::{AlignedBuf, Arena};
+    pub use crate::memory::{AlignedBuf, Allocation, Arena};
     pub use crate::op::buf::{IoBuf, IoBufMut};
 }
 
 pub use api::atomic_file::AtomicFile;
-#[doc(hidden)]
-pub use api::atomic_file::CommitStep;
 pub use api::file::AioFile;
 pub use api::handle::AioHandle;
 pub use api::scope::Scope;
@@ -56,6 +54,8 @@ pub use api::ticket::Ticket;
 pub use config::{AioConfig, DirectMode};
 pub use error::{Error, Result};
 pub use file::OpenOptions;
+#[doc(hidden)]
+pub use file::replace::CommitStep;
 #[doc(hidden)]
 pub use printable::Printable;
 pub use stats::Stats;

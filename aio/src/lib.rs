@@ -30,6 +30,7 @@
 //! | many extents of one file | [`AioFile::read_vectored`], [`AioFile::write_vectored`] |
 //! | a path per tensor | [`AioHandle::read_path`], [`write_new`](AioHandle::write_new), [`write_path`](AioHandle::write_path) |
 //! | borrowed memory | [`AioHandle::scope`] |
+//! | a runtime such as tokio | [what blocks there, and what does not](AioHandle#in-async-code) |
 //! | one small thing, now | [`AioFile::read_at`], [`AioFile::write_at`] |
 //! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`IoOpDesc`](op::IoOpDesc) |
 //!

@@ -62,7 +62,7 @@ fn what_is_open_needs_no_more_descriptors() {
                 file.durable(true).write_at(&content[7..100], 7).unwrap();
                 file.sync_all().wait().unwrap();
                 new.write(pattern(2, 5000), 0).wait().unwrap();
-                new.commit().unwrap();
+                new.commit().wait().unwrap();
                 file.close().unwrap();
             });
             assert!(fs::read(folder.path("t")).unwrap() == content);
@@ -94,7 +94,7 @@ fn what_is_opened_needs_no_more_descriptors_or_is_not_opened() {
                 let new = aio.create_atomic(&target)?;
                 let _clone = (*new).clone();
                 new.write(pattern(1, 5000), 0).wait().unwrap();
-                new.commit().unwrap();
+                new.commit().wait().unwrap();
                 Ok(())
             };
             let calls: [&dyn Fn() -> Result<()>; 3] = [&open, &create, &replace];
@@ -179,7 +179,7 @@ fn a_commit_needs_no_thread() {
     let new = aio.create_atomic(&path).unwrap();
     new.write(pattern(1, 5000), 0).wait().unwrap();
     refusing(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN, || {
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
         assert_eq!(fs::read(&path).unwrap(), pattern(1, 5000));
     });
 }
@@ -252,7 +252,7 @@ fn any_length(aio: &AioHandle, dir: &Path, mode: u32) {
             &|| {
                 let new = aio.create_atomic(&path)?;
                 new.write_at(&bytes(), 0)?;
-                new.commit()
+                Ok(new.commit().wait()?)
             },
         ];
         for (number, call) in calls.into_iter().enumerate() {
@@ -282,7 +282,7 @@ fn a_read_only_file_can_be_replaced_by_any_length() {
                 let aio = aio::builder().backend(backend).build().unwrap();
                 let new = aio.create_atomic(&path).unwrap();
                 new.write(pattern(1, len), 0).wait().unwrap();
-                new.commit().unwrap();
+                new.commit().wait().unwrap();
             });
             assert!(fs::read(&path).unwrap() == pattern(1, len));
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
@@ -309,7 +309,7 @@ fn files_are_opened_where_proc_is_not_mounted() {
             file.write_at(&pattern(2, 5000), 0).unwrap();
             let new = aio.create_atomic("/new").unwrap();
             new.write(pattern(2, 5000), 0).wait().unwrap();
-            new.commit().unwrap();
+            new.commit().wait().unwrap();
         });
         there.join().unwrap();
     });

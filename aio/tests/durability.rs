@@ -7,7 +7,7 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use aio::{AioFile, AioHandle, DirectMode, Error};
 use aio_core::CommitStep;
@@ -119,14 +119,22 @@ fn a_replaced_file_survives_a_power_failure_at_every_step() {
             let file = aio.create_atomic(disk.path().join("t")).unwrap();
             file.write(new.clone(), 0).wait().unwrap();
             assert!(after_power_failure(disk, "t") == old, "before the commit");
+            // The commit stops after each step until that was looked at.
+            let (reached, steps) = mpsc::channel();
+            let (go_on, looked_at) = mpsc::channel();
+            let commit = file.commit_in_steps(move |step| {
+                reached.send(step).unwrap();
+                looked_at.recv().unwrap();
+            });
             let mut seen = Vec::new();
-            file.commit_in_steps(|step| {
+            for step in steps {
                 let found = after_power_failure(disk, "t");
                 let is_new = found.as_ref() == Some(&new);
                 assert!(is_new || step != CommitStep::FolderSynced && found == old, "after {step:?}");
                 seen.push(step);
-            })
-            .unwrap();
+                go_on.send(()).unwrap();
+            }
+            commit.wait().unwrap();
             assert_eq!(seen, STEPS);
             old = Some(new);
         }
@@ -175,12 +183,12 @@ fn dies_while_it_replaces_a_file() {
     if dies_at == 0 {
         die();
     }
-    file.commit_in_steps(|step| {
+    let commit = file.commit_in_steps(move |step| {
         if STEPS[dies_at - 1] == step {
             die();
         }
-    })
-    .unwrap();
+    });
+    commit.wait().unwrap();
     panic!("it should be dead");
 }
 
@@ -200,7 +208,7 @@ fn a_file_is_replaced_as_a_whole() {
         drop(file.write(pattern(1, 50_000), 0));
         drop(file.write(pattern(2, 50_000), 50_000));
         assert!(!target.exists());
-        file.commit().unwrap();
+        file.commit().wait().unwrap();
         assert!(std::fs::read(&target).unwrap() == [pattern(1, 50_000), pattern(2, 50_000)].concat());
         only(folder, "t");
 
@@ -208,7 +216,7 @@ fn a_file_is_replaced_as_a_whole() {
         let file = aio.create_atomic(&target).unwrap();
         file.write_at(b"new", 0).unwrap();
         assert_eq!(std::fs::metadata(&target).unwrap().len(), 100_000);
-        file.commit().unwrap();
+        file.commit().wait().unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o640);
         only(folder, "t");
@@ -218,7 +226,7 @@ fn a_file_is_replaced_as_a_whole() {
         let plain = folder.path("plain");
         std::fs::write(&plain, b"").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().mode();
-        aio.create_atomic(&target).unwrap().commit().unwrap();
+        aio.create_atomic(&target).unwrap().commit().wait().unwrap();
         assert_eq!(mode(&target), mode(&plain));
         std::fs::remove_file(plain).unwrap();
 
@@ -237,7 +245,7 @@ fn a_symbolic_link_stays_one() {
         std::os::unix::fs::symlink("t", &link).unwrap();
         let file = aio.create_atomic(&link).unwrap();
         file.write_at(b"new", 0).unwrap();
-        file.commit().unwrap();
+        file.commit().wait().unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         std::fs::remove_file(&link).unwrap();
@@ -259,7 +267,7 @@ fn what_cannot_be_replaced_is_a_sentence() {
         refused(folder.path(&"x".repeat(300)), "File name too long");
         // As long as a name can be.
         let long = folder.path(&"x".repeat(255));
-        aio.create_atomic(&long).unwrap().commit().unwrap();
+        aio.create_atomic(&long).unwrap().commit().wait().unwrap();
         std::fs::remove_file(long).unwrap();
         assert_eq!(folder.count(), 0);
     });
@@ -281,7 +289,7 @@ fn a_failed_write_is_not_committed() {
             let file = aio.create_atomic(&target).unwrap();
             file.write(vec![1; 100], 0).wait().unwrap();
             spoil(&file);
-            let error = file.commit().unwrap_err();
+            let error = file.commit().wait().unwrap_err().into_error();
             assert!(matches!(error, Error::InvalidInput(_)), "{error}");
             assert!(error.to_string().contains("is not replaced: a write to its new contents failed"), "{error}");
             assert_eq!(std::fs::read(&target).unwrap(), b"old");
@@ -290,7 +298,7 @@ fn a_failed_write_is_not_committed() {
         // And what failed in one file is not held against the next.
         let file = aio.create_atomic(&target).unwrap();
         file.write_at(b"new", 0).unwrap();
-        file.commit().unwrap();
+        file.commit().wait().unwrap();
         let _ = aio.wait();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
     });
@@ -305,7 +313,7 @@ fn a_full_disk_leaves_the_old_file() {
         let file = aio.create_atomic(&target).unwrap();
         let failed = file.write(vec![1; 80 << 20], 0).wait().unwrap_err();
         assert_eq!(failed.error().raw_os_error(), Some(libc::ENOSPC), "{failed}");
-        assert!(file.commit().is_err());
+        assert!(file.commit().wait().is_err());
         assert_eq!(std::fs::read(&target).unwrap(), b"old");
         assert_eq!((std::fs::read_dir(disk.path()).unwrap().count(), disk.free()), (2, free), "with lost+found");
     });
@@ -331,7 +339,7 @@ fn a_failed_blocking_write_is_not_committed() {
         file.write(pattern(1, 8192), 0).wait().unwrap();
         let failed = file.durable(true).write_at(&[1; 4096], 0).unwrap_err();
         assert_eq!(failed.raw_os_error(), Some(libc::EIO), "{failed}");
-        assert!(matches!(file.commit().unwrap_err(), Error::InvalidInput(_)));
+        assert!(matches!(file.commit().wait().unwrap_err().error(), Error::InvalidInput(_)));
         assert_eq!(std::fs::read(&target).unwrap(), b"old");
         only(&folder, "t");
     }

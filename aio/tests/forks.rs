@@ -196,6 +196,6 @@ fn a_forked_child_leaves_the_temporary_to_its_parent() {
         None
     });
     assert_eq!(wrong, 0);
-    new.take().unwrap().commit().unwrap();
+    new.take().unwrap().commit().wait().unwrap();
     assert_eq!((std::fs::read(&path).unwrap(), folder.count()), (vec![1; 5000], 1));
 }

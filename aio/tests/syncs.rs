@@ -208,7 +208,7 @@ fn what_close_says_is_said() {
             new.write(vec![2; 5000], 0).wait().unwrap();
             // One that keeps it open.
             let _clone = (*new).clone();
-            let failed = text(new.commit());
+            let failed = text(new.commit().wait());
             assert!(failed.contains("cannot close"), "{failed}");
             assert_eq!(std::fs::read(&target).unwrap(), b"old");
         });

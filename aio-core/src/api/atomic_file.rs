@@ -1,34 +1,16 @@
-//! Replacing a file so that it is the old one or the new one, whole, whatever happens.
-//!
-//! What is written goes to a temporary file beside the target. `commit` syncs it, gives it the target's name with
-//! `rename(2)`, which is atomic, and syncs the folder, without which a power failure could bring the old name back.
-//! Until the rename the old file is there, afterwards the new one; both are whole. What a crash leaves behind is at most
-//! the temporary, whose name says what it is: `.NAME.XXXXXX.tmp`.
+//! Files that replace others, as users hold them; how that is done: `file/replace.rs`.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata, Permissions};
-use std::io;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
-
-use tempfile::TempPath;
-use xattr::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::api::file::AioFile;
-use crate::api::handle::AioHandle;
-use crate::config::DirectMode;
-use crate::error::{Error, IoError, OpKind, Result};
-use crate::file::{OpenFile, OpenOptions, attributes, check_path, close_fd, refusal};
-use crate::printable::shown;
-use crate::process::Generation;
-
-/// Bytes of a target's name that its temporary's has: with the rest it stays below the 255 of most file systems.
-const NAME: usize = 200;
-/// Symbolic links that Linux follows, one after the other.
-const MOST_LINKS: usize = 40;
+use crate::api::ticket::Ticket;
+use crate::engine::running::Engine;
+use crate::engine::transfer::OpOptions;
+use crate::error::{OpKind, Result};
+use crate::file::OpenFile;
+use crate::file::replace::{CommitStep, Replacement};
 
 /// A file that is to take the place of another, or of none. Writes go through the [`AioFile`] that it derefs to.
 ///
@@ -40,7 +22,7 @@ const MOST_LINKS: usize = 40;
 /// let tensor = checkpoint.write(vec![2; 1 << 20], 4096);
 /// header.wait()?;
 /// tensor.wait()?;
-/// checkpoint.commit()?; // from here on it is checkpoint.bin, also after a power failure
+/// checkpoint.commit().wait()?; // or .await; from here on it is checkpoint.bin, also after a power failure
 /// # Ok(())
 /// # }
 /// ```
@@ -53,96 +35,67 @@ const MOST_LINKS: usize = 40;
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.
     file: AioFile,
-    /// Of the file's descriptors, to be closed by the commit, which might have none left to make them.
-    duplicates: Vec<OwnedFd>,
-    temporary: Temporary,
-    target: PathBuf,
-    /// Open from the start, since after the rename it would be too late to find that it cannot be opened.
-    folder: File,
-}
-
-/// How far [`AtomicFile::commit`] got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitStep {
-    /// The new contents are on the device, under the temporary's name.
-    Synced,
-    /// The new file is closed.
-    Closed,
-    /// The target's name is the new file's.
-    Renamed,
-    /// So it is on the device.
-    FolderSynced,
+    replacement: Replacement,
 }
 
 impl AtomicFile {
-    pub(crate) fn create(handle: &AioHandle, path: &Path) -> Result<Self> {
-        fn failing(op: OpKind, path: &Path) -> impl FnOnce(io::Error) -> Error {
-            move |source| IoError::new(op, path, source).into()
-        }
-        let opening = |path| failing(OpKind::Open, path);
-        handle.shared().check_open()?;
-        let (target, replaced) = resolve(path).map_err(opening(path))?;
-        let folder = File::open(folder_of(&target)).map_err(opening(folder_of(&target)))?;
-        check_rename(&target, &folder, replaced.is_some()).map_err(failing(OpKind::Replace, &target))?;
-        let (file, temporary) =
-            temporary_beside(&target, replaced.is_some(), handle.config().direct).map_err(opening(path))?;
-        let temporary = Temporary::new(temporary);
-        let duplicates = file.duplicates().map_err(opening(path))?;
-        if let Some(replaced) = replaced {
-            // Now that it is open: they may not let this process open it.
-            grant(&file, &target, &replaced).map_err(opening(path))?;
-        }
-        Ok(Self { file: handle.file(file), duplicates, temporary, target, folder })
+    pub(crate) fn create(engine: &Arc<Engine>, path: &Path, options: OpOptions) -> Result<Self> {
+        engine.shared().check_open()?;
+        let made = Replacement::begin(path, engine.shared().config.direct)?;
+        Ok(Self::new(made, engine.clone(), options))
+    }
+
+    pub(crate) fn create_async(engine: &Arc<Engine>, path: &Path, options: OpOptions) -> Ticket<Self> {
+        let (at, direct) = (path.to_owned(), engine.shared().config.direct);
+        let begin = move || Replacement::begin(&at, direct);
+        Ticket::start_file_job(engine, options, (OpKind::Open, path), None, begin, Self::new)
+    }
+
+    fn new((file, replacement): (OpenFile, Replacement), engine: Arc<Engine>, options: OpOptions) -> Self {
+        Self { file: AioFile::new(file, engine, options), replacement }
     }
 
     /// The path that the file will have, with symbolic links resolved.
     pub fn target(&self) -> &Path {
-        &self.target
+        self.replacement.target()
     }
 
-    /// Waits for the writes that were accepted, makes them durable, and puts the file in its place, durably.
+    /// Makes the writes that were accepted before durable, and puts the file in its place, durably. Returns at once: the
+    /// ticket is waited for, or awaited.
     ///
-    /// Clones of the file that are left go on with it under its new name.
+    /// It runs on a thread for file operations when those writes have ended. Dropping the ticket leaves it to itself: the
+    /// commit goes on, and its failure goes to the next [`AioHandle::wait`](crate::AioHandle::wait).
+    /// [Cancelled](Ticket::cancel) before it begins, it leaves the target as it was, and removes the temporary; later, it
+    /// goes on. The ticket keeps the handle's engine alive, as a file does. Clones of the file that are left go on with it
+    /// under its new name.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] if any write to it failed or was cancelled, whoever was told of that. [`Error::Io`] if it
-    /// cannot be synced, closed or renamed. In all of these cases the target is as it was, and the temporary is gone. If
-    /// at last the folder cannot be synced ([`OpKind::Sync`] with the folder's path), the new file is in place, and may
-    /// not be after a power failure. [`Error::Closed`], [`Error::WaitOnWorker`], [`Error::Forked`].
-    pub fn commit(self) -> Result<()> {
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if any write to it, or change of its length or allocation, failed,
+    /// was refused or was cancelled, even if another call reported that or it was done again later. [`Error::Io`](crate::Error::Io) if it cannot be synced, closed or renamed.
+    /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::Closed`](crate::Error::Closed). In all of these cases the
+    /// target is as it was, and the temporary is gone. If at last the folder cannot be synced ([`OpKind::Sync`] with the
+    /// folder's path), the new file is in place, and may not be after a power failure.
+    /// [`Error::Forked`](crate::Error::Forked).
+    pub fn commit(self) -> Ticket<()> {
         self.commit_in_steps(|_| {})
     }
 
-    /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step.
+    /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step, on the thread that
+    /// commits.
     #[doc(hidden)]
-    pub fn commit_in_steps(self, mut after: impl FnMut(CommitStep)) -> Result<()> {
-        let Self { file, duplicates, temporary, target, folder } = self;
-        // Also waits for the writes, so that after it all failures are known.
-        let synced = file.sync_all().wait().map_err(Error::from);
-        if matches!(synced, Err(Error::Forked)) {
-            // Before any lock, which a thread of the parent may have held.
-            return synced;
-        }
-        let open = file.open_file();
-        if let Some(failure) = open.inode().and_then(|inode| inode.write_back.failed_write()) {
-            return Err(Error::InvalidInput(format!(
-                "{} is not replaced: a write to its new contents failed: {failure}",
-                shown(&target)
-            )));
-        }
-        synced?;
-        after(CommitStep::Synced);
-        // Told also if a clone keeps it open, and without waiting for what else the handle does.
-        let closed = duplicates.into_iter().map(close_fd).fold(Ok(()), Result::and);
-        closed.map_err(|source| IoError::new(OpKind::Close, open.path(), source))?;
-        drop(file);
-        after(CommitStep::Closed);
-        temporary.persist(&target).map_err(|error| IoError::new(OpKind::Replace, &target, error))?;
-        after(CommitStep::Renamed);
-        folder.sync_all().map_err(|source| IoError::new(OpKind::Sync, folder_of(&target), source))?;
-        after(CommitStep::FolderSynced);
-        Ok(())
+    pub fn commit_in_steps(self, after: impl FnMut(CommitStep) + Send + 'static) -> Ticket<()> {
+        let Self { file, replacement } = self;
+        let (engine, options) = file.parts();
+        let open = file.into_open_file();
+        let (target, inode) = (replacement.target().to_owned(), open.shared_inode().cloned());
+        // In this order: a commit that is cancelled drops them, and the file is to be closed before it is removed.
+        let new = (open, replacement);
+        let commit = move || {
+            let (open, replacement) = new;
+            replacement.commit(open, after)
+        };
+        Ticket::start_file_job(&engine, options, (OpKind::Replace, &target), inode, commit, |(), _, _| ())
     }
 }
 
@@ -151,151 +104,5 @@ impl Deref for AtomicFile {
 
     fn deref(&self) -> &AioFile {
         &self.file
-    }
-}
-
-/// The path of a temporary file, which is removed with it; but not by a forked child, whose parent goes on with the file.
-#[derive(Debug)]
-struct Temporary {
-    path: Option<TempPath>,
-    made_in: Generation,
-}
-
-impl Temporary {
-    fn new(path: TempPath) -> Self {
-        Self { path: Some(path), made_in: Generation::now() }
-    }
-
-    /// Gives the file another name.
-    fn persist(mut self, target: &Path) -> io::Result<()> {
-        let Some(path) = self.path.take() else { return Ok(()) };
-        path.persist(target).map_err(|failure| failure.error)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &mut self.path
-            && self.made_in.is_forked()
-        {
-            path.disable_cleanup(true);
-        }
-    }
-}
-
-/// Where `path` leads, and what is there.
-fn resolve(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
-    check_path(path)?;
-    file_name(path)?;
-    match fs::metadata(path) {
-        Ok(found) if found.is_file() => Ok((path.canonicalize()?, Some(found))),
-        Ok(found) => Err(refusal(found.mode()).unwrap_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is a block device, and only regular files can be replaced",
-            )
-        })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((where_to_make(path)?, None)),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where open(2) with O_CREAT would make the file: at the end of symbolic links that point to nothing.
-fn where_to_make(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let target = folder_of(&path).canonicalize()?.join(file_name(&path)?);
-        match fs::read_link(&target) {
-            Ok(link) => path = folder_of(&target).join(link),
-            Err(_) => return Ok(target),
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::ELOOP))
-}
-
-/// The last part of a path, unless only a folder can have it. [`Path`] takes no notice of slashes and dots at the end.
-fn file_name(path: &Path) -> io::Result<&OsStr> {
-    match path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next() {
-        None | Some(b"" | b"." | b"..") => Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        Some(name) => Ok(OsStr::from_bytes(name)),
-    }
-}
-
-/// What is known to keep `rename(2)` from giving a new file the target's name, found before anything is written.
-fn check_rename(target: &Path, folder: &File, replaces: bool) -> io::Result<()> {
-    let has = |path, bits| attributes(path).is_ok_and(|found| found & bits as u64 != 0);
-    let fixed = libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND;
-    let refused = |errno| Err(io::Error::from_raw_os_error(errno));
-    if replaces && has(target, libc::STATX_ATTR_MOUNT_ROOT) {
-        return refused(libc::EBUSY);
-    }
-    if has(folder_of(target), fixed) || replaces && (has(target, fixed) || is_kept(target, folder)) {
-        return refused(libc::EPERM);
-    }
-    Ok(())
-}
-
-/// Whether the folder is sticky and neither it nor the target is this process's.
-fn is_kept(target: &Path, folder: &File) -> bool {
-    // The kernel asks the same of those who want this flag: that they are the owner, or may act for the owner.
-    let is_anothers = |path| {
-        let flags = libc::O_NOATIME | libc::O_NONBLOCK;
-        let opened = File::options().read(true).custom_flags(flags).open(path);
-        opened.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
-    };
-    let is_sticky = folder.metadata().is_ok_and(|found| found.mode() & libc::S_ISVTX != 0);
-    is_sticky && is_anothers(target) && is_anothers(folder_of(target))
-}
-
-/// A new file in the target's folder, which a rename can reach.
-fn temporary_beside(target: &Path, replaces: bool, direct: DirectMode) -> io::Result<(OpenFile, TempPath)> {
-    let name = target.file_name().unwrap_or_default().as_bytes();
-    let mut prefix = b".".to_vec();
-    prefix.extend(&name[..name.len().min(NAME)]);
-    prefix.push(b'.');
-    let prefix = OsString::from_vec(prefix);
-    // Users who may not read the old file shall not get hold of the new one before it has the old permissions.
-    let options = OpenOptions::new().read(true).create_new(true).private(replaces);
-    let made = tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".tmp")
-        .make_in(folder_of(target), |path| OpenFile::try_open(path, &options, direct))?;
-    Ok(made.into_parts())
-}
-
-/// Lets those have the new file who may have the one that it replaces; nobody else, where not all of that can be given.
-fn grant(new: &OpenFile, target: &Path, replaced: &Metadata) -> io::Result<()> {
-    const ACCESS_LIST: &str = "system.posix_acl_access";
-    let new = &File::from(new.fd().try_clone_to_owned()?);
-    let own = new.metadata()?;
-    let (uid, gid) = (replaced.uid(), replaced.gid());
-    let mut mode = replaced.permissions().mode();
-    let mut all_given = true;
-    // Only root may give files away; everybody else gets a file of their own, as with `cp`.
-    if (own.uid(), own.gid()) != (uid, gid) && fchown(new, Some(uid), Some(gid)).is_err() {
-        // With another owner, set-user-ID and set-group-ID would grant other rights than they did.
-        mode &= !0o6000;
-        all_given = own.gid() == gid || fchown(new, None, Some(gid)).is_ok();
-    }
-    let has_none = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP));
-    // The folder may have given it one.
-    new.remove_xattr(ACCESS_LIST).or_else(|error| if has_none(&error) { Ok(()) } else { Err(error) })?;
-    match xattr::get(target, ACCESS_LIST) {
-        Ok(None) => {}
-        Ok(Some(list)) => all_given = all_given && new.set_xattr(ACCESS_LIST, &list).is_ok(),
-        Err(error) => all_given = all_given && has_none(&error),
-    }
-    if !all_given {
-        // Whoever was in the old group, or in its list, may be anybody now: all others have what group and others had.
-        let common = mode & (mode >> 3) & 0o007;
-        mode = mode & !0o077 | common << 3 | common;
-    }
-    new.set_permissions(Permissions::from_mode(mode))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }

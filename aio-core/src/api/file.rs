@@ -4,11 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::api::handle::AioHandle;
+use crate::api::scope::scope;
 use crate::api::ticket::Ticket;
-use crate::engine::FileCommand;
 use crate::engine::on_caller;
+use crate::engine::running::Engine;
 use crate::engine::transfer::{OpOptions, Priority};
+use crate::engine::{FileCommand, FileOp, Shared};
 use crate::error::{Error, IoError, OpError, OpKind, Result};
 use crate::file::OpenFile;
 use crate::inbox;
@@ -24,14 +25,18 @@ use crate::op::plan::Alignment;
 #[derive(Clone)]
 pub struct AioFile {
     file: Arc<OpenFile>,
-    handle: AioHandle,
+    engine: Arc<Engine>,
     options: OpOptions,
 }
 
 impl AioFile {
-    pub(crate) fn new(file: OpenFile, handle: AioHandle) -> Self {
-        let options = handle.options();
-        Self { file: Arc::new(file), handle, options }
+    pub(crate) fn new(file: OpenFile, engine: Arc<Engine>, options: OpOptions) -> Self {
+        engine.shared().offer_slot(&file);
+        Self { file: Arc::new(file), engine, options }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.engine.shared()
     }
 
     /// The path it was opened by.
@@ -89,6 +94,13 @@ impl AioFile {
         Self { options: OpOptions { durable, ..self.options }, ..self.clone() }
     }
 
+    /// The same file; ops through this clone are accepted beyond
+    /// [`max_pending_ops`](crate::AioConfig::max_pending_ops), so that no call waits for room. See
+    /// [`AioHandle::unlimited`](crate::AioHandle::unlimited).
+    pub fn unlimited(&self) -> Self {
+        Self { options: OpOptions { unlimited: true, ..self.options }, ..self.clone() }
+    }
+
     /// For op descriptors.
     pub fn target(&self) -> Target {
         Target::File((*self.file).clone())
@@ -98,40 +110,42 @@ impl AioFile {
         self.options
     }
 
-    /// Fills `buffer` from `offset`, blocking. Up to a block is read on the calling thread.
+    /// Fills `buffer` from `offset`; blocks the calling thread until that is done. Up to a block is read on the calling thread.
     ///
     /// # Errors
     ///
     /// [`Error::UnexpectedEof`] with the count that did arrive, [`Error::Io`], [`Error::WaitOnWorker`] for what is
     /// too large for the calling thread.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        if on_caller::read(self.handle.shared(), &self.file, self.options, buffer, offset)? {
+        if on_caller::read(self.shared(), &self.file, self.options, buffer, offset)? {
             return Ok(());
         }
-        single(self.handle.scope(|scope| scope.read(self, buffer, offset)))
+        single(scope(self.shared(), self.options, |scope| scope.read(self, buffer, offset)))
     }
 
-    /// Writes all of `buffer` at `offset`, blocking. Up to a block inside the file is written on the calling thread.
+    /// Writes all of `buffer` at `offset`; blocks the calling thread until that is done. Up to a block inside the file is written on the calling thread.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::WaitOnWorker`] on a worker thread, for more than a block and while writes to the file are in
     /// flight that this one has to wait for.
     pub fn write_at(&self, buffer: &[u8], offset: u64) -> Result<()> {
-        if on_caller::write(self.handle.shared(), &self.file, self.options, buffer, offset)? {
+        if on_caller::write(self.shared(), &self.file, self.options, buffer, offset)? {
             return Ok(());
         }
-        single(self.handle.scope(|scope| scope.write(self, buffer, offset)))
+        single(scope(self.shared(), self.options, |scope| scope.write(self, buffer, offset)))
     }
 
-    /// Fills `buffer` from `offset`; the ticket gives it back. Waits while the op queue is full.
+    /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
+    /// [`unlimited`](Self::unlimited).
     pub fn read<B: IoBufMut + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
-        self.handle.start(Owned::read(self.target(), buffer, offset), self.options)
+        Ticket::start(self.shared(), Owned::read(self.target(), buffer, offset), self.options)
     }
 
-    /// Writes all of `buffer` at `offset`; the ticket gives it back. Waits while the op queue is full.
+    /// Writes all of `buffer` at `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
+    /// [`unlimited`](Self::unlimited).
     pub fn write<B: IoBuf + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
-        self.handle.start(Owned::write(self.target(), buffer, offset), self.options)
+        Ticket::start(self.shared(), Owned::write(self.target(), buffer, offset), self.options)
     }
 
     /// As [`read`](Self::read), without waiting.
@@ -140,7 +154,7 @@ impl AioFile {
     ///
     /// [`Error::QueueFull`], or whatever makes the op impossible, with the buffer.
     pub fn try_read<B: IoBufMut + 'static>(&self, buffer: B, offset: u64) -> Result<Ticket<B>, OpError<B>> {
-        self.handle.try_start(Owned::read(self.target(), buffer, offset), self.options)
+        Ticket::try_start(self.shared(), Owned::read(self.target(), buffer, offset), self.options)
     }
 
     /// As [`write`](Self::write), without waiting.
@@ -149,21 +163,24 @@ impl AioFile {
     ///
     /// [`Error::QueueFull`], or whatever makes the op impossible, with the buffer.
     pub fn try_write<B: IoBuf + 'static>(&self, buffer: B, offset: u64) -> Result<Ticket<B>, OpError<B>> {
-        self.handle.try_start(Owned::write(self.target(), buffer, offset), self.options)
+        Ticket::try_start(self.shared(), Owned::write(self.target(), buffer, offset), self.options)
     }
 
-    /// Fills many buffers, each from its own offset, as one op.
+    /// Fills many buffers, each from its own offset, as one op. Blocks the calling thread while the queue is full, except through
+    /// [`unlimited`](Self::unlimited).
     pub fn read_vectored<B: IoBufMut + 'static>(&self, extents: Vec<(u64, B)>) -> Ticket<Vec<(u64, B)>> {
-        self.handle.start(Owned::read_vectored(self.target(), extents), self.options)
+        Ticket::start(self.shared(), Owned::read_vectored(self.target(), extents), self.options)
     }
 
-    /// Writes many buffers, each to its own offset, as one op. Extents that overlap leave unspecified bytes.
+    /// Writes many buffers, each to its own offset, as one op. Extents that overlap leave unspecified bytes. Blocks the calling thread while the queue is full, except through
+    /// [`unlimited`](Self::unlimited).
     pub fn write_vectored<B: IoBuf + 'static>(&self, extents: Vec<(u64, B)>) -> Ticket<Vec<(u64, B)>> {
-        self.handle.start(Owned::write_vectored(self.target(), extents), self.options)
+        Ticket::start(self.shared(), Owned::write_vectored(self.target(), extents), self.options)
     }
 
     /// Makes the data of the writes, and of the changes of length and allocation, that were accepted before durable:
-    /// `fdatasync(2)`.
+    /// `fdatasync(2)`. Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited); so
+    /// do the other operations on the file.
     ///
     /// An error is final. The kernel tells of data that it could not write back once, and forgets it; so after a failed
     /// sync every later one of this file, through whichever open file of the process, fails too and says so. That ends
@@ -173,13 +190,17 @@ impl AioFile {
         self.start_file_op(FileCommand::SyncData)
     }
 
-    /// Likewise with all metadata, `fsync(2)`.
+    /// As [`sync_data`](Self::sync_data), with all metadata: `fsync(2)`.
     pub fn sync_all(&self) -> Ticket<()> {
         self.start_file_op(FileCommand::SyncAll)
     }
 
-    pub(crate) fn open_file(&self) -> &OpenFile {
-        &self.file
+    pub(crate) fn parts(&self) -> (Arc<Engine>, OpOptions) {
+        (self.engine.clone(), self.options)
+    }
+
+    pub(crate) fn into_open_file(self) -> OpenFile {
+        (*self.file).clone()
     }
 
     /// Cuts or extends the file to `len` bytes, `ftruncate(2)`. Has no order with transfers in flight.
@@ -199,18 +220,23 @@ impl AioFile {
     }
 
     fn start_file_op(&self, command: FileCommand) -> Ticket<()> {
-        self.handle.start_file_op((*self.file).clone(), command, self.options)
+        let op = FileOp::new((*self.file).clone(), command, self.options.priority);
+        if let Err(error) = self.shared().submit_file_op(&op, self.options.when_full()) {
+            op.note_failure(&error);
+            let _nothing_to_wake = op.promise.fulfil(Err(error), false);
+        }
+        Ticket::new(op, self.shared().clone())
     }
 
-    /// Closes the file and says what `close(2)` said, once the ops in flight have ended and every queue has given it
-    /// back. While other clones or tickets of this file exist, it stays open until the last of them goes, and Ok says
+    /// Closes the file and says what `close(2)` said; blocks the calling thread until the ops in flight have ended and every
+    /// queue has given it back. While other clones or tickets of this file exist, it stays open until the last of them goes, and Ok says
     /// nothing of it.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]; [`Error::WaitOnWorker`] on a worker thread of any handle, [`Error::Forked`].
     pub fn close(self) -> Result<()> {
-        let shared = self.handle.shared().clone();
+        let shared = self.shared().clone();
         shared.check_may_join()?;
         let path = self.path().to_owned();
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
@@ -239,6 +265,6 @@ fn single(result: Result<()>) -> Result<()> {
 
 impl fmt::Debug for AioFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AioFile").field("file", &self.file).field("handle", &self.handle).finish()
+        f.debug_struct("AioFile").field("file", &self.file).finish_non_exhaustive()
     }
 }

@@ -2,44 +2,51 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::atomic_file::AtomicFile;
 use crate::api::file::AioFile;
 use crate::api::scope::{Scope, path_target, scope};
-use crate::api::ticket::{Owner, Ticket};
+use crate::api::ticket::Ticket;
 use crate::backend::IoBackend;
-use crate::config::AioConfig;
-use crate::engine::op_queue::WhenFull;
-use crate::engine::promise::Promise;
-use crate::engine::transfer::{Op, OpOptions, Priority};
-use crate::engine::{FileCommand, FileOp, Shared, worker};
-use crate::error::{Error, OpError, Result};
+use crate::config::{AioConfig, DirectMode};
+use crate::engine::Shared;
+use crate::engine::running::Engine;
+use crate::engine::transfer::{OpOptions, Priority};
+use crate::error::{Error, OpKind, Result};
 use crate::file::{OpenFile, OpenOptions};
-use crate::memory::{AlignedBuf, Arena};
+use crate::memory::{AlignedBuf, Allocation, Arena};
 use crate::op::buf::{IoBuf, IoBufMut};
 use crate::op::desc::{Extent, IoOpDesc, PathMode};
 use crate::op::owned::{AssertValid, Custom, Owned, RawOp};
 use crate::stats::Stats;
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Mutex, MutexGuard, lock};
-use crate::threads::on_any_worker;
 
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
 ///
 /// Cheap to clone; every clone is the same engine. Dropping the last one, and the last [`AioFile`], waits for every op
 /// that was accepted and ends the threads; on a worker thread of any handle, where it does not wait, it leaves them to
 /// end by themselves.
+///
+/// # In async code
+///
+/// A [`Ticket`] is a future for any runtime. A call that may block says so, by the words "blocks the calling thread"; on
+/// a runtime's thread it would hold up all tasks of that thread, and if it waits for one of them, for ever. In async code
+/// use:
+///
+/// | blocks the calling thread | instead |
+/// |---|---|
+/// | [`alloc`](Self::alloc), [`alloc_timeout`](Self::alloc_timeout) | [`alloc_async`](Self::alloc_async) |
+/// | starting an op while the queue is full | the same calls through [`unlimited`](Self::unlimited) |
+/// | [`open`](Self::open), [`create`](Self::create), [`open_with`](Self::open_with) | [`open_async`](Self::open_async), [`create_async`](Self::create_async), [`open_with_async`](Self::open_with_async) |
+/// | [`create_atomic`](Self::create_atomic) | [`create_atomic_async`](Self::create_atomic_async) |
+/// | [`Ticket::wait`], [`Ticket::wait_timeout`] | `.await`; [`Ticket::cancel_on_drop`] for time-outs |
+/// | [`AioFile::read_at`], [`AioFile::write_at`], [`scope`](Self::scope) | [`AioFile::read`], [`AioFile::write`] |
+/// | [`wait`](Self::wait), [`close`](Self::close), [`AioFile::close`], dropping the last handle or file | a thread for blocking calls, such as tokio's `spawn_blocking` |
 #[derive(Clone)]
 pub struct AioHandle {
-    inner: Arc<Inner>,
+    engine: Arc<Engine>,
     options: OpOptions,
-}
-
-struct Inner {
-    shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl AioHandle {
@@ -51,24 +58,11 @@ impl AioHandle {
     pub fn with_backend(backend: Arc<dyn IoBackend>, config: AioConfig) -> Result<Self> {
         config.validate_ranges()?;
         let options = OpOptions { validate: config.validate, ..OpOptions::default() };
-        let workers = config.intra_op_parallelism;
-        // Made first, so that its drop stops the workers that did start.
-        let inner = Inner { shared: Shared::new(backend, config), threads: Mutex::default() };
-        for id in 0..workers {
-            let thread = worker::spawn(&inner.shared, id)?;
-            inner.threads().push(thread);
-        }
-        // Not before all of them are there to answer.
-        inner.shared.arena.serve(&inner.shared.inboxes);
-        Ok(Self { inner: Arc::new(inner), options })
+        Ok(Self { engine: Arc::new(Engine::start(backend, config)?), options })
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.inner.shared
-    }
-
-    pub(crate) fn options(&self) -> OpOptions {
-        self.options
+    fn shared(&self) -> &Arc<Shared> {
+        self.engine.shared()
     }
 
     /// The backend's name.
@@ -92,19 +86,32 @@ impl AioHandle {
     /// limit of pending ops of their own.
     pub fn background(&self) -> Self {
         let options = OpOptions { priority: Priority::Background, ..self.options };
-        Self { inner: self.inner.clone(), options }
+        Self { engine: self.engine.clone(), options }
     }
 
     /// The same engine; ops through this clone read every block back and compare, or do not.
     pub fn validated(&self, validate: bool) -> Self {
-        Self { inner: self.inner.clone(), options: OpOptions { validate, ..self.options } }
+        Self { engine: self.engine.clone(), options: OpOptions { validate, ..self.options } }
     }
 
     /// The same engine; writes by path through this clone, and through files that it opens, are
     /// [durable](AioFile::durable) when they have ended well, or are not. The name of a new file is not: for that,
     /// there is [`create_atomic`](Self::create_atomic).
     pub fn durable(&self, durable: bool) -> Self {
-        Self { inner: self.inner.clone(), options: OpOptions { durable, ..self.options } }
+        Self { engine: self.engine.clone(), options: OpOptions { durable, ..self.options } }
+    }
+
+    /// The same engine; ops through this clone, and through files that it opens, are accepted beyond
+    /// [`max_pending_ops`](AioConfig::max_pending_ops), so that no call waits for room in the queue. Awaiting the ticket
+    /// covers the time in the queue.
+    ///
+    /// The limit then holds up only callers that wait, and counts these ops among theirs. What bounds the memory of the
+    /// ops themselves (some hundred bytes each) is how many tickets the program starts at once; what bounds that of their
+    /// buffers is the arena's limit, if they come from [`alloc_async`](Self::alloc_async): a task that wants to start one
+    /// more op awaits a buffer first. With buffers from elsewhere, the program has to bound the ops in flight itself, with a
+    /// semaphore, say.
+    pub fn unlimited(&self) -> Self {
+        Self { engine: self.engine.clone(), options: OpOptions { unlimited: true, ..self.options } }
     }
 
     /// The memory that buffers come from. Handles without an [`arena_limit`](AioConfig::arena_limit) share one.
@@ -113,8 +120,8 @@ impl AioHandle {
     }
 
     /// A buffer of `len` bytes in huge pages that the kernel may have registered: what transfers fastest. Its contents
-    /// are unspecified. While the arena's limit leaves no room this waits for other buffers to be dropped; a buffer that
-    /// was given to an op is one until the op's ticket was waited for or dropped. See [`Arena::alloc`].
+    /// are unspecified. It blocks the calling thread while the arena's limit leaves no room, until other buffers are
+    /// dropped; a buffer that was given to an op is one until the op's ticket was waited for or dropped. See [`Arena::alloc`].
     ///
     /// # Errors
     ///
@@ -124,7 +131,7 @@ impl AioHandle {
         self.arena().alloc(len)
     }
 
-    /// As [`alloc`](Self::alloc), but waits for `timeout` at most.
+    /// As [`alloc`](Self::alloc), but blocks the calling thread for `timeout` at most.
     ///
     /// # Errors
     ///
@@ -144,27 +151,35 @@ impl AioHandle {
         self.arena().try_alloc(len)
     }
 
+    /// As [`alloc`](Self::alloc), as a future, which never blocks the thread that polls it. See [`Arena::alloc_async`].
+    pub fn alloc_async(&self, len: usize) -> Allocation {
+        self.arena().alloc_async(len)
+    }
+
     /// Opens an existing file for reading, and for writing too if that is permitted. It takes two descriptors where direct
     /// I/O is possible.
+    ///
+    /// Blocks the calling thread on the file system; in async code, call [`open_async`](Self::open_async).
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if there is no such file, it may not be read, or it is a directory, a FIFO or the like.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<AioFile> {
-        let path = path.as_ref();
-        match self.open_with(path, &OpenOptions::new().read(true).write(true)) {
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY))
-                    || error.kind() == std::io::ErrorKind::Unsupported =>
-            {
-                self.open_with(path, &OpenOptions::new().read(true))
-            }
-            opened => opened,
-        }
+        self.shared().check_open()?;
+        self.opened(open_existing(path.as_ref(), self.config().direct))
+    }
+
+    /// As [`open`](Self::open), on a thread for operations on files. It never blocks: the ticket gives the file.
+    ///
+    /// Cancelled before it begins, it opens nothing; if the ticket is dropped, the file is closed when it has been opened.
+    pub fn open_async(&self, path: impl AsRef<Path>) -> Ticket<AioFile> {
+        self.open_job(path.as_ref(), open_existing)
     }
 
     /// Opens a file for reading and writing, and makes it if it does not exist, at the end of symbolic links if there are
     /// any. What it holds stays.
+    ///
+    /// Blocks the calling thread on the file system; in async code, call [`create_async`](Self::create_async).
     ///
     /// # Errors
     ///
@@ -175,26 +190,49 @@ impl AioHandle {
 
     /// Opens a file.
     ///
+    /// Blocks the calling thread on the file system; in async code, call [`open_with_async`](Self::open_with_async).
+    ///
     /// # Errors
     ///
     /// [`Error::Io`] with the reason.
     pub fn open_with(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<AioFile> {
         self.shared().check_open()?;
-        Ok(self.file(OpenFile::open(path.as_ref(), options, self.config().direct)?))
+        self.opened(OpenFile::open(path.as_ref(), options, self.config().direct))
     }
 
-    /// A file of this handle.
-    pub(crate) fn file(&self, file: OpenFile) -> AioFile {
-        let shared = self.shared();
-        if let Some(slot) = shared.files.register().filter(|_| shared.config.register_files) {
-            file.set_slot(slot);
-        }
-        AioFile::new(file, self.clone())
+    /// As [`create`](Self::create), on a thread for operations on files. It never blocks: the ticket gives the file.
+    ///
+    /// Cancelled before it begins, it makes nothing; if the ticket is dropped, the file is closed when it has been opened,
+    /// and one that was made stays, empty.
+    pub fn create_async(&self, path: impl AsRef<Path>) -> Ticket<AioFile> {
+        self.open_with_async(path, &OpenOptions::new().read(true).create(true))
+    }
+
+    /// As [`open_with`](Self::open_with), on a thread for operations on files. It never blocks: the ticket gives the file.
+    /// Cancelled or dropped, it does as [`create_async`](Self::create_async).
+    pub fn open_with_async(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Ticket<AioFile> {
+        let options = options.clone();
+        self.open_job(path.as_ref(), move |path, direct| OpenFile::open(path, &options, direct))
+    }
+
+    fn opened(&self, file: Result<OpenFile>) -> Result<AioFile> {
+        Ok(AioFile::new(file?, self.engine.clone(), self.options))
+    }
+
+    fn open_job<F>(&self, path: &Path, open: F) -> Ticket<AioFile>
+    where
+        F: FnOnce(&Path, DirectMode) -> Result<OpenFile> + Send + 'static,
+    {
+        let (at, direct) = (path.to_owned(), self.config().direct);
+        let open = move || open(&at, direct);
+        Ticket::start_file_job(&self.engine, self.options, (OpKind::Open, path), None, open, AioFile::new)
     }
 
     /// Begins to replace the file at `path`, or to make it, at the end of symbolic links if there are any: what is
     /// written to the [`AtomicFile`] is there as a whole after its [`commit`](AtomicFile::commit), and before that
     /// nothing is.
+    ///
+    /// Blocks the calling thread on the file system; in async code, call [`create_atomic_async`](Self::create_atomic_async).
     ///
     /// # Errors
     ///
@@ -202,33 +240,46 @@ impl AioHandle {
     /// what must not be replaced: a mount point (as files that are mounted into a container are), immutable, or another
     /// user's in a sticky folder.
     pub fn create_atomic(&self, path: impl AsRef<Path>) -> Result<AtomicFile> {
-        AtomicFile::create(self, path.as_ref())
+        AtomicFile::create(&self.engine, path.as_ref(), self.options)
+    }
+
+    /// As [`create_atomic`](Self::create_atomic), on a thread for operations on files. It never blocks: the ticket gives
+    /// the file.
+    ///
+    /// Cancelled before it begins, it makes nothing; if the ticket is dropped, what it made beside the target is removed.
+    pub fn create_atomic_async(&self, path: impl AsRef<Path>) -> Ticket<AtomicFile> {
+        AtomicFile::create_async(&self.engine, path.as_ref(), self.options)
     }
 
     /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
+    /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn read_path<B: IoBufMut + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
-        self.start(Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options)
+        Ticket::start(self.shared(), Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options)
     }
 
     /// Writes `buffer` to a new file at `path`; an existing one, or a symbolic link, is an error. If writing fails, the
     /// file is removed.
+    /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn write_new<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
-        self.start(Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options)
+        Ticket::start(self.shared(), Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options)
     }
 
     /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist, at the end of
     /// symbolic links if there are any. A file that was longer is cut once all is written; if writing fails, it holds a mixture.
+    /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn write_path<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
-        self.start(Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
+        Ticket::start(self.shared(), Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
     }
 
     /// Submits an op with a descriptor of the caller's own.
+    /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn submit<D: IoOpDesc + 'static>(&self, desc: D) -> Ticket<()> {
         let options = OpOptions { validate: self.options.validate || desc.validate(), ..self.options };
-        self.start_desc(Custom(desc), options)
+        Ticket::start_desc(self.shared(), Custom(desc), options)
     }
 
     /// Submits an op on raw memory.
+    /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     ///
     /// # Safety
     ///
@@ -241,19 +292,16 @@ impl AioHandle {
         let options = OpOptions { validate: self.options.validate || op.validate, ..self.options };
         let nowhere = op.extents.iter().find(|extent| extent.memory.is_none() && extent.len > 0).copied();
         match nowhere {
-            None => self.start_desc(AssertValid(op), options),
+            None => Ticket::start_desc(self.shared(), AssertValid(op), options),
             Some(Extent { offset, len, .. }) => {
-                let op = self.new_op(AssertValid(op), options);
-                refused(
-                    &op,
-                    Error::InvalidInput(format!("no memory for {len} bytes at offset {offset}: the pointer is null")),
-                );
-                Ticket::new(op, self.shared().clone())
+                let why = format!("no memory for {len} bytes at offset {offset}: the pointer is null");
+                Ticket::refused(self.shared(), AssertValid(op), options, Error::InvalidInput(why))
             }
         }
     }
 
-    /// Runs ops on borrowed memory: `body` starts them, and `scope` returns when all of them have ended.
+    /// Runs ops on borrowed memory: `body` starts them, and `scope` blocks the calling thread until all of
+    /// them have ended.
     ///
     /// # Errors
     ///
@@ -266,7 +314,7 @@ impl AioHandle {
         scope(self.shared(), self.options, body)
     }
 
-    /// Waits for all ops accepted so far, through any clone, and gives back how many ended well since the last time.
+    /// Blocks the calling thread until all ops accepted so far have ended, through any clone, and gives back how many ended well since the last time.
     ///
     /// # Errors
     ///
@@ -277,7 +325,7 @@ impl AioHandle {
         Ok(self.shared().op_queue.wait()?)
     }
 
-    /// Takes no more ops, waits for those it took, and ends the threads. Clones, and files opened through them, get
+    /// Takes no more ops, blocks the calling thread until those it took have ended, and ends the threads. Clones, and files opened through them, get
     /// [`Error::Closed`] from then on.
     ///
     /// # Errors
@@ -285,92 +333,21 @@ impl AioHandle {
     /// As [`wait`](Self::wait); [`Error::WaitOnWorker`] on a worker thread of any handle.
     pub fn close(self) -> Result<()> {
         self.shared().check_may_join()?;
-        self.inner.stop();
+        self.engine.stop();
         Ok(self.shared().op_queue.wait().map(|_completed| ())?)
     }
-
-    pub(crate) fn start<T: Send + 'static>(&self, desc: Owned<T>, options: OpOptions) -> Ticket<T> {
-        self.start_desc(desc.validated(options.validate), options)
-    }
-
-    fn start_desc<T, D: IoOpDesc + Owner<T> + 'static>(&self, desc: D, options: OpOptions) -> Ticket<T>
-    where
-        T: 'static,
-    {
-        let op = self.new_op(desc, options);
-        if let Err(error) = self.shared().submit(&op, WhenFull::Wait) {
-            refused(&op, error);
-        }
-        Ticket::new(op, self.shared().clone())
-    }
-
-    pub(crate) fn try_start<T: Send + 'static>(
-        &self,
-        desc: Owned<T>,
-        options: OpOptions,
-    ) -> Result<Ticket<T>, OpError<T>> {
-        let op = self.new_op(desc.validated(options.validate), options);
-        match self.shared().submit(&op, WhenFull::Refuse) {
-            Ok(()) => Ok(Ticket::new(op, self.shared().clone())),
-            Err(error) => Err(OpError::new(error, op.desc.give_back())),
-        }
-    }
-
-    fn new_op<D: IoOpDesc>(&self, desc: D, options: OpOptions) -> Arc<Op<D>> {
-        self.shared().op(desc, Promise::new(None), options)
-    }
-
-    pub(crate) fn start_file_op(&self, file: OpenFile, command: FileCommand, options: OpOptions) -> Ticket<()> {
-        let op = FileOp::new(file, command, options.priority);
-        if let Err(error) = self.shared().submit_file_op(&op) {
-            let _nobody_waits = op.promise.fulfil(Err(error), false);
-        }
-        Ticket::new(op, self.shared().clone())
-    }
 }
 
-/// An op that was not accepted ends here and now.
-fn refused<D: IoOpDesc>(op: &Op<D>, error: Error) {
-    op.note_failed_write(&error);
-    let outcome = Err(error);
-    let finished = op.call("fini", |desc| desc.fini(&outcome));
-    let _nobody_waits = op.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
-}
-
-impl Inner {
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        lock(&self.threads)
-    }
-
-    /// Takes no more ops, and ends the threads when all that were taken have ended.
-    fn stop(&self) {
-        let shared = &self.shared;
-        shared.close();
-        if on_any_worker() {
-            // It could wait for itself. The threads end by themselves.
-            return;
+/// Opens a file for reading, and for writing too if that is permitted.
+fn open_existing(path: &Path, direct: DirectMode) -> Result<OpenFile> {
+    match OpenFile::open(path, &OpenOptions::new().read(true).write(true), direct) {
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY))
+                || error.kind() == std::io::ErrorKind::Unsupported =>
+        {
+            OpenFile::open(path, &OpenOptions::new().read(true), direct)
         }
-        // Held until all have ended, so that nobody who closes at the same time returns before.
-        let mut threads = self.threads();
-        // Panics stay in the threads.
-        let join = |thread: JoinHandle<()>| drop(thread.join());
-        threads.drain(..).for_each(join);
-        // Ops may wait for what another handle has in flight, also when all workers are gone.
-        shared.op_queue.drain();
-        // Now nothing starts one of these any more.
-        shared.file_threads.take_threads().into_iter().for_each(join);
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if self.shared.is_forked() {
-            // The threads, and the locks they may have held, stayed with the parent.
-            std::mem::forget(self.shared.clone());
-            std::mem::forget(std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner)));
-            return;
-        }
-        self.stop();
+        opened => opened,
     }
 }
 

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::api::file::AioFile;
 use crate::engine::Shared;
-use crate::engine::op_queue::WhenFull;
 use crate::engine::promise::{Promise, ScopeSync};
 use crate::engine::transfer::{Op, OpOptions, Transfer};
 use crate::error::{Error, Failures, Result};
@@ -107,12 +106,8 @@ impl<'scope> Scope<'scope, '_> {
         let op: Arc<Transfer> =
             unsafe { std::mem::transmute::<Arc<Op<dyn IoOpDesc + 'scope>>, Arc<Op<dyn IoOpDesc + 'static>>>(op) };
         self.ops.started();
-        if let Err(error) = self.shared.submit_transfer(op.clone(), WhenFull::Wait) {
-            op.note_failed_write(&error);
-            let outcome = Err(error);
-            let finished = op.call("fini", |desc| desc.fini(&outcome));
-            let _nobody_to_wake =
-                op.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
+        if let Err(error) = self.shared.submit_transfer(op.clone(), options.when_full()) {
+            op.refuse(error);
         }
     }
 }

@@ -2,30 +2,41 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use crate::engine::file_jobs::FileJob;
+use crate::engine::op_queue::WhenFull;
 use crate::engine::promise::Promise;
-use crate::engine::transfer::{Op, Transfer};
+use crate::engine::running::Engine;
+use crate::engine::transfer::{Op, OpOptions, Transfer};
 use crate::engine::{FileOp, Shared};
-use crate::error::{Error, OpError, Result};
+use crate::error::{Error, OpError, OpKind, Result};
+use crate::file::inode::Inode;
 use crate::foreign::log;
 use crate::foreign::report_drop;
 use crate::op::desc::IoOpDesc;
+use crate::op::owned::Owned;
 use crate::sync::thread::{self, Thread};
 
 /// One op in flight, which owns its buffer until it has ended.
 ///
 /// A ticket is waited for by blocking ([`wait`](Self::wait)) or as a [`Future`], on any runtime. Dropping it detaches
-/// it: the op runs on, and if it fails, the next [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log
+/// it ([`cancel_on_drop`](Self::cancel_on_drop) stops it instead): the op runs on, and if it fails, the next [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log
 /// say so. An op that was cancelled before its ticket was dropped has not failed.
+///
+/// The ticket of an opening or of a commit keeps the engine alive. If it is the last to do so (all handles and files of the
+/// engine are gone), its drop and its end, also as a future, do as the drop of the last handle: they block the thread
+/// until all ops have ended and the engine's threads are gone. In async code, keep a handle.
 #[must_use = "dropping a ticket leaves the op to itself; its failure goes to the handle's next wait()"]
 pub struct Ticket<T> {
     /// `None` once the result was given out.
     op: Option<Arc<dyn Yields<T>>>,
     shared: Arc<Shared>,
+    cancels: bool,
 }
 
 /// An op that gives back a `T`.
@@ -70,25 +81,136 @@ impl Yields<()> for FileOp {
     }
 }
 
-impl<T> Ticket<T> {
-    pub(crate) fn new(op: Arc<dyn Yields<T>>, shared: Arc<Shared>) -> Self {
-        Self { op: Some(op), shared }
+/// A job on the file system. The ticket has the engine: the job must not, and a file that it opens needs it.
+struct Opening<M, T> {
+    // Dropped, and the file closed, before the engine goes.
+    job: Arc<FileJob<M>>,
+    engine: Arc<Engine>,
+    options: OpOptions,
+    finish: fn(M, Arc<Engine>, OpOptions) -> T,
+}
+
+impl<M: Send + 'static, T> Yields<T> for Opening<M, T> {
+    fn promise(&self) -> &Promise {
+        &self.job.promise
     }
 
-    /// Waits until the op has ended, and gives back what it owned: with the result, or in the error.
+    fn give_back(&self) -> Option<T> {
+        self.job.take_made().map(|made| (self.finish)(made, self.engine.clone(), self.options))
+    }
+
+    fn cancel(self: Arc<Self>, _shared: &Arc<Shared>) {
+        self.job.cancel();
+    }
+}
+
+impl<T> Ticket<T> {
+    pub(crate) fn new(op: Arc<dyn Yields<T>>, shared: Arc<Shared>) -> Self {
+        Self { op: Some(op), shared, cancels: false }
+    }
+
+    /// Starts an op on memory that it owns.
+    pub(crate) fn start(shared: &Arc<Shared>, desc: Owned<T>, options: OpOptions) -> Self
+    where
+        T: Send + 'static,
+    {
+        Self::start_desc(shared, desc.validated(options.validate), options)
+    }
+
+    pub(crate) fn start_desc<D>(shared: &Arc<Shared>, desc: D, options: OpOptions) -> Self
+    where
+        D: IoOpDesc + Owner<T> + 'static,
+        T: 'static,
+    {
+        let op = shared.op(desc, Promise::new(None), options);
+        if let Err(error) = shared.submit(&op, options.when_full()) {
+            op.refuse(error);
+        }
+        Self::new(op, shared.clone())
+    }
+
+    /// The ticket of an op that is not submitted, because of `error`.
+    pub(crate) fn refused<D>(shared: &Arc<Shared>, desc: D, options: OpOptions, error: Error) -> Self
+    where
+        D: IoOpDesc + Owner<T> + 'static,
+        T: 'static,
+    {
+        let op = shared.op(desc, Promise::new(None), options);
+        op.refuse(error);
+        Self::new(op, shared.clone())
+    }
+
+    /// As [`start`](Self::start); an op that is not accepted gives back what it owned.
+    pub(crate) fn try_start(shared: &Arc<Shared>, desc: Owned<T>, options: OpOptions) -> Result<Self, OpError<T>>
+    where
+        T: Send + 'static,
+    {
+        let op = shared.op(desc.validated(options.validate), Promise::new(None), options);
+        let when_full = if options.unlimited { WhenFull::Exceed } else { WhenFull::Refuse };
+        match shared.submit(&op, when_full) {
+            Ok(()) => Ok(Self::new(op, shared.clone())),
+            Err(error) => Err(OpError::new(error, op.desc.give_back())),
+        }
+    }
+
+    /// Starts a job on a thread for operations on files, when the changes of the inode `after` that were accepted before
+    /// have ended. What it made becomes a `T` when the ticket gives it out.
+    pub(crate) fn start_file_job<M: Send + 'static>(
+        engine: &Arc<Engine>,
+        options: OpOptions,
+        named: (OpKind, &Path),
+        after: Option<Arc<Inode>>,
+        work: impl FnOnce() -> Result<M> + Send + 'static,
+        finish: fn(M, Arc<Engine>, OpOptions) -> T,
+    ) -> Self
+    where
+        T: 'static,
+    {
+        let job = FileJob::new(named, options.priority, work);
+        engine.shared().submit_job(&job, after);
+        Self::new(Arc::new(Opening { job, engine: engine.clone(), options, finish }), engine.shared().clone())
+    }
+
+    /// The same ticket, whose drop cancels the op unless it has ended, as [`cancel`](Self::cancel) does: a wait that is
+    /// given up, by a time-out or by a task that is aborted, stops what it waited for.
+    ///
+    /// Blocks that the kernel has already run on; the op's buffer goes back to its arena when they are done. The
+    /// [`Error::Cancelled`] is reported nowhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use aio_core::{AioFile, buf::AlignedBuf};
+    /// # mod tokio { pub mod time {
+    /// #     pub async fn timeout<F: Future>(_: std::time::Duration, f: F) -> Result<F::Output, ()> { Ok(f.await) }
+    /// # } }
+    /// async fn read(file: &AioFile, buffer: AlignedBuf) -> Option<AlignedBuf> {
+    ///     // Without `cancel_on_drop` the read would go on after the time-out, to its last byte.
+    ///     let ticket = file.read(buffer, 0).cancel_on_drop();
+    ///     tokio::time::timeout(Duration::from_millis(100), ticket).await.ok()?.ok()
+    /// }
+    /// ```
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.cancels = true;
+        self
+    }
+
+    /// Blocks the calling thread until the op has ended, and gives back what it owned: with the result, or in the error.
     ///
     /// # Errors
     ///
     /// Why the op failed. [`Error::WaitOnWorker`] on a worker thread and [`Error::Forked`] in a forked child; the op
-    /// is then detached, and its buffer stays with it.
+    /// is then detached, even with [`cancel_on_drop`](Self::cancel_on_drop), and its buffer stays with it.
     pub fn wait(mut self) -> Result<T, OpError<T>> {
+        // Also where waiting is refused, the op is detached rather than stopped.
+        self.cancels = false;
         match self.block_until(None) {
             Ok(_) => self.take(),
             Err(error) => Err(OpError::new(error, None)),
         }
     }
 
-    /// Waits for at most `timeout`; true if the op has ended, so that [`wait`](Self::wait) returns at once.
+    /// Blocks the calling thread for at most `timeout`; true if the op has ended, so that [`wait`](Self::wait) returns at once.
     ///
     /// # Errors
     ///
@@ -174,6 +296,9 @@ impl<T> Future for Ticket<T> {
 
 impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
+        if self.cancels && !self.is_done() {
+            self.cancel();
+        }
         let Some(op) = self.op.take() else { return };
         if self.shared.is_forked() {
             // The buffer belongs to an arena and an engine of the parent.

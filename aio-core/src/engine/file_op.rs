@@ -77,6 +77,19 @@ impl FileOp {
             && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM | libc::EACCES))
     }
 
+    /// If it changes the file, notes on the inode that it failed: a commit of the file asks for that.
+    #[cold]
+    pub(crate) fn note_failure(&self, error: &Error) {
+        // In a forked child nothing may wait for a lock that a thread of the parent held.
+        if let Some(inode) = self.file.inode()
+            && !self.is_sync()
+            && !self.is_harmless(error)
+            && !matches!(error, Error::Forked)
+        {
+            inode.write_back.write_failed(error);
+        }
+    }
+
     fn kind(&self) -> OpKind {
         match self.command {
             FileCommand::SyncData | FileCommand::SyncAll => OpKind::Sync,
@@ -124,9 +137,9 @@ impl FileOp {
 
 impl Shared {
     /// Accepts an operation on a file.
-    pub(crate) fn submit_file_op(self: &Arc<Self>, op: &Arc<FileOp>) -> Result<()> {
+    pub(crate) fn submit_file_op(self: &Arc<Self>, op: &Arc<FileOp>, when_full: WhenFull) -> Result<()> {
         self.check_process()?;
-        let epoch = self.op_queue.accept(op.priority, self.on_this_thread(WhenFull::Wait))?;
+        let epoch = self.op_queue.accept(op.priority, self.on_this_thread(when_full))?;
         op.epoch.store(epoch, Ordering::Release);
         let task = Task::FileOp(op.clone(), None);
         if op.is_sync()
@@ -148,11 +161,8 @@ impl Shared {
         let Some((op, permit)) = self.enter_cached_route(op, permit) else { return };
         let outcome = op.run();
         drop(permit);
-        if let (Some(inode), Err(error)) = (op.file.inode(), &outcome)
-            && !op.is_sync()
-            && !op.is_harmless(error)
-        {
-            inode.write_back.write_failed(error);
+        if let Err(error) = &outcome {
+            op.note_failure(error);
         }
         let change = lock(&op.change_in_flight).take();
         drop(change);
@@ -197,7 +207,7 @@ mod tests {
         ] {
             let op = FileOp::new(file.clone(), command, Priority::Normal);
             let before = file.inode().unwrap().changes();
-            shared.submit_file_op(&op).unwrap();
+            shared.submit_file_op(&op, WhenFull::Wait).unwrap();
             assert_eq!(file.inode().unwrap().changes() > before, changes, "{command:?}");
             while !op.promise.is_done() {
                 std::thread::yield_now();

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::engine::Shared;
+use crate::engine::file_jobs::Job;
 use crate::engine::file_op::FileOp;
 use crate::engine::finish::make_durable;
 use crate::engine::op_queue::EndedOps;
@@ -27,6 +28,8 @@ pub(crate) enum Task {
         /// The [key](crate::file::OpenFile::key) of an open file: its writes share a sync.
         file: Option<usize>,
     },
+    /// To open a file, or to replace one.
+    Job(Arc<dyn Job>),
 }
 
 impl Task {
@@ -35,12 +38,18 @@ impl Task {
         matches!(self, Self::FileOp(_, Some(_)) | Self::EndWrite(..))
     }
 
+    /// Whether it opens a file: few of these run at once.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self, Self::Job(job) if job.opens())
+    }
+
     /// Does it. The caller holds no lock.
     pub(super) fn run(self, engine: &Arc<Shared>) {
         match self {
             Self::FileOp(op, permit) => engine.run_file_op(op, permit),
             Self::EndWrite(op, permit) => engine.end_with_permit(op, permit),
             Self::SyncWrite { op, file } => engine.sync_writes(op, file),
+            Self::Job(job) => job.run(engine),
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::threads::{NoFileSizeSignal, block_signals, thread_main};
 /// Most threads; enough for the syncs of several files to share a journal commit. One more may come for a
 /// task with a permit.
 const MAX_THREADS: usize = 4;
+/// Most threads that open files, which may take for ever; the others are for syncs and the like.
+const MAX_OPENING: usize = 2;
 
 /// The threads and the tasks that wait for them.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ pub(crate) struct FileThreads {
 struct State {
     queue: VecDeque<Task>,
     idle: usize,
+    /// Threads that open files.
+    opening: usize,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -77,6 +81,11 @@ impl State {
         // While it has a permit nothing is written past the page cache, so it waits for no other.
         if task.has_permit() { self.queue.push_front(task) } else { self.queue.push_back(task) }
     }
+
+    /// The first task that may run now.
+    fn runnable(&self) -> Option<usize> {
+        self.queue.iter().position(|task| !task.opens() || self.opening < MAX_OPENING)
+    }
 }
 
 impl Shared {
@@ -120,13 +129,16 @@ impl Shared {
         let mut state = tasks.lock();
         loop {
             state.idle += 1;
-            let is_ready = |state: &mut State| !state.queue.is_empty() || self.op_queue.is_finished();
+            let is_ready = |state: &mut State| state.runnable().is_some() || self.op_queue.is_finished();
             state = tasks.wait_until(state, None, is_ready).0;
             state.idle -= 1;
-            let Some(task) = state.queue.pop_front() else { return };
+            let Some(task) = state.runnable().and_then(|index| state.queue.remove(index)) else { return };
+            let opening = usize::from(task.opens());
+            state.opening += opening;
             drop(state);
             task.run(self);
             state = tasks.lock();
+            state.opening -= opening;
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::backend::Direction;
+use crate::engine::op_queue::WhenFull;
 use crate::engine::op_state::OpState;
 use crate::error::{Error, IoError, OpKind};
 use crate::file::OpenFile;
@@ -42,11 +43,18 @@ pub(crate) struct OpOptions {
     pub(crate) validate: bool,
     /// Of writes: Ok means that the bytes are on the device.
     pub(crate) durable: bool,
+    /// They are accepted beyond the limit of pending ops.
+    pub(crate) unlimited: bool,
 }
 
 impl OpOptions {
     pub(crate) fn is_background(self) -> bool {
         self.priority == Priority::Background
+    }
+
+    /// What a full queue does with a call that may wait.
+    pub(crate) fn when_full(self) -> WhenFull {
+        if self.unlimited { WhenFull::Exceed } else { WhenFull::Wait }
     }
 }
 
@@ -89,6 +97,16 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
         {
             inode.write_back.write_failed(error);
         }
+    }
+
+    /// Ends an op that was not accepted.
+    #[cold]
+    pub(crate) fn refuse(&self, error: Error) {
+        self.note_failed_write(&error);
+        let outcome = Err(error);
+        let finished = self.call("fini", |desc| desc.fini(&outcome));
+        let _nothing_to_wake =
+            self.state.promise.fulfil(outcome.and_then(|bytes: u64| finished.map(|()| bytes)), false);
     }
 
     /// The end of the file came `read` bytes into the op.

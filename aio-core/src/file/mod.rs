@@ -6,6 +6,7 @@ pub(crate) mod growth;
 pub(crate) mod inode;
 mod open;
 mod options;
+pub(crate) mod replace;
 mod residency;
 pub(crate) mod routes;
 pub(crate) mod slots;

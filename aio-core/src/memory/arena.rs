@@ -21,8 +21,11 @@ use crate::process::Generation;
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync, process};
 use crate::threads::on_any_worker;
 
+mod allocation;
 #[cfg(test)]
 mod tests;
+
+pub use allocation::Allocation;
 
 /// How long `try_alloc` waits for the queues to give free memory back.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -98,14 +101,16 @@ impl Arena {
     /// A buffer of `len` bytes at a page boundary, its pages faulted in; 0 is allowed. Contents are unspecified: zeros,
     /// or what an earlier buffer left.
     ///
-    /// While the limit leaves no room this waits for other buffers to be dropped. Allocations are served in the order in
+    /// Blocks the calling thread while the limit leaves no room, until other buffers are dropped; in async code, call
+    /// [`alloc_async`](Self::alloc_async). Allocations are served in the order in
     /// which they came, except that what fits goes ahead where that delays no earlier one, or when nothing was dropped for a
     /// second. A buffer that was given to an op is in use until its ticket was waited for or dropped: a loop that allocates,
     /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a
     /// worker's thread it does not wait.
     ///
-    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks: not
-    /// to be called with a lock held that a callback or a buffer's drop takes.
+    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks; and
+    /// an allocation may let a [future](Self::alloc_async) go ahead, whose waker is called then: not to be called with a lock
+    /// held that a callback, a waker or a buffer's drop takes.
     ///
     /// # Errors
     ///
@@ -113,6 +118,31 @@ impl Arena {
     /// give back memory that buffers have left; [`Error::MapFailed`] if the system has no memory; [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, Patience::Until(None))
+    }
+
+    /// As [`alloc`](Self::alloc), as a future, which never blocks the thread that polls it but to fault new pages in.
+    ///
+    /// It takes its place in the order of allocations, among those that block, when it is first polled; dropping it gives
+    /// the place up. One that is not polled for a second after it was woken loses the place, so that it does not hold up
+    /// those behind it for longer; polled after all, it gets a new one, at the end. While futures wait, the arena has a
+    /// thread.
+    ///
+    /// Its waker is called by what makes room: the drop of a buffer, another allocation or the end of one, on any thread, with
+    /// no lock of this crate held.
+    ///
+    /// ```
+    /// # async fn copy(aio: &aio_core::AioHandle, file: &aio_core::AioFile) -> aio_core::Result<()> {
+    /// let buffer = aio.alloc_async(1 << 20).await?; // waits for other tasks to drop theirs
+    /// let buffer = file.unlimited().read(buffer, 0).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc), but on a worker's thread it waits as anywhere.
+    pub fn alloc_async(&self, len: usize) -> Allocation {
+        Allocation::new(Arc::clone(&self.shared), len)
     }
 
     /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] after it has waited for `timeout`.
@@ -241,8 +271,13 @@ impl Inner {
         len: usize,
         purpose: Purpose,
     ) -> Result<AlignedBuf> {
-        let (piece, fresh) = pool.cut(need, purpose, self).map_err(|errno| map_failed(need, errno))?;
-        drop(pool);
+        let cut = pool.cut(need, purpose, self);
+        match purpose {
+            Purpose::User => self.let_go(pool),
+            // A caller that stages may hold a lock.
+            Purpose::Staging | Purpose::Beyond => drop(pool),
+        }
+        let (piece, fresh) = cut.map_err(|errno| map_failed(need, errno))?;
         tell_of_refusals();
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
         let buffer = AlignedBuf::new(Arc::clone(self), piece, len);
@@ -297,11 +332,14 @@ impl Inner {
             let seen = pool.turns.changes();
             pool = self.pool.wait_until(pool, until, |pool| pool.turns.changes() != seen).0;
         };
-        pool.turns.leave(ticket);
-        self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
         // The next one's turn may have come. It looks when this one lets go of the lock.
-        self.pool.notify_all();
-        if served { Ok(pool) } else { Err(self.out_of_memory(need, pool.in_use)) }
+        let _no_waker_of_a_thread = pool.turns.leave(ticket);
+        if served {
+            return Ok(pool);
+        }
+        let in_use = pool.in_use;
+        self.let_go(pool);
+        Err(self.out_of_memory(need, in_use))
     }
 
     /// Asks the queues that may have these regions; without regions all queues, for staging buffers that they do not use.
@@ -334,8 +372,9 @@ impl Inner {
 
     /// Lets waiting allocations look again.
     pub(super) fn changed(&self) {
-        self.pool.lock().turns.changed();
-        self.pool.notify_all();
+        let mut pool = self.pool.lock();
+        pool.turns.changed();
+        self.let_go(pool);
         tell_of_refusals();
     }
 
@@ -415,8 +454,7 @@ impl Inner {
             pool.returned(counted);
         }
         pool.turns.changed();
-        drop(pool);
-        self.pool.notify_all();
+        self.let_go(pool);
         tell_of_refusals();
     }
 

@@ -35,7 +35,7 @@ mod pool;
 mod queues;
 mod turns;
 
-pub use arena::Arena;
+pub use arena::{Allocation, Arena};
 pub use buffer::AlignedBuf;
 pub(crate) use mapping::page_size;
 pub(crate) use queues::Holder;

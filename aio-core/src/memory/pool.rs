@@ -14,7 +14,7 @@ use crate::memory::free_list::{FreeList, RangeSet};
 use crate::memory::mapping::{HUGE_PAGE, Mapping, Part, REGISTRABLE};
 use crate::memory::queues::{Holder, Queues};
 use crate::memory::turns::Turns;
-use crate::sync::{Ordering, process};
+use crate::sync::{Ordering, process, thread};
 
 /// How much free memory to map in advance while buffers are few, in bytes. With the one huge page that a small buffer
 /// gets when this much is free in too small pieces, 16 MiB.
@@ -43,6 +43,8 @@ pub(super) struct Pool {
     beyond: u64,
     pub(super) turns: Turns,
     pub(super) queues: Queues,
+    /// What keeps the time for tasks that wait.
+    pub(super) timekeeper: Option<thread::JoinHandle<()>>,
 }
 
 /// Memory that buffers are cut from, as long as no queue is asked to give it back.

@@ -32,7 +32,7 @@ fn errors_are_one_line_whatever_a_file_is_called() {
             file.read(vec![0; 5000], 1).wait().unwrap_err().into(),
             file.read_at(&mut [0; 5000], 1).unwrap_err(),
             file.set_len(u64::MAX).wait().unwrap_err().into(),
-            new.commit().unwrap_err(),
+            new.commit().wait().unwrap_err().into(),
             AioConfig::from_json_file(&missing).unwrap_err(),
             AioConfig::from_json_file(&config).unwrap_err(),
         ];

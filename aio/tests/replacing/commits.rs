@@ -22,14 +22,14 @@ fn a_change_of_length_is_waited_for_and_must_not_fail() {
             let new = aio.create_atomic(&path).unwrap();
             new.write(vec![1; 100], 0).wait().unwrap();
             spoil(&new);
-            let error = new.commit().unwrap_err().to_string();
+            let error = new.commit().wait().unwrap_err().to_string();
             assert!(error.contains("a write to its new contents failed"), "{error}");
             assert_eq!((fs::read(&path).unwrap(), names(folder)), (b"old".to_vec(), vec!["t".to_owned()]));
         }
         let new = aio.create_atomic(&path).unwrap();
         new.write(pattern(1, 10_000), 0).wait().unwrap();
         drop(new.set_len(5_000));
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
         assert_eq!(fs::read(&path).unwrap(), pattern(1, 10_000)[..5_000]);
         let _what_was_dropped = aio.wait();
     });
@@ -46,7 +46,7 @@ fn space_that_cannot_be_had_is_no_failure() {
             new.allocate(0, 1 << 20).wait().unwrap_err();
             new.punch_hole(0, 4096).wait().unwrap_err();
             new.write(vec![1; 10], 0).wait().unwrap();
-            new.commit().unwrap();
+            new.commit().wait().unwrap();
             assert_eq!(fs::read(&path).unwrap(), [1; 10]);
         });
     }
@@ -60,7 +60,7 @@ fn a_write_whose_end_panics_is_not_committed() {
     let staged =
         Staged::new(Direction::Write, AioFile::target(&new), vec![(0..4096, vec![1; 4096])], Panics::Fini, false).0;
     assert!(aio.submit(staged).wait().is_err());
-    let error = new.commit().unwrap_err().to_string();
+    let error = new.commit().wait().unwrap_err().to_string();
     assert!(error.contains("a write to its new contents failed"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
 }
@@ -78,7 +78,7 @@ fn a_commit_does_not_wait_for_other_files() {
         gate.wait_for(1);
         // On this thread, past the gate.
         new.write_at(&pattern(1, 10_000), 0).unwrap();
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
         assert_eq!(fs::read(&path).unwrap(), pattern(1, 10_000));
         assert!(!other.is_done());
         gate.open();
@@ -94,7 +94,7 @@ fn clones_and_tickets_may_outlive_a_commit() {
     new.write(pattern(1, 10_000), 0).wait().unwrap();
     // Ended, but not looked at; and a clone that stays.
     let (ticket, clone) = (new.write(pattern(1, 10_000), 0), (*new).clone());
-    new.commit().unwrap();
+    new.commit().wait().unwrap();
     assert_eq!(fs::read(&path).unwrap(), pattern(1, 10_000));
     ticket.wait().unwrap();
     clone.write_at(&[7; 10], 0).unwrap();

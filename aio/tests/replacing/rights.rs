@@ -17,7 +17,7 @@ fn nobody_gets_more_rights_than_before() {
         fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
         let new = aio.create_atomic(&path).unwrap();
         new.write(vec![1; 10], 0).wait().unwrap();
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
         let kept = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
         // A write may take set-user-ID away; nothing adds to what was there.
         assert_eq!((kept & !bits, kept & 0o777), (0, bits & 0o777));
@@ -30,7 +30,7 @@ fn nobody_gets_more_rights_than_before() {
     let replaced = refusing(&[libc::SYS_fchown], libc::EPERM, || {
         let new = aio.create_atomic(&path).unwrap();
         // Nothing is written: a write would take the bits away, too.
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
     });
     if replaced.is_some() {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
@@ -46,7 +46,7 @@ fn a_file_that_its_owner_may_not_write_can_be_replaced() {
     as_nobody(|| {
         let new = aio.create_atomic(&path).unwrap();
         new.write(vec![1; 10], 0).wait().unwrap();
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
     });
     let found = fs::metadata(&path).unwrap();
     assert_eq!((found.permissions().mode() & 0o7777, fs::read(&path).unwrap()), (0o444, vec![1; 10]));
@@ -70,7 +70,7 @@ fn access_lists_are_kept_and_not_inherited() {
     let replace = |path: &Path| {
         let new = aio.create_atomic(path).unwrap();
         new.write(vec![1; 10], 0).wait().unwrap();
-        new.commit().unwrap();
+        new.commit().wait().unwrap();
         let mode = fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         (xattr::get(path, ACCESS_LIST).unwrap(), mode)
     };
@@ -101,7 +101,7 @@ fn a_group_that_cannot_be_given_gives_nobody_rights() {
             eprintln!("SKIPPED: a file of another group");
             return;
         }
-        let replace = || aio.create_atomic(&path).unwrap().commit().unwrap();
+        let replace = || aio.create_atomic(&path).unwrap().commit().wait().unwrap();
         if refusing(&[libc::SYS_fchown], libc::EPERM, replace).is_some() {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, new);
         }

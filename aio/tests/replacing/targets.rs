@@ -21,7 +21,7 @@ const REPLACING: [Call; 3] = [
     |aio, path| {
         let new = aio.create_atomic(path)?;
         new.write_at(b"new", 0)?;
-        new.commit()
+        Ok(new.commit().wait()?)
     },
 ];
 
@@ -132,14 +132,14 @@ fn a_mount_point_is_found_before_anything_is_written() {
     aio.write_path(&path, b"in place".to_vec()).wait().unwrap();
     let new = aio.create_atomic(&host).unwrap();
     new.write_at(b"new", 0).unwrap();
-    new.commit().unwrap();
+    new.commit().wait().unwrap();
     drop(mounted);
     assert_eq!((fs::read(&path).unwrap(), fs::read(&host).unwrap()), (b"old".to_vec(), b"new".to_vec()));
     // What comes later is found later.
     let new = aio.create_atomic(&path).unwrap();
     new.write_at(b"new", 0).unwrap();
     let Some(mounted) = mounted_over(&path, &host) else { return };
-    assert_not_replaced(&new.commit().unwrap_err(), libc::EBUSY, "mounted");
+    assert_not_replaced(new.commit().wait().unwrap_err().error(), libc::EBUSY, "mounted");
     drop(mounted);
     assert_eq!((fs::read(&path).unwrap(), names(&folder)), (b"old".to_vec(), before));
 }
@@ -162,7 +162,7 @@ fn what_may_not_be_replaced_is_found_before_anything_is_written() {
         assert_eq!(entries(), 1);
     }
     let new = aio.create_atomic(&path).unwrap();
-    new.commit().unwrap();
+    new.commit().wait().unwrap();
 }
 
 #[test]
@@ -171,10 +171,11 @@ fn a_file_of_another_user_in_a_sticky_folder_is_not_replaced() {
     let Some((dir, own)) = nobodys(&folder) else { return };
     let anothers = dir.join("another's");
     fs::write(&anothers, b"old").unwrap();
+    // The threads of a handle have the user of the thread that starts them.
     let replace = |path: &Path| {
-        let new = aio.create_atomic(path)?;
+        let new = aio::builder().backend(aio::Backend::Pthread).build()?.create_atomic(path)?;
         new.write_at(b"new", 0)?;
-        new.commit()
+        Ok(new.commit().wait()?)
     };
     // In a folder of one's own, everything.
     set_mode(&dir, 0o1777);

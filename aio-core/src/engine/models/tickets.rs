@@ -80,7 +80,7 @@ fn an_op_whose_ticket_is_dropped_ends_as_well_as_any() {
 }
 
 /// Unparks a thread.
-struct Unpark(Thread);
+pub(super) struct Unpark(pub(super) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

@@ -50,6 +50,8 @@ pub(crate) enum WhenFull {
     /// The caller waits for room.
     Wait,
     Refuse,
+    /// The op is accepted beyond the limit.
+    Exceed,
 }
 
 impl OpQueue {
@@ -70,10 +72,11 @@ impl OpQueue {
         let is_settled = |state: &mut State| state.workers.dead().is_some() || !state.accounts.makes_wait(priority);
         let mut state = self.state.lock();
         if !is_settled(&mut state) {
-            if when_full == WhenFull::Refuse {
-                return Err(Error::QueueFull { limit: state.accounts.limit });
+            match when_full {
+                WhenFull::Wait => state = self.state.wait_until(state, None, is_settled).0,
+                WhenFull::Refuse => return Err(Error::QueueFull { limit: state.accounts.limit }),
+                WhenFull::Exceed => {}
             }
-            state = self.state.wait_until(state, None, is_settled).0;
         }
         if state.accounts.closed {
             return Err(Error::Closed);

@@ -24,8 +24,8 @@ fn is_out_of_memory(result: Result<AlignedBuf>) -> bool {
     matches!(result, Err(Error::OutOfMemory { .. }))
 }
 
-/// Spins until `count` threads wait for room.
-fn until_waiting(arena: &Arena, count: usize) {
+/// Spins until `count` allocations wait for room.
+pub(super) fn until_waiting(arena: &Arena, count: usize) {
     while arena.shared.pool.lock().turns.waiting() < count {
         thread::yield_now();
     }
@@ -289,7 +289,7 @@ fn a_mapping_that_is_used_again_for_less_takes_no_more_than_that() {
 
 /// Notes what is logged, and panics.
 #[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+pub(super) struct Log(pub(super) Arc<std::sync::Mutex<Vec<String>>>);
 
 impl tracing::field::Visit for Log {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
