@@ -7,6 +7,7 @@
 
 mod claims;
 mod engine;
+mod flags;
 mod meeting;
 mod memory;
 mod parking;
