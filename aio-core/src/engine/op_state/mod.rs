@@ -9,7 +9,8 @@
 //! ```
 //!
 //! An op that is stopped ([cancelled](Flags::CANCELLED) or [failed](Flags::FAILED)) goes the same way: blocks that no worker
-//! has issued are accounted for without being issued. One that no worker has begun goes from `queued` to `over` at once.
+//! has issued are accounted for without being issued. One that no worker has begun may end at once, whatever is pending of it:
+//! the blocks of an op that is planned at submission are pending from the start.
 
 mod flags;
 mod preparation;
@@ -85,7 +86,9 @@ impl OpState {
     /// Sets the plan; its blocks are pending from now on.
     pub(crate) fn start(&self, plan: Plan) {
         self.progress.restart(plan.blocks - plan.blocks_done(), plan.bytes_done());
-        if let Some(prepared) = self.preparation.begin() {
+        let prepared = self.preparation.begin();
+        debug_assert!(prepared.is_some(), "it was planned when it was submitted");
+        if let Some(prepared) = prepared {
             let _ = prepared.plan.set(plan);
         }
     }
