@@ -47,6 +47,7 @@ impl Shared {
     pub(crate) fn claim(self: &Arc<Self>, wanted: Wanted, claimed: &mut Claimed) -> Found {
         let found = self.op_queue.claim(wanted, claimed, |route, queued| self.wait_for_route(route, queued));
         self.wake(claimed.wake.take());
+        claimed.give_up_stopped();
         found
     }
 
