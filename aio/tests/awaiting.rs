@@ -6,8 +6,8 @@ use std::fs;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use aio::{AioConfig, AioHandle, Backend, DirectMode, Error, OpenOptions};
 use aio_testkit::fault::{Gate, Plain};
 use aio_testkit::leftovers::Leftovers;
 use support::child::alone;
+use support::wakers::{leave_waker, on_wake};
 use support::{Folder, backends, block_on, each_backend, finishes, gated, pattern, small};
 
 const BLOCK: usize = 16 << 10;
@@ -45,20 +46,6 @@ fn gated_file(backend: Backend, config: AioConfig, bytes: &[u8]) -> (AioHandle, 
 
 fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
-}
-
-/// Counts how often it is called, and may panic then.
-#[derive(Default)]
-struct Counts {
-    wakes: AtomicUsize,
-    panics: bool,
-}
-
-impl Wake for Counts {
-    fn wake(self: Arc<Self>) {
-        self.wakes.fetch_add(1, Ordering::SeqCst);
-        assert!(!self.panics, "a waker that panics");
-    }
 }
 
 #[test]
@@ -102,7 +89,7 @@ fn what_fits_goes_ahead_when_nothing_was_dropped_for_a_second() {
     on_one_thread("an order that cannot be", |aio| async move {
         let half = aio.alloc_async(MIB / 2).await.unwrap();
         let mut all = aio.alloc_async(MIB);
-        assert!(poll(&mut all, Waker::noop()).is_pending());
+        leave_waker(&mut all, Waker::noop());
         // As long as the first has to wait for this half, what fits goes ahead; afterwards it does not.
         let quarter = aio.alloc_async(MIB / 4).await.unwrap();
         drop(half);
@@ -127,14 +114,14 @@ fn a_dropped_allocation_gives_its_place_up() {
     on_one_thread("a dropped allocation", |aio| async move {
         let half = aio.alloc_async(MIB / 2).await.unwrap();
         let mut all = aio.alloc_async(MIB);
-        assert!(poll(&mut all, Waker::noop()).is_pending());
+        leave_waker(&mut all, Waker::noop());
         let quarter = aio.alloc_async(MIB / 4).await.unwrap();
         drop(half);
-        let counts = Arc::new(Counts::default());
+        let (woken, is_woken) = mpsc::channel();
         let mut behind = aio.alloc_async(MIB / 4);
-        assert!(poll(&mut behind, &counts.clone().into()).is_pending());
+        leave_waker(&mut behind, &on_wake(move || woken.send(()).unwrap()));
         drop(all);
-        assert!(counts.wakes.load(Ordering::SeqCst) > 0, "the next one was not woken");
+        is_woken.try_recv().expect("the next one was not woken");
         assert_eq!(behind.await.unwrap().len(), MIB / 4);
         drop(quarter);
         assert_eq!(aio.arena().in_use(), 0);
@@ -144,16 +131,19 @@ fn a_dropped_allocation_gives_its_place_up() {
 #[test]
 fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     on_one_thread("panicking wakers", |aio| async move {
-        let held = aio.alloc_async(MIB).await.unwrap();
-        let panics = Arc::new(Counts { panics: true, ..Counts::default() });
-        let counts = Arc::new(Counts::default());
-        let (mut first, mut second) = (aio.alloc_async(MIB / 2), aio.alloc_async(MIB / 2));
-        assert!(poll(&mut first, &panics.clone().into()).is_pending());
-        assert!(poll(&mut second, &counts.clone().into()).is_pending());
-        drop(held);
-        assert!(panics.wakes.load(Ordering::SeqCst) > 0 && counts.wakes.load(Ordering::SeqCst) > 0);
+        let held = [(); 2].map(|()| aio.alloc(MIB / 2).unwrap());
+        let mut all = aio.alloc_async(MIB);
+        leave_waker(&mut all, Waker::noop());
+        let (mut first, mut second) = (aio.alloc_async(MIB / 4), aio.alloc_async(MIB / 4));
+        let (woken, is_woken) = mpsc::channel();
+        leave_waker(&mut first, &on_wake(|| panic!("a waker that panics")));
+        leave_waker(&mut second, &on_wake(move || woken.send(()).unwrap()));
+        // The first in line has to wait for the other half, so both of the others can go ahead.
+        let [half, _other] = held;
+        drop(half);
+        is_woken.try_recv().expect("the second was not woken");
         let (first, second) = tokio::join!(first, second);
-        assert_eq!(first.unwrap().len() + second.unwrap().len(), MIB);
+        assert_eq!(first.unwrap().len() + second.unwrap().len(), MIB / 2);
     });
 }
 
@@ -328,7 +318,7 @@ fn dropped_tickets_leave_nothing_behind() {
                         drop((open, begin));
                     }
                     let mut waits = aio.alloc_async(1);
-                    assert!(poll(&mut waits, Waker::noop()).is_pending());
+                    leave_waker(&mut waits, Waker::noop());
                     let new = aio.create_atomic(&path).unwrap();
                     new.write(b"new".to_vec(), 0).wait().unwrap();
                     drop(new.commit());

@@ -3,6 +3,7 @@
 //! [`Shared`] is what handles, tickets and worker threads hold. It is wiring: the parts, and how they are made. It has no
 //! reference to the threads, so a ticket may hold it for longer than they run.
 
+mod bounce;
 mod checks;
 mod completion;
 pub(crate) mod file_jobs;
@@ -33,8 +34,8 @@ pub(crate) mod worker;
 
 use std::sync::Arc;
 
+use self::bounce::Bounce;
 use self::file_threads::FileThreads;
-use self::on_caller::Bounce;
 use self::op_queue::OpQueue;
 use self::open_paths::OpenPaths;
 use self::spin::Spin;

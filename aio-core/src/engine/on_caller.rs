@@ -13,7 +13,6 @@ use std::ops::Range;
 use crate::backend::Direction;
 use crate::engine::Shared;
 use crate::engine::completion::{NextStep, Piece};
-use crate::engine::staging::Staging;
 use crate::engine::system_call::{self, CallMemory};
 use crate::engine::transfer::{OpOptions, check_extents};
 use crate::error::{Error, IoError, OpKind, Result};
@@ -21,34 +20,11 @@ use crate::file::OpenFile;
 use crate::file::inode::Inode;
 use crate::file::routes::{Pass, Route};
 use crate::file::write_back::Sync;
-use crate::memory::Arena;
 use crate::op::desc::{Extent, ExtentMemory};
 use crate::op::plan::{Alignment, Plan};
 use crate::stats::Stats;
-use crate::sync::{Mutex, MutexGuard, Ordering, lock};
+use crate::sync::Ordering;
 use crate::threads::{on_any_worker, without_file_size_signal};
-
-/// Bounce buffers: as many blocking calls at once pass through one, each a block long.
-#[derive(Debug)]
-pub(crate) struct Bounce {
-    staging: Mutex<Staging>,
-}
-
-const BOUNCE_BUFFERS: usize = 4;
-
-impl Bounce {
-    pub(crate) fn new(arena: Arena, block_size: usize) -> Self {
-        Self { staging: Mutex::new(Staging::new(arena, block_size, BOUNCE_BUFFERS, 0)) }
-    }
-
-    pub(crate) fn give_back_unused(&self) {
-        self.staging().give_back_unused();
-    }
-
-    fn staging(&self) -> MutexGuard<'_, Staging> {
-        lock(&self.staging)
-    }
-}
 
 /// Reads on this thread; false if the op is one for the workers.
 pub(crate) fn read(
@@ -190,7 +166,7 @@ impl BlockingCall<'_> {
     fn transfer_segments(&mut self, plan: &Plan, stats: &mut Stats) -> Result<bool> {
         let bounces = &self.shared.bounce;
         let staged = plan.segments.iter().filter(|segment| segment.staged).map(|segment| segment.len).max();
-        let mut bounce = staged.and_then(|len| bounces.staging().take(len));
+        let mut bounce = staged.and_then(|len| bounces.take(len));
         if staged.is_some() && bounce.is_none() {
             return Ok(false);
         }
@@ -208,7 +184,7 @@ impl BlockingCall<'_> {
             }
         }
         if let Some(buffer) = bounce {
-            bounces.staging().give(buffer);
+            bounces.give(buffer);
         }
         result
     }
@@ -306,6 +282,7 @@ mod tests {
     use crate::config::{AioConfig, DirectMode};
     use crate::engine::no_queues::NoQueues;
     use crate::file::OpenOptions;
+    use crate::sync::lock;
 
     #[test]
     fn a_forked_child_does_not_wait_for_what_a_thread_of_the_parent_held() {

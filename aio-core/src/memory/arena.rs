@@ -108,8 +108,9 @@ impl Arena {
     /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a
     /// worker's thread it does not wait.
     ///
-    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks: not
-    /// to be called with a lock held that a callback or a buffer's drop takes.
+    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks; and
+    /// an allocation may let a [future](Self::alloc_async) go ahead, whose waker is called then: not to be called with a lock
+    /// held that a callback, a waker or a buffer's drop takes.
     ///
     /// # Errors
     ///
@@ -122,9 +123,12 @@ impl Arena {
     /// As [`alloc`](Self::alloc), as a future, which never blocks the thread that polls it but to fault new pages in.
     ///
     /// It takes its place in the order of allocations, among those that block, when it is first polled; dropping it gives
-    /// the place up. One that was polled, and is neither polled again when it is woken nor dropped, holds up those behind
-    /// it as a blocked thread would: mostly until nothing was dropped for a second. While futures wait, the arena has a
+    /// the place up. One that is not polled for a second after it was woken loses the place, so that it does not hold up
+    /// those behind it for longer; polled after all, it gets a new one, at the end. While futures wait, the arena has a
     /// thread.
+    ///
+    /// Its waker is called by what makes room: the drop of a buffer, another allocation or the end of one, on any thread, with
+    /// no lock of this crate held.
     ///
     /// ```
     /// # async fn copy(aio: &aio_core::AioHandle, file: &aio_core::AioFile) -> aio_core::Result<()> {
@@ -268,7 +272,11 @@ impl Inner {
         purpose: Purpose,
     ) -> Result<AlignedBuf> {
         let cut = pool.cut(need, purpose, self);
-        self.let_go(pool);
+        match purpose {
+            Purpose::User => self.let_go(pool),
+            // A caller that stages may hold a lock.
+            Purpose::Staging | Purpose::Beyond => drop(pool),
+        }
         let (piece, fresh) = cut.map_err(|errno| map_failed(need, errno))?;
         tell_of_refusals();
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
@@ -324,10 +332,8 @@ impl Inner {
             let seen = pool.turns.changes();
             pool = self.pool.wait_until(pool, until, |pool| pool.turns.changes() != seen).0;
         };
-        pool.turns.leave(ticket);
-        self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
         // The next one's turn may have come. It looks when this one lets go of the lock.
-        self.pool.notify_all();
+        let _no_waker_of_a_thread = pool.turns.leave(ticket);
         if served {
             return Ok(pool);
         }
@@ -369,7 +375,6 @@ impl Inner {
         let mut pool = self.pool.lock();
         pool.turns.changed();
         self.let_go(pool);
-        self.pool.notify_all();
         tell_of_refusals();
     }
 
@@ -450,7 +455,6 @@ impl Inner {
         }
         pool.turns.changed();
         self.let_go(pool);
-        self.pool.notify_all();
         tell_of_refusals();
     }
 

@@ -16,7 +16,9 @@ use crate::op::buf::{IoBuf, IoBufMut, borrowed};
 /// Memory from an [`Arena`](super::Arena): page-aligned, in huge pages where the system has them, and in a region that
 /// backends can register unless it is larger than 1 GiB.
 ///
-/// It is a slice of initialised bytes. Dropping it gives the memory back to the arena.
+/// It is a slice of initialised bytes. Dropping it gives the memory back to the arena, and calls the wakers of the
+/// [futures](crate::Arena::alloc_async) that it lets go ahead, on the thread that drops: not to be done with a lock held that a
+/// waker takes.
 pub struct AlignedBuf {
     ptr: NonNull<u8>,
     len: usize,

@@ -7,10 +7,15 @@
 //! Threads that hold buffers while they wait for more can still make an order impossible: the first one waits for memory
 //! that the second took when it passed, and the second waits for its turn. So when nothing was given back for [`LULL`],
 //! whatever fits goes ahead.
+//!
+//! A thread that is woken looks; a task may not. So a task that was woken and has not looked for as long loses its place
+//! when memory comes back, and gets in line anew if it looks after all. Only tasks that can be served are woken.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 /// How long nothing has to come back before the order does not matter.
 pub(super) const LULL: Duration = Duration::from_secs(1);
@@ -30,8 +35,8 @@ pub(super) struct Turns {
     older: u64,
     /// How many of those that wait are tasks.
     tasks: usize,
-    /// Tasks to be woken when the pool's lock is let go of.
-    woken: Vec<Waker>,
+    /// Those that wait have to be woken when the pool's lock is let go of.
+    is_changed: bool,
 }
 
 #[derive(Debug)]
@@ -46,8 +51,10 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Task {
-    /// What to call when something changes, unless that was done since it last looked.
+    /// What to call when it can be served, unless that was done since it last looked.
     waker: Option<Waker>,
+    /// When that was done, if it has not looked since.
+    woken: Option<Instant>,
     since: Instant,
     /// Its long wait was logged.
     is_told: bool,
@@ -62,7 +69,7 @@ impl Turns {
     /// The end of the line, for a task.
     pub(super) fn enter_task(&mut self, need: u64) -> u64 {
         self.tasks += 1;
-        self.enter_as(need, false, Some(Task { waker: None, since: Instant::now(), is_told: false }))
+        self.enter_as(need, false, Some(Task { waker: None, woken: None, since: Instant::now(), is_told: false }))
     }
 
     fn enter_as(&mut self, need: u64, is_brief: bool, task: Option<Task>) -> u64 {
@@ -74,17 +81,26 @@ impl Turns {
         self.next
     }
 
-    /// Leaves the line, served or not. Gives the waker of a task.
+    /// Leaves the line, served or not. Gives the waker of a task, to be dropped without the lock.
+    #[must_use]
     pub(super) fn leave(&mut self, ticket: u64) -> Option<Waker> {
         if self.first() == Some(ticket) {
             self.moved = Some(Instant::now());
         }
-        let index = self.line.iter().position(|waiting| waiting.ticket == ticket)?;
+        let index = self.find(ticket)?;
         let task = self.line.remove(index)?.task;
         self.tasks -= usize::from(task.is_some());
-        self.changes += 1;
-        self.wake_tasks();
+        self.look_again();
         task.and_then(|task| task.waker)
+    }
+
+    fn find(&self, ticket: u64) -> Option<usize> {
+        self.line.binary_search_by_key(&ticket, |waiting| waiting.ticket).ok()
+    }
+
+    fn task(&mut self, ticket: u64) -> Option<&mut Task> {
+        let index = self.find(ticket)?;
+        self.line.get_mut(index)?.task.as_mut()
     }
 
     /// How many tasks wait.
@@ -92,23 +108,55 @@ impl Turns {
         self.tasks
     }
 
-    /// What to call when something changes; gives the waker that it replaces.
-    pub(super) fn set_waker(&mut self, ticket: u64, waker: Waker) -> Option<Waker> {
-        let waiting = self.line.iter_mut().find(|waiting| waiting.ticket == ticket)?;
-        waiting.task.as_mut()?.waker.replace(waker)
+    /// A task looks. False if it has lost its place.
+    pub(super) fn looks(&mut self, ticket: u64) -> bool {
+        let task = self.task(ticket);
+        task.map(|task| task.woken = None).is_some()
     }
 
-    /// Notes that tasks have to look again.
-    pub(super) fn wake_tasks(&mut self) {
-        if self.tasks > 0 {
-            let tasks = self.line.iter_mut().filter_map(|waiting| waiting.task.as_mut());
-            self.woken.extend(tasks.filter_map(|task| task.waker.take()));
+    /// What to call when the task can be served; gives the waker that is to be dropped without the lock.
+    #[must_use]
+    pub(super) fn set_waker(&mut self, ticket: u64, waker: Waker) -> Option<Waker> {
+        match self.task(ticket) {
+            Some(task) => task.waker.replace(waker),
+            None => Some(waker),
         }
     }
 
-    /// The wakers of these tasks, to be called without the lock.
-    pub(super) fn take_woken(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.woken)
+    /// Notes that those that wait have to look again.
+    pub(super) fn look_again(&mut self) {
+        self.changes += 1;
+        self.is_changed = true;
+    }
+
+    /// Whether those that wait have to be woken; once.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    /// The wakers of the tasks that can be served now, to be called without the lock. Without a timekeeper (`is_timed`),
+    /// also of those whose turn it is not, since no lull would wake them.
+    #[must_use]
+    pub(super) fn take_wakers(&mut self, in_use: u64, limit: u64, is_timed: bool) -> SmallVec<[Waker; 1]> {
+        let now = Instant::now();
+        while self.tasks > 0 && self.line.front().is_some_and(|first| first.is_late(now)) {
+            self.line.pop_front();
+            self.tasks -= 1;
+        }
+        if self.tasks == 0 {
+            return SmallVec::new();
+        }
+        let looking = if is_timed && self.is_ordered(in_use, limit, now) { 1 } else { self.line.len() };
+        let fitting =
+            self.line.iter_mut().take(looking).filter(|waiting| waiting.need <= limit.saturating_sub(in_use));
+        let tasks = fitting.filter_map(|waiting| waiting.task.as_mut());
+        tasks
+            .filter_map(|task| {
+                let waker = task.waker.take()?;
+                task.woken = Some(now);
+                Some(waker)
+            })
+            .collect()
     }
 
     /// What a task needs that has waited for `long`; each is given once.
@@ -133,9 +181,13 @@ impl Turns {
 
     /// Whether it is the turn of that ticket, or of an allocation that has none, where buffers take `in_use` of `limit`.
     pub(super) fn is_turn_of(&mut self, ticket: Option<u64>, in_use: u64, limit: u64) -> bool {
-        self.delays_nobody(in_use, limit)
-            || self.first() == ticket
-            || self.lull_begins().is_none_or(|begins| begins <= Instant::now())
+        // Asked first: it looks who the first in line is.
+        !self.is_ordered(in_use, limit, Instant::now()) || self.first() == ticket
+    }
+
+    /// Whether nothing may pass the first in line.
+    fn is_ordered(&mut self, in_use: u64, limit: u64, now: Instant) -> bool {
+        !self.delays_nobody(in_use, limit) && self.lull_begins().is_some_and(|begins| begins > now)
     }
 
     /// Whether the first in line, if there is one, has to wait whatever else is allocated and dropped.
@@ -177,9 +229,8 @@ impl Turns {
     /// Memory came back.
     pub(super) fn changed(&mut self) {
         if !self.line.is_empty() {
-            self.changes += 1;
             self.moved = Some(Instant::now());
-            self.wake_tasks();
+            self.look_again();
         }
     }
 
@@ -190,5 +241,13 @@ impl Turns {
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.line.len()
+    }
+}
+
+impl Waiting {
+    /// Whether it is a task that was woken and has not looked for long.
+    fn is_late(&self, now: Instant) -> bool {
+        let woken = self.task.as_ref().and_then(|task| task.woken);
+        woken.is_some_and(|woken| woken + LULL <= now)
     }
 }

@@ -64,12 +64,14 @@ fn a_region_comes_back() {
     }
 }
 
-/// One page, which a buffer takes, and two tasks that wait for it; or one of them gives up.
+/// One page, which a buffer takes, and two tasks that wait for it, or a task and a thread; or one task gives up.
 #[test]
 fn one_after_the_other_is_served() {
-    for first_is_dropped in [false, true] {
-        let what =
-            format!("memory: a buffer is dropped, two allocations wait, the first is dropped: {first_is_dropped}");
+    for (first_is_dropped, awaits) in [(false, false), (false, true), (true, false), (true, true)] {
+        let what = format!(
+            "memory: a buffer is dropped, two allocations wait, the first is dropped: {first_is_dropped}, the second is \
+             awaited: {awaits}"
+        );
         explore(&what, 3, move || {
             let page = page_size();
             let arena = Arena::new(page as u64);
@@ -87,7 +89,9 @@ fn one_after_the_other_is_served() {
             };
             let third = {
                 let arena = arena.clone();
-                thread::spawn(move || drop(block_on(arena.alloc_async(page)).unwrap()))
+                thread::spawn(move || {
+                    drop(if awaits { block_on(arena.alloc_async(page)) } else { arena.alloc(page) }.unwrap());
+                })
             };
             drop(held);
             other.join().unwrap();

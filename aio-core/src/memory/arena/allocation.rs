@@ -2,7 +2,7 @@
 //!
 //! A future waits in the same line as the threads that wait. It looks at the pool and leaves its waker under one lock, and
 //! what changes the pool takes the wakers under that lock, so that no change is lost between the two; they are called when
-//! the lock is let go of.
+//! the lock is let go of and the threads have been notified, since a waker may wait for what one of these holds.
 //!
 //! Two rules of the line go by the clock: what fits goes ahead when nothing was dropped for a while, and a long wait is
 //! logged. A thread that waits wakes up by itself for these; a task cannot. So while futures wait, and only then, the arena
@@ -24,6 +24,9 @@ use crate::memory::pool::{Pool, Purpose, Room};
 use crate::memory::turns::LULL;
 use crate::sync::{MutexGuard, Ordering, thread};
 use crate::threads::{block_signals, thread_main};
+
+#[cfg(test)]
+mod tests;
 
 /// A buffer to be awaited; see [`Arena::alloc_async`](super::Arena::alloc_async).
 #[must_use = "a future does nothing unless it is awaited"]
@@ -58,17 +61,21 @@ impl Allocation {
         let waker = waker.clone();
         let arena = self.arena.clone();
         let mut pool = arena.pool.lock();
+        self.ticket = self.ticket.filter(|&ticket| pool.turns.looks(ticket));
         loop {
             let is_turn = pool.is_turn_of(self.ticket, &arena);
             match if is_turn { pool.room(need, self.asked, &arena) } else { Room::Wait } {
                 Room::Ready => {
-                    self.leave(&mut pool);
-                    return Some(arena.buffer(pool, need, self.len, Purpose::User));
+                    let left = self.leave(&mut pool);
+                    let buffer = arena.buffer(pool, need, self.len, Purpose::User);
+                    report_drop(left);
+                    return Some(buffer);
                 }
                 Room::Kept => {
-                    self.leave(&mut pool);
+                    let left = self.leave(&mut pool);
                     let in_use = pool.in_use;
                     arena.let_go(pool);
+                    report_drop(left);
                     return Some(Err(arena.out_of_memory(need, in_use)));
                 }
                 Room::Ask(regions) => {
@@ -99,15 +106,10 @@ impl Allocation {
         }
     }
 
-    /// Leaves the line, if it is in it; the next one's turn may have come.
+    /// Leaves the line, if it is in it. Gives its waker, to be dropped without the lock.
+    #[must_use]
     fn leave(&mut self, pool: &mut Pool) -> Option<Waker> {
-        let waker = pool.turns.leave(self.ticket.take()?);
-        self.arena.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
-        self.arena.pool.notify_all();
-        if let Some(timekeeper) = pool.timekeeper.as_ref().filter(|_| pool.turns.tasks() == 0) {
-            timekeeper.thread().unpark();
-        }
-        waker
+        pool.turns.leave(self.ticket.take()?)
     }
 }
 
@@ -137,9 +139,9 @@ impl Drop for Allocation {
         }
         let arena = self.arena.clone();
         let mut pool = arena.pool.lock();
-        let waker = self.leave(&mut pool);
+        let left = self.leave(&mut pool);
         arena.let_go(pool);
-        report_drop(waker);
+        report_drop(left);
     }
 }
 
@@ -150,10 +152,22 @@ impl fmt::Debug for Allocation {
 }
 
 impl Inner {
-    /// Lets go of the lock, and then wakes the tasks whose allocations are worth another look.
+    /// Lets go of the lock, and then wakes those that wait if something changed for them: the threads, and the tasks that
+    /// can be served. The wakers are foreign code, so the caller holds no other lock.
     pub(super) fn let_go(&self, mut pool: MutexGuard<'_, Pool>) {
-        let wakers = pool.turns.take_woken();
+        if !pool.turns.take_changed() {
+            return;
+        }
+        let is_timed = cfg!(loom) || pool.timekeeper.is_some();
+        let in_use = pool.in_use;
+        let wakers = pool.turns.take_wakers(in_use, self.limit, is_timed);
+        self.waiting.store(pool.turns.waiting(), Ordering::Relaxed);
+        if let Some(timekeeper) = pool.timekeeper.as_ref().filter(|_| pool.turns.tasks() == 0) {
+            timekeeper.thread().unpark();
+        }
         drop(pool);
+        // First the threads: a waker may need a lock that a thread holds while it waits for memory.
+        self.pool.notify_all();
         for waker in wakers {
             report(catch("wake", || waker.wake()));
         }
@@ -191,7 +205,7 @@ impl Inner {
             let mut next = now + LULL;
             match pool.turns.lull_begins() {
                 Some(begins) if begins > now => next = begins,
-                _ => pool.turns.wake_tasks(),
+                _ => pool.turns.look_again(),
             }
             if let Some(need) = pool.turns.take_long_wait(now, LONG) {
                 pool = self.tell_of_a_long_wait(pool, need as usize);

@@ -1,7 +1,4 @@
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::task::{Context, Waker};
 use std::thread;
 
 use proptest::prelude::*;
@@ -27,8 +24,8 @@ fn is_out_of_memory(result: Result<AlignedBuf>) -> bool {
     matches!(result, Err(Error::OutOfMemory { .. }))
 }
 
-/// Spins until `count` threads wait for room.
-fn until_waiting(arena: &Arena, count: usize) {
+/// Spins until `count` allocations wait for room.
+pub(super) fn until_waiting(arena: &Arena, count: usize) {
     while arena.shared.pool.lock().turns.waiting() < count {
         thread::yield_now();
     }
@@ -292,7 +289,7 @@ fn a_mapping_that_is_used_again_for_less_takes_no_more_than_that() {
 
 /// Notes what is logged, and panics.
 #[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+pub(super) struct Log(pub(super) Arc<std::sync::Mutex<Vec<String>>>);
 
 impl tracing::field::Visit for Log {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
@@ -345,32 +342,6 @@ fn a_long_wait_is_logged_once_with_what_holds_the_memory() {
     assert_eq!(of_waits.len(), 1, "{told:?}");
     assert!(of_waits[0].contains("2 buffers take 3145728 of the arena's 4194304 bytes"), "{told:?}");
     assert!(of_waits[0].contains("until its ticket was waited for"), "{told:?}");
-}
-
-#[test]
-fn tasks_have_a_timekeeper_as_long_as_they_wait() {
-    let arena = Arena::new(4 << 20);
-    let is_there = || arena.shared.pool.lock().timekeeper.is_some();
-    let held = arena.alloc(4 * MIB).unwrap();
-    for is_dropped in [true, false, true] {
-        let mut waits = arena.alloc_async(MIB);
-        assert!(!is_there());
-        assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        assert!(is_there());
-        if !is_dropped {
-            // Its long wait is noted once, and it stays there.
-            while arena.shared.pool.lock().turns.next_long_wait(LONG).is_some() {
-                thread::yield_now();
-            }
-            assert!(is_there());
-        }
-        drop(waits);
-        while is_there() {
-            thread::yield_now();
-        }
-    }
-    drop(held);
-    assert!(arena.shared.pool.lock().turns.take_woken().is_empty());
 }
 
 /// Stands in for a worker: holds regions as its queue would, and answers when it is told to.
