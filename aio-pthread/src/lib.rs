@@ -32,7 +32,7 @@
 //!
 //! # Signals
 //!
-//! Pool threads block every signal that may be meant for somebody else. A write beyond `RLIMIT_FSIZE` fails with
+//! Pool threads block every signal that may be meant for another thread. A write beyond `RLIMIT_FSIZE` fails with
 //! EFBIG, but the SIGXFSZ that comes with it, fatal by default, stays pending on the pool thread and ends with it.
 //!
 //! | module | what it is |

@@ -4,7 +4,7 @@
 //!
 //! - While blocks are pending, a thread is on its way to look for them (`waking`), or all threads there can be are busy
 //!   and look for them before they sleep. `State::summon` sees to that whenever blocks arrive or are left behind.
-//! - The reaper announces how many completions it `wanted`; whoever puts completions back notifies it at that number.
+//! - The reaper announces how many completions it `wanted`; the thread that puts the last of them back notifies it.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -66,7 +66,7 @@ pub(crate) struct State {
 /// What `State::summon` decided, to be done without the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Summons {
-    Nobody,
+    None,
     Sleeper,
     NewThread,
 }
@@ -170,7 +170,7 @@ impl Pool {
 
     fn carry_out(self: &Arc<Self>, summons: Summons) {
         match summons {
-            Summons::Nobody => {}
+            Summons::None => {}
             Summons::Sleeper => self.work.notify_one(),
             Summons::NewThread => self.start(),
         }
@@ -191,7 +191,7 @@ impl Pool {
                 // Make do with those there are; if there is none, the next `push` tries again.
                 state.limit = state.threads.max(1);
                 // One that became idle since then was not woken for what arrived since then.
-                let summons = if state.idle > 0 { state.summon() } else { Summons::Nobody };
+                let summons = if state.idle > 0 { state.summon() } else { Summons::None };
                 let threads = state.threads;
                 drop(state);
                 log(|| tracing::warn!(%error, threads, "cannot start another I/O thread"));
@@ -213,10 +213,10 @@ impl State {
         run.extend(self.pending.drain(..length));
     }
 
-    /// Decides who comes to take pending blocks, and counts on it.
+    /// Decides which thread comes to take pending blocks, and counts on it.
     fn summon(&mut self) -> Summons {
         if self.waking || self.pending.is_empty() {
-            Summons::Nobody
+            Summons::None
         } else if self.idle > 0 {
             self.waking = true;
             Summons::Sleeper
@@ -225,7 +225,7 @@ impl State {
             self.threads += 1;
             Summons::NewThread
         } else {
-            Summons::Nobody
+            Summons::None
         }
     }
 }

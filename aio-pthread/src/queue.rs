@@ -18,7 +18,7 @@ pub(crate) struct PthreadQueue {
     pool: Arc<Pool>,
     capacity: usize,
     in_flight: usize,
-    /// A fork's copy has neither the threads nor whoever held the lock.
+    /// A fork's copy has no threads, and its lock may stay locked.
     made_in: ProcessGeneration,
 }
 
@@ -61,7 +61,7 @@ impl IoQueue for PthreadQueue {
         Ok(())
     }
 
-    /// Blocks that no thread has taken yet are dropped, not transferred: nobody would learn of it.
+    /// Blocks that no thread has taken yet are dropped, not transferred: their completions would not be reaped.
     fn drain(&mut self) -> usize {
         if self.made_in.is_forked() {
             self.in_flight = 0;
@@ -82,7 +82,7 @@ impl IoQueue for PthreadQueue {
 impl Drop for PthreadQueue {
     fn drop(&mut self) {
         if self.made_in.is_forked() {
-            // There is nobody to wait for, and nothing that could be touched.
+            // There is no thread to wait for, and nothing that could be touched.
             mem::forget(Arc::clone(&self.pool));
             return;
         }

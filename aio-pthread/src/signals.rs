@@ -2,8 +2,8 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// Signals that a thread gets for its own faults. Blocked, they would end the process without the report of whoever
-/// handles them (the stack overflow message of the Rust runtime, a sanitizer, a crash reporter).
+/// Signals that a thread gets for its own faults. Blocked, they would end the process without the report of their
+/// handler (the stack overflow message of the Rust runtime, a sanitizer, a crash reporter).
 const FAULTS: [Signal; 7] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,

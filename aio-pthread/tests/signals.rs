@@ -28,7 +28,7 @@ fn pool_threads_block_them() {
             IoBlock { token: at as u64, ..block }
         })
         .collect();
-    // SAFETY: the memory outlives the queue and nobody touches it before the completions are reaped.
+    // SAFETY: the memory outlives the queue and is not touched before the completions are reaped.
     assert_eq!(unsafe { queue.submit(&blocks) }.unwrap(), 3);
     let mut done = Vec::new();
     queue.reap(3, None, &mut done).unwrap();

@@ -6,7 +6,7 @@
 //! have moved the position of the request and of its memory. FUSE does not always: where a file is opened past the page
 //! cache, by the program or by its server, the rest is asked for at the old position, and with other memory. The request
 //! completes with all of its bytes, and the file does not hold them; or a read that the end of the file cuts short gets
-//! the file's beginning once more (seen on Linux 6.18; only servers without `FUSE_ASYNC_DIO`, which nobody here can ask
+//! the file's beginning once more (seen on Linux 6.18; only servers without `FUSE_ASYNC_DIO`, which a client cannot ask
 //! for). A block that was reported whole cannot be told from one that is, so FUSE gets one call for each block, whose
 //! short result the engine sees. That makes it slower than the pool of threads; it makes it right.
 //!

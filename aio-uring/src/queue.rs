@@ -215,7 +215,7 @@ impl IoQueue for UringQueue {
         }
         while self.in_flight > 0 {
             thrown_away.clear();
-            // An error here is one of the bell, which nobody listens to any more.
+            // An error here is one of the bell, which no wait polls any more.
             let _ = self.collect(&mut thrown_away);
             if self.in_flight == 0 {
                 break;

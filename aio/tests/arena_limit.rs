@@ -198,7 +198,7 @@ fn a_crowd_stays_within_the_limit_and_every_byte_is_right() {
                         let mut random = Random::new(seed);
                         let mut held: Vec<AlignedBuf> = Vec::new();
                         for step in 0..60 {
-                            // Whoever holds buffers does not wait for more: six of these would wait for each other.
+                            // A task that holds buffers does not wait for more: six of these would wait for each other.
                             let len = 1 + random.below([6 * MIB, 600_000, 9000][step % 3]);
                             let buffer = if held.is_empty() { aio.alloc(len) } else { aio.try_alloc(len) };
                             let Ok(mut buffer) = buffer else {
@@ -237,7 +237,7 @@ fn a_crowd_stays_within_the_limit_and_every_byte_is_right() {
     });
 }
 
-/// Breaks a queue once it is told to.
+/// Breaks a queue once the switch is set.
 #[derive(Debug, Default)]
 struct Breaks(AtomicBool);
 

@@ -35,7 +35,7 @@ fn cycle(backend: Backend, path: &Path, content: &[u8], number: usize) -> bool {
         seen = aio.stats().in_flight > 0;
     }
     match number % 4 {
-        // The tickets first: nobody waits for what is in flight but the handle.
+        // The tickets first: only the handle waits for what is in flight.
         0 => {
             drop(reads);
             drop(file);

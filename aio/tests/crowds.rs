@@ -169,7 +169,7 @@ impl Member<'_> {
                     Ok(_) => {}
                     Err(failed) => {
                         assert!(matches!(failed.error(), Error::Cancelled { .. }), "{failed}");
-                        // Its range holds anything by now, and nobody else's does.
+                        // Its range holds anything by now, and only its range does.
                         let bytes = failed.into_buffer().expect("its buffer comes back");
                         self.file.write(bytes, offset).wait().unwrap();
                     }
@@ -178,7 +178,7 @@ impl Member<'_> {
             Step::Dropped => {
                 let bytes = self.change(cell, from, len);
                 drop(self.file.write(bytes, offset));
-                // Covers every write that was accepted before, whoever still has its ticket.
+                // Covers every write that was accepted before, whichever task still has its ticket.
                 self.file.sync_data().wait().unwrap();
                 let found = self.file.read(vec![0; len], offset).wait().unwrap();
                 self.compare(piece, &found, step);
@@ -256,7 +256,7 @@ fn crowd(backend: Backend, direct: DirectMode) {
             .collect();
         until(|| aio.stats().ops >= (THREADS / 2) as u64);
         gate.wait_for(1);
-        // Nobody has moved a byte, and the queue is full.
+        // No byte has moved, and the queue is full.
         match file.try_write(vec![0], 0) {
             Err(error) => assert!(matches!(error.error(), Error::QueueFull { .. }), "{error}"),
             Ok(_) => panic!("the queue took more than its limit"),

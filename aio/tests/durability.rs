@@ -279,9 +279,9 @@ fn a_failed_write_is_not_committed() {
         let target = folder.file("t", b"old");
         type Spoil = fn(&AioFile);
         let spoils: [Spoil; 3] = [
-            // A failure that nobody looked at,
+            // A failure that was not looked at,
             |file| drop(file.write(vec![0; 10_000], i64::MAX as u64 - 20_000)),
-            // one that somebody looked at,
+            // one that was looked at,
             |file| drop(file.write(vec![0; 100], u64::MAX - 10).wait().unwrap_err()),
             |file| drop(file.write_at(&[0; 100], u64::MAX - 10).unwrap_err()),
         ];

@@ -56,7 +56,7 @@ fn every_survivable_fault_is_injected_and_survived() {
     }
 }
 
-/// A page is bad for everyone, or for nobody: the plan foretells how each op ends.
+/// A page is bad for all ops, or for none: the plan foretells how each op ends.
 #[test]
 fn bad_pages_are_where_the_plan_says() {
     const PAGE: usize = 4096;
@@ -109,7 +109,7 @@ fn a_queue_dies_when_the_plan_says() {
         assert!(matches!(error.error(), Error::WorkerDied { .. }), "{error}");
         assert!(error.to_string().contains("a queue that the plan broke"), "{error}");
         assert_eq!(plan.injected().deaths, 1);
-        // Whoever comes later hears the same, and nothing hangs.
+        // A later op gets the same error, and nothing hangs.
         assert!(matches!(file.read(vec![0; 100_000], 0).wait().unwrap_err().error(), Error::WorkerDied { .. }));
     }
 }
@@ -130,7 +130,7 @@ impl Rules for MadeUp {
     }
 }
 
-/// Whoever believed it would give memory back that the real queue is still to use.
+/// A worker that believed them would give memory back that the real queue is still to use.
 #[test]
 fn rules_cannot_make_completions_up() {
     for backend in backends() {

@@ -80,7 +80,7 @@ fn files_grow_where_preallocation_is_refused() {
                     let file = aio.open(&path).unwrap();
                     file.write(content.clone(), len as u64).wait().unwrap();
                     assert!(std::fs::read(&path).unwrap() == [&content[..], &content].concat());
-                    // What asks for the space itself is told.
+                    // A call that asks for the space itself gets the error.
                     let error = Error::from(file.allocate(0, 1 << 20).wait().unwrap_err());
                     assert_eq!((error.raw_os_error(), file.len().unwrap()), (Some(errno), 2 * len as u64), "{error}");
                     std::fs::remove_file(&path).unwrap();
@@ -227,7 +227,7 @@ fn a_new_file_that_cannot_be_opened_as_asked_is_not_left_behind() {
             assert_eq!(failed.into_buffer().unwrap(), pattern(1, 10_000));
             assert!(!path.exists());
         }
-        // A file that was there before is nobody's to remove.
+        // A file that was there before is not the op's to remove.
         std::fs::File::create(&path).unwrap().write_all_at(b"old", 0).unwrap();
         assert!(aio.open(&path).unwrap_err().to_string().contains(why));
         let failed = aio.write_new(&path, vec![0; 10]).wait().unwrap_err();

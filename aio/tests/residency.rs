@@ -36,7 +36,7 @@ fn each_resident(mode: DirectMode, len: usize, test: impl Fn(&AioHandle, &AioFil
             eprintln!("SKIPPED {backend}: cachestat(2) does not tell here that a file is cached");
             continue;
         }
-        // Whether there is direct I/O here, which nobody is refused in this mode.
+        // Whether there is direct I/O here, whose lack is no error in this mode.
         let file = match aio.open(&path) {
             Ok(file) if file.is_direct() => file,
             _ => {

@@ -222,7 +222,7 @@ fn a_queue_stays_filled_with_whatever_waits() {
                 }
                 let depths = std::mem::take(&mut *depths.0.lock().unwrap());
                 assert_eq!(depths.len(), BLOCKS);
-                // A quarter of every queue is kept for what somebody waits for.
+                // A quarter of every queue is kept for ops with a waiting caller.
                 let share = if background { DEPTH - DEPTH / 4 } else { DEPTH };
                 // The first reap may have come before the last ticket.
                 let waiting = |ended: usize, depth: usize| ended + depth < BLOCKS;

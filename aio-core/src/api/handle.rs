@@ -19,7 +19,7 @@ use crate::file::{OpenFile, OpenOptions};
 use crate::memory::{AlignedBuf, Allocation, Arena};
 use crate::op::buf::{IoBuf, IoBufMut};
 use crate::op::desc::{Extent, IoOpDesc, PathMode};
-use crate::op::owned::{Custom, Owned, RawOp, Vouched};
+use crate::op::owned::{AssertValid, Custom, Owned, RawOp};
 use crate::stats::Stats;
 
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
@@ -292,10 +292,10 @@ impl AioHandle {
         let options = OpOptions { validate: self.options.validate || op.validate, ..self.options };
         let nowhere = op.extents.iter().find(|extent| extent.memory.is_none() && extent.len > 0).copied();
         match nowhere {
-            None => Ticket::start_desc(self.shared(), Vouched(op), options),
+            None => Ticket::start_desc(self.shared(), AssertValid(op), options),
             Some(Extent { offset, len, .. }) => {
                 let why = format!("no memory for {len} bytes at offset {offset}: the pointer is null");
-                Ticket::refused(self.shared(), Vouched(op), options, Error::InvalidInput(why))
+                Ticket::refused(self.shared(), AssertValid(op), options, Error::InvalidInput(why))
             }
         }
     }

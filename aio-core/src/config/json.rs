@@ -128,7 +128,7 @@ fn boolean(key: &str, value: &Value) -> Result<bool> {
     .ok_or_else(|| Error::Config {
         key: key.into(),
         value: shown(value),
-        // `use_gds: maybe` is told the same as `use_gds: true`.
+        // `use_gds: maybe` gets the same message as `use_gds: true`.
         accepted: accepted(key),
     })
 }

@@ -23,8 +23,8 @@ pub type Outcome = Result<u64, Error>;
 ///
 /// - Every getter answers the same on every call.
 /// - Memory that an extent names is valid until [`fini`](Self::fini) has returned or, if `fini` is never called, for
-///   ever: for writes of any byte values when the direction is [`Direction::Read`], else for reads, with nobody
-///   changing it meanwhile. The engine does not touch it after `fini`. The bytes are initialised.
+///   ever: for writes of any byte values when the direction is [`Direction::Read`], else for reads, and
+///   nothing changes it meanwhile. The engine does not touch it after `fini`. The bytes are initialised.
 /// - Extents of a read share no memory: workers and the kernel write to them at the same time.
 /// - A [`Region`](crate::backend::Region) that an extent's memory names contains all of it.
 /// - [`gather`](Self::gather) initialises every byte of `into`, unless it panics. It is also called for reads that are

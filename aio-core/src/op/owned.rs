@@ -141,7 +141,7 @@ impl RawOp {
         Self { direction, target, extents: vec![Extent { offset, len, memory }], validate: false }
     }
 
-    /// Likewise on a path that a worker opens.
+    /// One range, from offset 0, of an op on a path that a worker opens.
     pub fn on_path(
         direction: Direction,
         path: impl Into<PathBuf>,
@@ -154,11 +154,11 @@ impl RawOp {
 }
 
 /// A [`RawOp`] whose maker has promised what `AioHandle::submit_raw` asks for.
-pub(crate) struct Vouched(pub(crate) RawOp);
+pub(crate) struct AssertValid(pub(crate) RawOp);
 
-// SAFETY: the fields do not change, and whoever made the value promised that the memory is good until the op has
+// SAFETY: the fields do not change, and the maker of the value promised that the memory is good until the op has
 // ended (the contract of `AioHandle::submit_raw`).
-unsafe impl IoOpDesc for Vouched {
+unsafe impl IoOpDesc for AssertValid {
     fn direction(&self) -> Direction {
         self.0.direction
     }
@@ -176,7 +176,7 @@ unsafe impl IoOpDesc for Vouched {
     }
 }
 
-impl Owner<()> for Vouched {
+impl Owner<()> for AssertValid {
     fn give_back(&self) -> Option<()> {
         Some(())
     }

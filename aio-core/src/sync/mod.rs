@@ -38,7 +38,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct ThreadSync<T> {
     state: Mutex<T>,
     changed: Condvar,
-    /// Changes under the lock only; a notification that nobody waits for is a system call saved.
+    /// Changes under the lock only; a notification without a waiting thread is a system call saved.
     waiting: AtomicUsize,
 }
 

@@ -31,7 +31,7 @@ fn drain_of_a_queue_that_cannot_be_destroyed_says_so_each_time() {
         queue.context.faults.getevents.borrow_mut().extend([libc::EIO; 2]);
         queue.context.faults.destroy.borrow_mut().extend([libc::EINVAL; 2]);
         for _ in 0..2 {
-            assert_eq!(queue.drain(), LEN / BLOCK, "blocks that nobody has heard of");
+            assert_eq!(queue.drain(), LEN / BLOCK, "blocks without a completion");
             assert_eq!(queue.in_flight(), LEN / BLOCK);
         }
         // The kernel is well again.

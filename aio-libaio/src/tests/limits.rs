@@ -80,7 +80,7 @@ fn as_many_blocks_as_the_capacity_fit_besides_the_poll_request() {
                 })
                 .collect();
             for _ in 0..3 {
-                // A completed poll request that nobody has taken from the ring.
+                // A completed poll request that is still in the ring.
                 queue.waker.bell().ring();
                 submit(&mut queue, &blocks);
                 assert_eq!(queue.in_flight(), depth);

@@ -91,7 +91,7 @@ fn threads_are_started_when_there_is_work() {
     for _ in 0..200 {
         reads.run(64);
     }
-    // Whoever takes the first of many blocks sends for another thread.
+    // The thread that takes the first of many blocks summons another one.
     assert!((2..=MAX_THREADS).contains(&reads.pool.threads()));
 }
 

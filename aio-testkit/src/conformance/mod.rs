@@ -57,7 +57,7 @@ fn available(backend: &dyn IoBackend) -> Option<Capabilities> {
 
 /// Prints a line past the output capture of the test harness.
 fn loud(line: fmt::Arguments<'_>) {
-    // Nobody can be told that standard error is closed.
+    // There is no place left to report that standard error is closed.
     let _ = writeln!(io::stderr(), "{line}");
 }
 

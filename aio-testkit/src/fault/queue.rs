@@ -203,7 +203,7 @@ impl<R: Rules> IoQueue for FaultQueue<R> {
             }
         }
         self.rules.reaped(self.id, &mut fresh);
-        // The real queue has these, or will: whoever is told otherwise gives their memory back.
+        // The real queue has these, or will: a worker that believed otherwise would give their memory back.
         for lie in fresh.extract_if(.., |completion| self.tokens.contains_key(&completion.token)) {
             self.gate.offence(format!("token {:#x} was made up", lie.token));
         }
@@ -290,11 +290,11 @@ pub(super) unsafe fn through_cache(block: &IoBlock, len: usize) -> io::Result<us
     let file = reopen(block.fd, block.direction)?;
     match block.direction {
         Direction::Read => {
-            // SAFETY: `len` is at most the block's, whose memory is valid for writes and nobody else's.
+            // SAFETY: `len` is at most the block's, whose memory is valid for writes, and no other code uses it meanwhile.
             file.read_at(unsafe { std::slice::from_raw_parts_mut(block.ptr, len) }, block.offset)
         }
         Direction::Write => {
-            // SAFETY: likewise for reads.
+            // SAFETY: `len` is at most the block's, whose memory is valid for reads.
             file.write_at(unsafe { std::slice::from_raw_parts(block.ptr, len) }, block.offset)
         }
     }

@@ -7,7 +7,7 @@ use aio_core::backend::FileId;
 
 use super::*;
 
-/// From now on the queue's system calls fail as `errno` says, which is told how much is to be submitted.
+/// From now on the queue's system calls fail as `errno` says, which gets the number of entries to submit.
 fn fail(queue: &UringQueue, errno: impl FnMut(usize) -> Option<i32> + 'static) {
     *queue.ring.fault.borrow_mut() = Some(Box::new(errno));
 }
@@ -151,7 +151,7 @@ fn a_broken_queue_says_what_it_can_never_reap() {
     }
 }
 
-/// The time in which nobody asked the kernel does not count.
+/// Time without a call into the kernel does not count.
 #[test]
 fn refusals_far_apart_are_not_a_lasting_one() {
     for backend in rungs().into_iter().take(1) {

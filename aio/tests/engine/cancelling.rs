@@ -112,7 +112,7 @@ fn cancelling_may_drop_the_last_handle() {
         gate.close();
         let first = file.read(vec![0; BLOCK], 0);
         gate.wait_for(1);
-        // The queue is full, so nobody begins this one.
+        // The queue is full, so no worker begins this one.
         let last = aio.clone();
         let second = aio.submit(OnFini::new(Direction::Read, &file, vec![0; BLOCK], move || drop(last)));
         drop((file, aio));

@@ -45,7 +45,7 @@ fn leave_nothing() {
             assert!(unread.is_done());
             unread
         };
-        // A ticket that nobody read keeps its buffer and its file, and neither threads nor queues.
+        // A ticket that was not read keeps its buffer and its file, and neither threads nor queues.
         let unread = cycle();
         // A thread that was joined may show for a moment longer.
         until(|| entries("/proc/self/task") == threads);
@@ -78,7 +78,7 @@ fn a_file_operation_that_starts_late_ends_before_its_handle() {
         let over = Arc::new(AtomicBool::new(false));
         let slow = over.clone();
         let waker = on_wake(move || {
-            // Not to make anything pass: it makes a thread that nobody joins show.
+            // Not to make anything pass: it makes a thread that is not joined show.
             std::thread::sleep(Duration::from_millis(100));
             slow.store(true, Ordering::SeqCst);
         });

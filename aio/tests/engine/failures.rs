@@ -35,7 +35,7 @@ fn a_failure_goes_to_its_ticket_or_else_to_the_handle() {
         drop(ticket);
         gate.open();
         assert_eq!(eofs(aio.wait()), 1);
-        // The failure goes first, and nobody looked at it.
+        // The failure goes first, and was not looked at.
         let ticket = file.read(vec![0; 10], past);
         until(|| ticket.is_done());
         assert!(ticket.wait_timeout(std::time::Duration::ZERO).unwrap());

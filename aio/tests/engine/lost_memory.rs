@@ -46,10 +46,10 @@ fn whoever_lent_memory_that_is_lost_is_told_so_whatever_failed_before() {
         let aio = AioHandle::with_backend(Arc::new(Scripted(script.clone())), small(1, 8, DirectMode::Off)).unwrap();
         let file = aio.open(&path).unwrap();
         let op = RawOp::new(Direction::Write, file.target(), 0, memory.as_mut_ptr(), memory.len());
-        // SAFETY: the memory is there for ever, and nobody else uses it.
+        // SAFETY: the memory is there for ever, and nothing else uses it.
         let failed = unsafe { aio.submit_raw(op) }.wait().unwrap_err();
         assert!(matches!(failed.error(), Error::WorkerDied { .. }), "{failed}");
-        assert!(failed.to_string().contains("Input/output error"), "what came first is told too: {failed}");
+        assert!(failed.to_string().contains("Input/output error"), "the first failure is reported too: {failed}");
         assert_eq!(script.0.load(Ordering::SeqCst), 2);
 
         // An owned buffer stays with the kernel.

@@ -43,7 +43,7 @@ fn a_callback_that_panics_fails_its_op_alone() {
             assert_eq!(seen.finished.load(Ordering::SeqCst), 1, "{name}");
             assert_eq!(seen.dropped.load(Ordering::SeqCst), 1, "{name}");
             assert_alive(&aio, &folder);
-            // With nobody to tell, it goes to the handle.
+            // Without a ticket, it goes to the handle.
             drop(aio.submit(staged(direction, &file, 0, pattern(1, 4 * BLOCK), panics).0));
             let Error::Failures(failures) = aio.wait().unwrap_err() else { panic!() };
             assert!(matches!(&failures.errors[..], [Error::Panicked { .. }]), "{failures}");
@@ -68,7 +68,7 @@ fn assert_calm(run: impl FnOnce()) {
     assert!(!panicked, "a panic of foreign code reached the caller");
 }
 
-/// A waker that panics where it is told to, and a buffer that panics when dropped.
+/// A waker that panics at the chosen call, and a buffer that panics when dropped.
 struct Explosive(&'static str);
 
 impl Wake for Explosive {
@@ -100,7 +100,7 @@ unsafe impl IoBuf for ExplosiveBuffer {
     }
 }
 
-// SAFETY: likewise.
+// SAFETY: as for the other trait.
 unsafe impl IoBufMut for ExplosiveBuffer {
     fn as_mut_ptr(&mut self) -> *mut u8 {
         self.0.as_mut_ptr()
@@ -241,7 +241,7 @@ fn ops_end_whatever_the_log_does() {
             let folder = Folder::new();
             let file = aio.open(folder.file("t", &pattern(1, 4 * BLOCK))).unwrap();
             let past_the_end = 8 * BLOCK as u64;
-            // Failures that nobody looks at go to the log: from the worker, and from the thread that drops the ticket.
+            // Failures of dropped tickets go to the log: from the worker, and from the thread that drops the ticket.
             drop(file.read(vec![0; BLOCK], past_the_end));
             let ended = file.read(vec![0; BLOCK], past_the_end);
             until(|| ended.is_done());

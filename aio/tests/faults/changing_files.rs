@@ -80,7 +80,7 @@ fn a_file_is_cut_while_it_is_read() {
     });
 }
 
-/// Who has a file open keeps it; who comes by its name gets the new one.
+/// An open file stays the old one; an op by its name gets the new one.
 #[test]
 #[ignore = "with the others: .ci/faults"]
 fn a_file_is_unlinked_and_replaced() {

@@ -1,4 +1,4 @@
-//! A fork in the middle of I/O: the child is told, and the parent does not notice.
+//! A fork in the middle of I/O: the child gets `Forked`, and the parent does not notice.
 
 use aio::Error;
 

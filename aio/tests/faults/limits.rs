@@ -83,7 +83,7 @@ fn no_slots_for_kernel_aio() {
     let Some(_limit) = Sysctl::set("fs.aio-max-nr", &aio_slots().to_string()) else { return };
     let refused = crate::builder(Backend::Libaio, DirectMode::Auto).build().unwrap_err().to_string();
     assert!(refused.contains("libaio") && refused.contains("fs.aio-max-nr"), "{refused}");
-    // What has its slots works on, and whoever does not insist gets another backend.
+    // What has its slots works on, and a builder that does not insist gets another backend.
     let folder = Folder::new();
     before.write_new(folder.path("t"), pattern(1, 100_000)).wait().unwrap();
     let other = aio::builder().build().unwrap();

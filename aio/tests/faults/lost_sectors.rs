@@ -152,7 +152,7 @@ fn a_lost_write_is_told_by_the_write_or_by_the_sync() {
                     assert!(failed.error().raw_os_error() == Some(libc::EIO) || sentence.contains("earlier sync"));
                 }
             }
-            // What was not lost is on the device; of what was on its way with something that was, nobody knows.
+            // What was not lost is on the device; what was on its way with a lost sector may be there or not.
             evict_quietly(&path);
             for (at, _) in written.into_iter().filter(|(_, near)| is_synced && !near) {
                 let back = file.read(vec![0; len], at + from).wait().unwrap();

@@ -18,7 +18,7 @@ const GROUP: &str = "AIO_TEST_PIDS_GROUP";
 /// Where a child writes. It could not unmount anything at its end.
 const PLACES: &str = "AIO_TEST_PLACES";
 
-/// The number of processes of a user, who is not root: root is not bound by it.
+/// Limits the processes of a user other than root, which no limit binds.
 #[test]
 #[ignore = "needs root, to be without it: .ci/faults"]
 fn of_a_user() {
@@ -54,7 +54,7 @@ fn with_places(run: impl FnOnce(OsString)) {
     let places = [folder.path("on-disk"), memory.path().join("in-memory")];
     for place in &places {
         fs::create_dir(place).unwrap();
-        // It may be another user who writes there.
+        // Another user may have to write there.
         fs::set_permissions(place, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     }
     run(std::env::join_paths(places).unwrap());

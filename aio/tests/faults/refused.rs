@@ -6,7 +6,7 @@ use crate::support::child::alone;
 use crate::support::{Folder, backends, pattern};
 use crate::sysctl::Sysctl;
 
-/// io_uring says why it is not available, and whoever does not insist on it gets libaio.
+/// io_uring says why it is not available, and a builder that does not insist on it gets libaio.
 fn falls_through(why: &str) {
     let error = crate::builder(Backend::Uring, DirectMode::Auto).build().unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error}");

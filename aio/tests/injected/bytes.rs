@@ -30,7 +30,7 @@ impl Bytes {
         self.len = self.len.max(range.end);
     }
 
-    /// Nobody knows what is here.
+    /// What is here is not known.
     pub(crate) fn forget(&mut self, range: &Range<usize>) {
         self.bytes[range.clone()].fill(None);
     }

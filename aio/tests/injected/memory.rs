@@ -1,4 +1,4 @@
-//! Memory that tells whether somebody wrote to it after it was given back.
+//! Memory that tells whether it was written to after it was given back.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ pub(crate) struct Yard {
 }
 
 impl Yard {
-    /// All memory was freed once, and nobody wrote to it since.
+    /// All memory was freed once, and not written to since.
     pub(crate) fn check(&self) {
         let freed = self.freed.lock().unwrap();
         assert_eq!(freed.len(), *self.made.lock().unwrap(), "buffers freed, of those made");

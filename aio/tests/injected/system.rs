@@ -184,7 +184,7 @@ impl StateMachineTest for System {
 }
 
 impl Drop for System {
-    /// A failed check must not wait for a gate that nobody opens any more.
+    /// A failed check must not wait for a gate that no thread opens any more.
     fn drop(&mut self) {
         self.gate.open();
     }
@@ -209,7 +209,7 @@ impl System {
         self.open = Some(Open { aio, files });
     }
 
-    /// Does what waits for everything in flight, while somebody else opens the gate.
+    /// Does what waits for everything in flight, while another thread opens the gate.
     fn while_it_opens<T>(&self, what: impl FnOnce() -> T) -> T {
         std::thread::scope(|scope| {
             scope.spawn(|| self.gate.open());

@@ -76,7 +76,7 @@ impl Run {
                 (other, way) => panic!("write {index} ({way:?}): {other:?}"),
             }
         }
-        // A cancelled write leaves the length to the others. If nobody knows how it ended, the file tells.
+        // A cancelled write leaves the length to the others. If it is not known how it ended, the file tells.
         for op in &unsure {
             if op.op.way == Way::CancelledAndDropped && found.len() == op.end() {
                 self.model.at_least(op.end());

@@ -28,7 +28,7 @@ pub(crate) fn run(backend: Backend, direct: DirectMode, case: &Case) {
     for batch in &case.batches {
         run.batch(batch);
     }
-    // What a reader gets who has nothing in the page cache.
+    // What a reader gets that has nothing in the page cache.
     run.file.sync_all().wait().unwrap();
     run.file.close().unwrap();
     run.aio.close().unwrap();

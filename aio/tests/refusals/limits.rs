@@ -36,7 +36,7 @@ fn more_paths_than_files_may_be_open() {
         for (ticket, tensor) in tickets.into_iter().zip(&tensors) {
             assert!(&ticket.wait().unwrap() == tensor);
         }
-        // The limit itself is told, when there is nothing to wait for.
+        // The error names the limit itself when there is nothing to wait for.
         let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open(folder.path("0")).ok()).collect();
         let error = aio.open(folder.path("0")).unwrap_err();
         assert!(error.to_string().contains("ulimit -n"), "{error}");
@@ -80,7 +80,7 @@ fn no_permission() {
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     std::fs::set_permissions(folder.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let test = std::env::current_exe().unwrap();
-    // The test binary may lie where only its owner can read, so it is copied to where nobody can.
+    // The test binary may lie where only its owner can read, so it is copied to where user "nobody" can.
     let copy = folder.path("test");
     std::fs::copy(test, &copy).unwrap();
     let status = Command::new("setpriv")

@@ -57,7 +57,7 @@ fn log_lines_are_one_line_whatever_a_file_is_called() {
         each(|_, aio, folder| {
             let file = aio.open(folder.file(ODD_NAME, &[1; 5000])).unwrap();
             log.lock().unwrap().clear();
-            // Continued through the page cache at the end of the file; and nobody hears of its failure but the log.
+            // Continued through the page cache at the end of the file; and only the log reports its failure.
             file.read(vec![0; 8192], 0).wait().unwrap_err();
             drop(file.read(vec![0; 8192], 0));
             aio.wait().unwrap_err();

@@ -18,7 +18,7 @@ pub fn again(test: &str) -> Command {
     again_under(&[], test)
 }
 
-/// Likewise, started by another program that sets something up, such as `prlimit --nofile=50`.
+/// A child started by another program that sets something up, such as `prlimit --nofile=50`.
 pub fn again_under(wrapper: &[&str], test: &str) -> Command {
     let executable = std::env::current_exe().expect("this test's own path");
     let mut command = match wrapper {

@@ -22,7 +22,7 @@ impl SmallDisk {
         Self::formatted("ext4", mebibytes)
     }
 
-    /// Likewise with a file system of another kind.
+    /// A disk with a file system of another kind.
     pub fn formatted(kind: &str, mebibytes: u64) -> Option<Self> {
         let disk = Self::unmounted();
         let image = image(disk.folder.path(), mebibytes);

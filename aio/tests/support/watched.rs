@@ -52,7 +52,7 @@ impl Watched {
         self.0.drops.iter().map(|drops| drops.load(Ordering::SeqCst)).sum()
     }
 
-    /// Each buffer was dropped once, and nobody has touched one since.
+    /// Each buffer was dropped once, and none was touched since.
     #[track_caller]
     pub fn assert_released(&self) {
         for (index, drops) in self.0.drops.iter().enumerate() {
@@ -97,7 +97,7 @@ impl Drop for WatchedBuffer {
     }
 }
 
-// SAFETY: the part of the mapping does not move, and nobody else has it while the buffer lives.
+// SAFETY: the part of the mapping does not move, and no other buffer has it while this one lives.
 unsafe impl IoBuf for WatchedBuffer {
     fn as_ptr(&self) -> *const u8 {
         self.mapping.at(self.index)

@@ -1,4 +1,4 @@
-//! Waking a queue that waits in the kernel: a word that is the truth, and a bell for when nobody looks at it.
+//! Waking a queue that waits in the kernel: a word that is the truth, and a bell for when the queue does not look at it.
 //!
 //! # No wake-up is lost
 //!
@@ -11,7 +11,7 @@
 //!
 //! A waker's change comes before `QUIET -> WAITING` in that order, and the queue does not wait; or after it, and the
 //! waker rings. The bell is an eventfd, which stays readable until it is read: a kernel that starts to poll it too late
-//! still finds it so. What a waker did before it woke is seen by whoever the queue returns to, since the waker's change
+//! still finds it so. What a waker did before it woke is seen by the caller that the queue returns to, since the waker's change
 //! releases and the queue's acquire; more than `AcqRel` on this one word is not needed.
 //!
 //! Silencing the bell could swallow a ring that is needed. It does not, because a queue announces its wait *after* it
@@ -28,7 +28,7 @@ use nix::sys::eventfd::{self, EfdFlags};
 use crate::backend::Wake;
 use crate::sync::{AtomicU8, Ordering};
 
-/// Nobody waits, nobody woke.
+/// The queue does not wait, and no waker has woken it.
 const QUIET: u8 = 0;
 /// The queue waits in the kernel, or is about to: wakers have to ring.
 const WAITING: u8 = 1;
@@ -50,7 +50,7 @@ pub struct EventWaker {
 }
 
 impl EventWaker {
-    /// One that nobody has used. Fails as `eventfd(2)` does.
+    /// A new one, not woken. Fails as `eventfd(2)` does.
     pub fn new() -> io::Result<Self> {
         Ok(Self { word: Word::new(), bell: EventFd::new()? })
     }
@@ -60,7 +60,7 @@ impl EventWaker {
         self.word.announce()
     }
 
-    /// The queue returns to its caller: nobody rings any more, and the wake-up, if there was one, is used up.
+    /// The queue returns to its caller: wakers ring no longer, and the wake-up, if there was one, is used up.
     pub fn retract(&self) {
         self.word.retract();
     }
@@ -70,7 +70,7 @@ impl EventWaker {
         &self.bell
     }
 
-    /// Whether a wait is announced that nobody interrupted yet.
+    /// Whether a wait is announced that no waker has interrupted.
     pub fn is_waiting(&self) -> bool {
         self.word.0.load(Ordering::Acquire) == WAITING
     }
@@ -84,7 +84,7 @@ impl Wake for EventWaker {
     }
 }
 
-/// The truth about who waits and who woke, without the bell.
+/// The state that the queue and its wakers agree on, without the bell.
 #[derive(Debug)]
 pub(crate) struct Word(AtomicU8);
 
@@ -106,7 +106,7 @@ impl Word {
         }
     }
 
-    /// Whether somebody waits, for whom the bell has to ring.
+    /// True: the queue waits, and the bell has to ring.
     pub(crate) fn wake(&self) -> bool {
         self.0.swap(WOKEN, Ordering::AcqRel) == WAITING
     }

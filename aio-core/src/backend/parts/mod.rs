@@ -1,4 +1,4 @@
-//! Parts that backends share: for those who write a backend, not for those who use one.
+//! Parts that backends share: for writing a backend, not for using one.
 
 mod event_waker;
 mod probe;

@@ -65,7 +65,7 @@ pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<
             return Err(refused(&format!("a {what} a file in memory failed"), error));
         }
     }
-    // SAFETY: both transfers are over, so nobody writes to the region.
+    // SAFETY: both transfers are over, so nothing writes to the region.
     let [written, read] = unsafe { [0, BYTES].map(|at| std::slice::from_raw_parts(region.ptr().add(at), BYTES)) };
     if written != read {
         return Err(Unavailable::new(backend, "what was read back from a file is not what was written to it", None));
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::backend::{Completion, Wake};
 
-    /// A queue that does what it is told to, up to the fault under test.
+    /// A queue that works as asked, up to the fault under test.
     struct Scripted {
         fault: Fault,
         blocks: Vec<IoBlock>,
@@ -151,9 +151,9 @@ mod tests {
         Box::new(Scripted { fault, blocks: Vec::new(), naps: 0 })
     }
 
-    struct Nobody;
+    struct NoWaker;
 
-    impl Wake for Nobody {
+    impl Wake for NoWaker {
         fn wake(&self) {}
     }
 
@@ -209,7 +209,7 @@ mod tests {
         }
 
         fn waker(&self) -> Arc<dyn Wake> {
-            Arc::new(Nobody)
+            Arc::new(NoWaker)
         }
     }
 

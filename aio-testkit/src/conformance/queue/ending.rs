@@ -1,4 +1,4 @@
-//! A queue that ends with blocks in flight: once it is gone, their memory is nobody's but its owner's.
+//! A queue that ends with blocks in flight: once it is gone, only the owner uses their memory.
 
 use std::fs;
 use std::path::Path;
@@ -125,7 +125,7 @@ pub(super) fn nothing_in_flight(context: &Context<'_>) {
         if used {
             rig.run_all(&[rig.block(Direction::Read, &file, 1, 0, PAGE, 0)]);
         }
-        // A wake-up that nobody will see.
+        // A wake-up that no reap will see.
         rig.queue.waker().wake();
         assert_eq!(rig.queue.drain(), 0, "blocks that drain gave up on");
     }

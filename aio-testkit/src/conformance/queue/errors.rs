@@ -129,7 +129,7 @@ pub(super) fn a_bad_address_fails_alone(context: &Context<'_>) {
     }
 }
 
-/// A page that the kernel finds but nobody may touch.
+/// A page that is mapped without any access.
 struct Inaccessible(*mut u8);
 
 impl Inaccessible {

@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_millis(5);
 fn expect_no_wake(rig: &mut Rig) {
     let start = Instant::now();
     assert!(rig.reap(1, Some(SHORT)).is_empty(), "completions from nowhere");
-    assert!(start.elapsed() >= SHORT, "a reap returned although nobody woke it since the last one");
+    assert!(start.elapsed() >= SHORT, "a reap returned although it was not woken since the last one");
 }
 
 pub(super) fn before_a_reap(context: &Context<'_>) {
@@ -194,7 +194,7 @@ pub(super) fn is_never_lost_among_completions(context: &Context<'_>) {
     });
 }
 
-/// Its descriptor may be somebody else's by then.
+/// Its descriptor may belong to another file by then.
 pub(super) fn after_the_queue_is_gone(context: &Context<'_>) {
     let rig = Rig::new(context.backend, 4, PAGE);
     let waker = rig.queue.waker();
