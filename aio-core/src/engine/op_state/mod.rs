@@ -86,9 +86,7 @@ impl OpState {
     /// Sets the plan; its blocks are pending from now on.
     pub(crate) fn start(&self, plan: Plan) {
         self.progress.restart(plan.blocks - plan.blocks_done(), plan.bytes_done());
-        let prepared = self.preparation.begin();
-        debug_assert!(prepared.is_some(), "it was planned when it was submitted");
-        if let Some(prepared) = prepared {
+        if let Some(prepared) = self.preparation.begin() {
             let _ = prepared.plan.set(plan);
         }
     }
