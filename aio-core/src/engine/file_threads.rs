@@ -56,17 +56,13 @@ impl FileThreads {
     /// Takes the durable writes to this file that wait for a thread.
     pub(super) fn take_writes_to_sync(&self, key: usize) -> Vec<Arc<Transfer>> {
         let mut taken = Vec::new();
-        let mut state = self.state.lock();
-        let tasks = std::mem::take(&mut state.queue).into_iter();
-        state.queue = tasks
-            .filter_map(|task| match task {
-                Task::SyncWrite { op, file } if file == Some(key) => {
-                    taken.push(op);
-                    None
-                }
-                other => Some(other),
-            })
-            .collect();
+        self.state.lock().queue.retain(|task| match task {
+            Task::SyncWrite { op, file } if *file == Some(key) => {
+                taken.push(op.clone());
+                false
+            }
+            _ => true,
+        });
         taken
     }
 }
