@@ -1,4 +1,5 @@
-//! Operations on whole files, as tickets: sync, set_len, allocate, punch_hole. They run on [threads of their own](super::file_threads).
+//! Operations on whole files, as tickets: sync, set_len, allocate, punch_hole. They run on
+//! [threads of their own](super::file_threads).
 
 use std::io;
 use std::sync::Arc;

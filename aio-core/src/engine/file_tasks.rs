@@ -61,7 +61,6 @@ impl Shared {
         if let Some(file) = file {
             writes.extend(self.file_threads.take_writes_to_sync(file));
         }
-        let count = writes.len();
         // All their blocks are done, so one sync is for all of them. If it fails, each of the others asks for a sync, which
         // reports the same loss.
         for op in &writes {
@@ -72,7 +71,9 @@ impl Shared {
             }
         }
         self.end(writes);
-        self.file_threads.writes_synced(count);
+        if file.is_none() {
+            self.file_threads.path_synced();
+        }
     }
 
     /// Ends a task whose promise is fulfilled: drops the task, counts it among what has ended, and wakes its waiters.

@@ -23,7 +23,7 @@ const MAX_OPENING: usize = 2;
 #[derive(Debug, Default)]
 pub(crate) struct FileThreads {
     state: ThreadSync<State>,
-    /// Durable writes whose blocks are done, and which have not ended.
+    /// Durable writes by path whose blocks are done, and which have not ended: each has its file open.
     unsynced: AtomicUsize,
 }
 
@@ -48,30 +48,26 @@ impl FileThreads {
         std::mem::take(&mut self.state.lock().threads)
     }
 
-    /// Durable writes whose blocks are done, and which have not ended.
+    /// Durable writes by path whose blocks are done, and which have not ended: each has its file open.
     pub(crate) fn unsynced(&self) -> usize {
         self.unsynced.load(Ordering::Acquire)
     }
 
-    /// So many durable writes have ended.
-    pub(super) fn writes_synced(&self, writes: usize) {
-        self.unsynced.fetch_sub(writes, Ordering::AcqRel);
+    /// A durable write by path has ended.
+    pub(super) fn path_synced(&self) {
+        self.unsynced.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Takes the durable writes to this file that wait for a thread.
     pub(super) fn take_writes_to_sync(&self, key: usize) -> Vec<Arc<Transfer>> {
         let mut taken = Vec::new();
-        let mut state = self.state.lock();
-        let tasks = std::mem::take(&mut state.queue).into_iter();
-        state.queue = tasks
-            .filter_map(|task| match task {
-                Task::SyncWrite { op, file } if file == Some(key) => {
-                    taken.push(op);
-                    None
-                }
-                other => Some(other),
-            })
-            .collect();
+        self.state.lock().queue.retain(|task| match task {
+            Task::SyncWrite { op, file } if *file == Some(key) => {
+                taken.push(op.clone());
+                false
+            }
+            _ => true,
+        });
         taken
     }
 }
@@ -91,7 +87,7 @@ impl State {
 impl Shared {
     /// Gives a task to a thread; if none can be had, runs it on the current one.
     pub(crate) fn run_file_task(self: &Arc<Self>, task: Task) {
-        if let Task::SyncWrite { .. } = task {
+        if let Task::SyncWrite { file: None, .. } = task {
             self.file_threads.unsynced.fetch_add(1, Ordering::AcqRel);
         }
         let most = MAX_THREADS + usize::from(task.has_permit());
@@ -140,5 +136,105 @@ impl Shared {
             state = tasks.lock();
             state.opening -= opening;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::api::scope::path_target;
+    use crate::backend::Direction;
+    use crate::config::{AioConfig, DirectMode};
+    use crate::engine::no_queues::NoQueues;
+    use crate::engine::op_queue::{Claimed, Found, Wanted, WhenFull};
+    use crate::engine::prepare::{Readiness, prepare};
+    use crate::engine::promise::Promise;
+    use crate::engine::transfer::OpOptions;
+    use crate::file::write_back::Sync;
+    use crate::file::{OpenFile, OpenOptions};
+    use crate::op::desc::{PathMode, Target};
+    use crate::op::owned::Owned;
+
+    /// Submits a durable op without bytes, and prepares it as a worker does.
+    fn begin(shared: &Arc<Shared>, direction: Direction, target: Target) -> (Arc<Transfer>, Readiness) {
+        let desc = match direction {
+            Direction::Read => Owned::read(target, Vec::new(), 0),
+            Direction::Write => Owned::write(target, Vec::new(), 0),
+        };
+        let options = OpOptions { durable: true, ..OpOptions::default() };
+        let op: Arc<Transfer> = shared.op(desc, Promise::new(None), options);
+        shared.submit_transfer(op.clone(), WhenFull::Refuse).unwrap();
+        let wanted = Wanted { worker: 0, room: 1, background: 1, sleep: false };
+        let Found::Unprepared(op, pass) = shared.claim(wanted, &mut Claimed::default()) else { panic!("planned") };
+        let readiness = prepare(shared, &op, pass).unwrap();
+        (op, readiness)
+    }
+
+    fn write(shared: &Arc<Shared>, target: Target) {
+        let (op, readiness) = begin(shared, Direction::Write, target);
+        assert_eq!(readiness, Readiness::Ready);
+        shared.end([op]);
+    }
+
+    /// Runs `check` while no sync of the file comes to an end.
+    fn with_syncs_held_back(file: &OpenFile, check: impl FnOnce()) {
+        let run = || {
+            check();
+            Ok(())
+        };
+        file.inode().unwrap().write_back.sync_by(-1, Sync::Data, run).unwrap();
+    }
+
+    fn setup(path: &Path) -> (Arc<Shared>, OpenFile) {
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        (shared, OpenFile::open(path, &OpenOptions::new().read(true).write(true), DirectMode::Off).unwrap())
+    }
+
+    #[test]
+    fn few_files_are_open_only_to_be_synced() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let (shared, file) = setup(&path);
+        let by_path = |mode| path_target(&path, mode);
+        with_syncs_held_back(&file, || {
+            for _ in 0..128 {
+                // What is written to an open file does not count.
+                write(&shared, Target::File(file.clone()));
+                write(&shared, by_path(PathMode::Write));
+            }
+            let (read, readiness) = begin(&shared, Direction::Read, by_path(PathMode::Read));
+            assert_eq!(readiness, Readiness::Ready);
+            let (refused, readiness) = begin(&shared, Direction::Write, by_path(PathMode::Write));
+            assert_eq!(readiness, Readiness::TooManyOpen);
+            shared.end([read, refused]);
+        });
+        shared.op_queue.drain();
+        while shared.file_threads.unsynced() > 0 {
+            std::thread::yield_now();
+        }
+        write(&shared, by_path(PathMode::Write));
+        shared.op_queue.drain();
+        shared.close();
+    }
+
+    #[test]
+    fn writes_of_one_file_that_wait_for_a_thread_share_a_sync() {
+        let paths = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap().into_temp_path());
+        let (shared, held) = setup(&paths[0]);
+        let (_, file) = setup(&paths[1]);
+        with_syncs_held_back(&held, || {
+            // Every thread has a write that it cannot sync.
+            (0..MAX_THREADS).for_each(|_| write(&shared, path_target(&paths[0], PathMode::Write)));
+            while !shared.file_threads.state.lock().queue.is_empty() {
+                std::thread::yield_now();
+            }
+            (0..100).for_each(|_| write(&shared, Target::File(file.clone())));
+        });
+        shared.op_queue.drain();
+        // Without that, a call is for one write per thread at most.
+        let calls = file.inode().unwrap().write_back.calls();
+        assert!((1..=MAX_THREADS as u64).contains(&calls), "{calls} calls");
+        shared.close();
     }
 }

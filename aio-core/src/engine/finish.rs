@@ -153,7 +153,8 @@ pub(crate) fn make_durable(op: &Transfer) -> Result<()> {
 
 /// What writes to the same open file have in common; nothing if the op opened its file.
 fn file_key(op: &Transfer) -> Option<usize> {
-    // It asks the descriptor, which is foreign code. Without a key, the write has a sync of its own.
+    // It asks the descriptor, which is foreign code. Without a key, the write has a sync of its own; if
+    // the descriptor panicked, `make_durable` asks it again, and a panic there is the op's error.
     let key = catch("target", || match op.desc.target() {
         Target::File(file) => Some(file.key()),
         Target::Path(..) => None,

@@ -117,7 +117,11 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RouteP
             let plan = planned(&file);
             (file, plan)
         }
-        (Target::Path(..), None) if op.state.options.durable && shared.file_threads.unsynced() >= UNSYNCED => {
+        (Target::Path(..), None)
+            if op.state.options.durable
+                && op.desc.direction() == Direction::Write
+                && shared.file_threads.unsynced() >= UNSYNCED =>
+        {
             return Ok(Readiness::TooManyOpen);
         }
         (Target::Path(path, mode), None) => open(shared, op, path, *mode)?,

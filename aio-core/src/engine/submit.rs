@@ -47,6 +47,7 @@ impl Shared {
     pub(crate) fn claim(self: &Arc<Self>, wanted: Wanted, claimed: &mut Claimed) -> Found {
         let found = self.op_queue.claim(wanted, claimed, |route, queued| self.wait_for_route(route, queued));
         self.wake(claimed.wake.take());
+        claimed.give_up_stopped();
         found
     }
 
@@ -96,8 +97,8 @@ impl Shared {
     }
 }
 
-/// Takes back an op that waits for its route and that no worker has begun; true if it was there. A claim moves an op from
-/// the queue to there under the queue's lock, so that one which is not in the queue is found here.
+/// Takes back an op that waits for its route and that no worker has begun; true if it was there. An op that a claim
+/// moved there is found, since the claim did so under the queue's lock.
 fn withdraw(op: &Arc<Transfer>) -> bool {
     op.state.routes().is_some_and(|routes| routes.withdraw(withdrawal_key(op)))
 }

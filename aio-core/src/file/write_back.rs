@@ -148,6 +148,12 @@ impl WriteBack {
         result
     }
 
+    /// Syncs that asked the kernel.
+    #[cfg(test)]
+    pub(crate) fn calls(&self) -> u64 {
+        self.syncs.lock().begun
+    }
+
     /// An error if a sync has failed.
     pub(crate) fn check_synced(&self) -> io::Result<()> {
         match &*lock(&self.failed_sync) {

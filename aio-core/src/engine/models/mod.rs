@@ -7,6 +7,7 @@
 
 mod claims;
 mod engine;
+mod flags;
 mod meeting;
 mod memory;
 mod parking;
@@ -127,8 +128,8 @@ impl Bench {
         Ticket::new(op, self.shared.clone())
     }
 
-    /// Does what a worker does once: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends ops that are
-    /// over. False if there was nothing to do; with `sleep`, the worker counts as sleeping then.
+    /// Does what a worker does once: claims up to `room` blocks, lets `each` see the runs, accounts for them, and ends
+    /// ops that are over. False if there was nothing to do; with `sleep`, the worker counts as sleeping then.
     fn work_once(&self, worker: usize, room: usize, sleep: bool, mut each: impl FnMut(&Run)) -> bool {
         let mut claimed = Claimed::default();
         let found = self.shared.claim(Wanted { worker, room, background: room, sleep }, &mut claimed);

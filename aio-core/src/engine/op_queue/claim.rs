@@ -63,7 +63,7 @@ impl Claimed {
     }
 
     /// Accounts for what was left of stopped ops. Not under the queue's lock.
-    pub(super) fn give_up_stopped(&mut self) {
+    pub(crate) fn give_up_stopped(&mut self) {
         self.ended.extend(self.stopped.drain(..).filter_map(QueuedOp::give_up));
     }
 
@@ -201,6 +201,7 @@ mod tests {
         let mut claimed = Claimed::default();
         let wanted = Wanted { worker, room, background: room, sleep: true };
         let found = queue.claim(wanted, &mut claimed, |_, _| panic!("reads wait for no route"));
+        claimed.give_up_stopped();
         (found, claimed)
     }
 

@@ -131,7 +131,8 @@ impl OpQueue {
     }
 
     /// Claims what a worker wants, into `claimed`, which also gets another worker to wake for what this one leaves behind:
-    /// so one large op reaches all.
+    /// so one large op reaches all. The caller wakes that one, then [gives up](Claimed::give_up_stopped) the ops that were
+    /// stopped.
     ///
     /// A write whose route is not open leaves the queue for `wait_for_route`, which runs under the lock, so that no other
     /// write of the inode enters in between; it gives the op back if the route is open now.
@@ -155,8 +156,6 @@ impl OpQueue {
             found = Found::Asleep;
         }
         self.publish(&state);
-        drop(state);
-        claimed.give_up_stopped();
         found
     }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! An op that is stopped ([cancelled](Flags::CANCELLED) or [failed](Flags::FAILED)) goes the same way: blocks that no worker
-//! has issued are accounted for without being issued. One that no worker has begun goes from `queued` to `over` at once.
+//! has issued are accounted for without being issued. One that no worker has begun may end at once, whatever is pending of it:
+//! the blocks of an op that is planned at submission are pending from the start.
 
 mod flags;
 mod preparation;

@@ -39,7 +39,10 @@ impl Preparation {
     /// To be written by the worker that prepares the op; nothing for an op that is planned already.
     pub(super) fn begin(&self) -> Option<&Prepared> {
         match self {
-            Self::AtSubmission(_) => None,
+            Self::AtSubmission(_) => {
+                debug_assert!(false, "the op was planned when it was submitted");
+                None
+            }
             Self::ByWorker(prepared) => Some(prepared.get_or_init(Box::default)),
         }
     }

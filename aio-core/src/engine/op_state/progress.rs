@@ -3,8 +3,8 @@
 use crate::error::Error;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
-/// How far the blocks of a pass got. Written by the workers that claimed them, once per run; reset before a pass by the
-/// worker that plans it.
+/// How far the blocks of a pass got. Written by the workers that claimed them, once per run; reset before the
+/// first pass by the worker that plans it, before the second by the worker that ended the first.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Blocks that are not accounted for. The run that brings it to zero ends the pass.

@@ -299,6 +299,8 @@ impl AioThread {
         let died = || Error::WorkerDied { reason: reason.to_owned() };
         let left = self.flight.close();
         self.delayed.clear();
+        // There is something in it only if the claim panicked.
+        self.ended.append(&mut self.claimed.ended);
         for run in left {
             run.op.state.fail(u64::MAX, died());
             let (op, blocks, bytes) = run.into_broken_account();
