@@ -52,7 +52,7 @@ fn a_cancel_hides_nothing_and_is_not_hidden() {
     beside_a_cancel(
         "its acceptance and its sync",
         |state, file| {
-            state.accept_write(file.inode().unwrap().accept());
+            state.set_write_in_flight(file.inode().unwrap().accept_write());
             assert!(state.take_sync());
         },
         |state| state.is_accepted_write() && !state.is_sync_due(),
