@@ -11,7 +11,8 @@ use crate::backend::RegionId;
 use crate::error::{Error, Result};
 use crate::memory::arena::Inner;
 use crate::memory::pool::{Piece, Purpose};
-use crate::op::buf::{IoBuf, IoBufMut, borrowed};
+use crate::op::buf::{IoBuf, IoBufMut};
+use crate::op::element::{self, Element};
 
 /// Memory from an [`Arena`](super::Arena): page-aligned, in huge pages where the system has them, and in a region that
 /// backends can register unless it is larger than 1 GiB.
@@ -90,6 +91,24 @@ impl AlignedBuf {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+
+    /// Its bytes as numbers, in the machine's byte order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] if the length is no multiple of the number's size. (The alignment is that of a page.)
+    pub fn as_slice_of<T: Element>(&self) -> Result<&[T]> {
+        element::slice_of(self)
+    }
+
+    /// Its bytes as numbers, to be changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`as_slice_of`](Self::as_slice_of).
+    pub fn as_mut_slice_of<T: Element>(&mut self) -> Result<&mut [T]> {
+        element::slice_of_mut(self)
+    }
 }
 
 impl Drop for AlignedBuf {
@@ -151,8 +170,6 @@ unsafe impl IoBufMut for AlignedBuf {
         self.ptr.as_ptr()
     }
 }
-
-borrowed!(AlignedBuf, []);
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,8 @@
 
 pub(crate) mod buf;
 pub(crate) mod desc;
+pub(crate) mod element;
+pub(crate) mod lent;
 pub(crate) mod owned;
 pub(crate) mod plan;
 

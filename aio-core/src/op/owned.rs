@@ -9,8 +9,9 @@ use smallvec::{SmallVec, smallvec};
 use crate::api::ticket::Owner;
 use crate::backend::Direction;
 use crate::foreign::report_drop;
-use crate::op::buf::{IoBuf, IoBufMut, Lent};
+use crate::op::buf::{IoBuf, IoBufMut};
 use crate::op::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, Target};
+use crate::op::lent::Lent;
 
 /// An op that owns its memory, as a buffer or as a list of extents with a buffer each.
 pub(crate) struct Owned<T> {
