@@ -18,6 +18,24 @@ use crate::op::element::{self, Element};
 /// backends can register unless it is larger than 1 GiB.
 ///
 /// It is a slice of initialised bytes. Dropping it gives the memory back to the arena.
+///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("weights");
+/// let aio = aio::builder().build()?;
+/// let mut tensor = aio.alloc(4 * 1000)?; // bytes; what they hold is unspecified
+/// tensor.as_mut_slice_of::<f32>()?.fill(0.5);
+/// let mut tensor = aio.write_path(&path, tensor).wait()?;
+///
+/// tensor[..4].copy_from_slice(&[0; 4]);
+/// tensor.set_len(4096)?; // up to the capacity, which is whole pages
+/// tensor.truncate(4000);
+/// let tensor = aio.read_path(&path, tensor).wait()?;
+/// assert_eq!(tensor.as_slice_of::<f32>()?[0], 0.5);
+/// # Ok(())
+/// # }
+/// ```
 pub struct AlignedBuf {
     ptr: NonNull<u8>,
     len: usize,

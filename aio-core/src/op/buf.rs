@@ -26,6 +26,23 @@ use crate::op::element::{Element, Elements};
 /// References that are not `'static` go to [`AioHandle::scope`](crate::AioHandle::scope). A literal without a type is a
 /// byte, as in `vec![0; 4096]`, or an `f64`, as in `vec![0.0; 512]`.
 ///
+/// An op may outlive the call that starts it, and so takes no memory that a local owns:
+///
+/// ```compile_fail,E0597
+/// # fn example(file: aio::AioFile) {
+/// let mut tensor = vec![0u8; 4096];
+/// let ticket = file.read(&mut tensor, 0); // `tensor` does not live long enough
+/// # }
+/// ```
+///
+/// nor what is not plain bytes:
+///
+/// ```compile_fail,E0277
+/// # fn example(file: aio::AioFile) {
+/// let ticket = file.write(vec![String::new()], 0); // `Vec<String>` is not memory that can be written to a file
+/// # }
+/// ```
+///
 /// # Safety
 ///
 /// - [`as_ptr`](Self::as_ptr) points to [`byte_len`](Self::byte_len) initialised bytes that stay valid and do not move

@@ -123,6 +123,24 @@ impl<T: Send> Owner<T> for Owned<T> {
 }
 
 /// An op on memory that the caller vouches for, for callers that cannot give an owner: FFI above all.
+///
+/// ```
+/// use aio::op::{Direction, RawOp};
+///
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("weights");
+/// # std::fs::write(&path, [7; 4096]).unwrap();
+/// let aio = aio::builder().build()?;
+/// let file = aio.open(&path)?;
+/// let memory: &mut [u8] = vec![0; 4096].leak(); // such as another library's
+/// let op = RawOp::new(Direction::Read, file.target(), 0, memory.as_mut_ptr(), memory.len());
+/// // SAFETY: the memory is valid for ever, and not used before the op has ended.
+/// unsafe { aio.submit_raw(op) }.wait()?;
+/// assert!(memory.iter().all(|byte| *byte == 7));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct RawOp {
     /// Which way.
@@ -142,7 +160,7 @@ impl RawOp {
         Self { direction, target, extents: vec![Extent { offset, len, memory }], validate: false }
     }
 
-    /// Likewise on a path that a worker opens.
+    /// An op on the file at `path`, from its first byte, which a worker opens.
     pub fn on_path(
         direction: Direction,
         path: impl Into<PathBuf>,
@@ -154,11 +172,11 @@ impl RawOp {
     }
 }
 
-/// A [`RawOp`] whose maker has promised what `AioHandle::submit_raw` asks for.
+/// A [`RawOp`] whose caller has promised what `AioHandle::submit_raw` asks for.
 pub(crate) struct Vouched(pub(crate) RawOp);
 
-// SAFETY: the fields do not change, and whoever made the value promised that the memory is good until the op has
-// ended (the contract of `AioHandle::submit_raw`).
+// SAFETY: the fields do not change, and the caller promised that the memory is good until the op has ended (the contract
+// of `AioHandle::submit_raw`).
 unsafe impl IoOpDesc for Vouched {
     fn direction(&self) -> Direction {
         self.0.direction
