@@ -57,9 +57,11 @@ pub struct Layout {
 impl Layout {
     /// An empty layout for a file of this [`alignment`](crate::AioFile::alignment).
     ///
-    /// The unit is what direct I/O asks for, and 4096 at least. So a file that was laid out where there is no direct I/O, or
-    /// on a device with sectors of 512 bytes, is aligned on others, too. More is of no use to a disk: 2 MiB, a huge page,
-    /// would cost a checkpoint of 1000 tensors 1 GB of gaps.
+    /// The unit is what direct I/O asks for, and 4096 at least. More is of no use to a disk: 2 MiB, a huge page, would cost a
+    /// checkpoint of 1000 tensors 1 GB of gaps.
+    ///
+    /// Another device may ask for another unit. A file that is read elsewhere says where its tensors lie, or is laid out by
+    /// [`Layout::default`], whose unit is always the same; all is right there, and nearly everywhere direct.
     pub fn new(alignment: Alignment) -> Self {
         // Powers of two: the largest is a multiple of the others.
         Self { unit: PAGE.max(alignment.offset.into()).max(alignment.memory.into()), end: 0 }
@@ -92,7 +94,7 @@ impl Layout {
 }
 
 impl Default for Layout {
-    /// An empty layout for a file that is not open yet, or a buffer: the unit is 4096.
+    /// An empty layout with a unit of 4096, whatever the file: for a format, or for a buffer.
     fn default() -> Self {
         Self::new(Alignment::NONE)
     }
