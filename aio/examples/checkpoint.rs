@@ -55,7 +55,7 @@ fn save(aio: &AioHandle, path: &Path, step: u64, model: &[Vec<f32>]) -> aio::Res
         }
     })?;
     // Makes it durable and gives it the name. It refuses if any write to it failed; without it, the new file goes.
-    checkpoint.commit()
+    Ok(checkpoint.commit().wait()?)
 }
 
 fn load(aio: &AioHandle, path: &Path, model: &mut [Vec<f32>]) -> aio::Result<u64> {

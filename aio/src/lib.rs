@@ -82,7 +82,7 @@
 //! | [`AioHandle::open`], [`AioHandle::create_atomic`] | [`AioHandle::open_async`], [`AioHandle::create_atomic_async`] |
 //! | [`AioFile::read_at`], [`AioHandle::scope`] | [`AioFile::read`] |
 //!
-//! `examples/await_with_tokio.rs` has all of them.
+//! An example: `examples/await_with_tokio.rs`.
 //!
 //! # Layout
 //!

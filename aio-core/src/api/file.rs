@@ -161,13 +161,19 @@ impl AioFile {
 
     /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
     /// [`unlimited`](Self::unlimited).
-    pub fn read<B: IoBufMut + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
+    pub fn read<B>(&self, buffer: B, offset: u64) -> Ticket<B>
+    where
+        B: IoBufMut + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::read_at`.
+    {
         Ticket::start(self.shared(), Owned::read(self.target(), buffer, offset), self.options)
     }
 
     /// Writes all of `buffer` at `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
     /// [`unlimited`](Self::unlimited).
-    pub fn write<B: IoBuf + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
+    pub fn write<B>(&self, buffer: B, offset: u64) -> Ticket<B>
+    where
+        B: IoBuf + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::write_at`.
+    {
         Ticket::start(self.shared(), Owned::write(self.target(), buffer, offset), self.options)
     }
 
