@@ -22,25 +22,107 @@
 //! # }
 //! ```
 //!
+//! # Five words
+//!
+//! - A **handle**, [`AioHandle`], is an engine: worker threads, an I/O queue of the kernel for each, and memory. A program
+//!   needs one; clones are the same engine.
+//! - A **file**, [`AioFile`], is an open file of a handle. Direct I/O where the file system has it, else the page cache.
+//! - An **op** moves bytes of one file to memory, or from it: any length, any offset, any address. Thousands may be in
+//!   flight; they have no order. An op is Ok only if every byte moved.
+//! - A **ticket**, [`Ticket`], is what the caller holds of an op in flight. It is waited for, polled, awaited or cancelled,
+//!   and gives the op's memory back, in errors too.
+//! - The **arena**, [`Arena`](buf::Arena), is memory for transfers: huge pages that the kernel knows.
+//!   [`AioHandle::alloc`] takes [buffers](buf::AlignedBuf) from it; [other memory](buf::IoBuf) works, too.
+//!
+//! # The way of an op
+//!
+//! ```text
+//!   caller            op queue         worker            I/O queue          kernel
+//!
+//!   file.write() ---> op, cut in ----> takes blocks ---> submission ------> device, or page cache
+//!        |            blocks           of any op                              |
+//!        v                                                                    v
+//!   ticket <--------- the op ends, <-- checks each <---- completion <---------+
+//!   .wait()?          Ok if all        block, resumes
+//!   .await?           bytes moved      what was short
+//!
+//!   memory: the caller's until the call, the op's while it is in flight, the caller's again with the ticket's result
+//!           arena ------------ registered with the I/O queue: the device reads and writes it where it is
+//!           other, aligned --- the same, with more work for the kernel
+//!           other ------------ a worker copies it through a staging buffer
+//! ```
+//!
 //! # Which call
 //!
-//! | you have | call |
+//! | the caller has | call |
 //! |---|---|
-//! | a file and a buffer to give away | [`AioFile::read`], [`AioFile::write`]: a [`Ticket`] to wait for, poll or await |
+//! | a file and a buffer to give away | [`AioFile::read`], [`AioFile::write`]: a [`Ticket`] |
 //! | many extents of one file | [`AioFile::read_vectored`], [`AioFile::write_vectored`] |
 //! | a path per tensor | [`AioHandle::read_path`], [`write_new`](AioHandle::write_new), [`write_path`](AioHandle::write_path) |
-//! | borrowed memory | [`AioHandle::scope`] |
-//! | a runtime such as tokio | [what blocks there, and what does not](AioHandle#in-async-code) |
+//! | borrowed memory | [`AioHandle::scope`], then [`Scope::read`], [`Scope::write`], [`Scope::read_path`] ... |
 //! | one small thing, now | [`AioFile::read_at`], [`AioFile::write_at`] |
-//! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`IoOpDesc`](op::IoOpDesc) |
+//! | many tensors for one file | [`Layout::push`](op::Layout::push) says where each begins |
+//! | a file that must be whole after a crash | [`AioHandle::create_atomic`], [`AtomicFile::commit`] |
+//! | data that must survive a power failure | [`AioFile::sync_data`] after the writes, or [`AioFile::durable`] before them |
+//! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`AioHandle::submit`] with an [`IoOpDesc`](op::IoOpDesc) |
+//! | ops that may come second | [`AioHandle::background`], [`AioFile::background`] |
+//!
+//! Longer examples, to be copied: `examples/swap.rs` and `examples/checkpoint.rs`.
+//!
+//! # In async code
+//!
+//! A [`Ticket`] is a future on any runtime, and needs no reactor. What blocks the calling thread has another form for tasks
+//! ([the whole list](AioHandle#in-async-code)):
+//!
+//! | blocks | in a task |
+//! |---|---|
+//! | [`Ticket::wait`] | `.await`, with [`Ticket::cancel_on_drop`] if a time-out may end it |
+//! | [`AioHandle::alloc`] at the arena's limit | [`AioHandle::alloc_async`] |
+//! | starting an op while the queue is full | the same through [`AioHandle::unlimited`] |
+//! | [`AioHandle::open`], [`AioHandle::create_atomic`] | [`AioHandle::open_async`], [`AioHandle::create_atomic_async`] |
+//! | [`AioFile::read_at`], [`AioHandle::scope`] | [`AioFile::read`] |
+//!
+//! An example: `examples/await_with_tokio.rs`.
+//!
+//! # Layout
+//!
+//! Bytes take the fastest way, past the page cache and straight to the op's memory, where [`AioFile::alignment`] allows it:
+//!
+//! - The **offset** in the file and the **length** are multiples of its `offset`, mostly 4096 bytes. What an extent has outside
+//!   whole units, at either end, goes through the page cache, and the rest past it.
+//! - The **address** is a multiple of its `memory`, mostly 512 bytes or fewer. Else a worker copies the bytes through a
+//!   staging buffer. Buffers of the arena begin at a page, a `Vec` anywhere. An odd offset makes the address of the whole
+//!   units after it odd, too.
+//!
+//! So of tensors that are packed end to end nearly all bytes are copied. Popular formats do pack: safetensors leaves no
+//! gaps, and GGUF aligns to 32 bytes by default. A [`Layout`](op::Layout) has each tensor begin at a whole unit.
+//!
+//! [`AioHandle::stats`] tells which way bytes went: [`bytes_direct`](Stats::bytes_direct) or
+//! [`bytes_buffered`](Stats::bytes_buffered), and of either [`bytes_staged`](Stats::bytes_staged), which should be near 0.
+//! (Reads of a file that lies in the page cache come from there, see [`DirectMode::Auto`].)
+//!
+//! # Errors
+//!
+//! [`Error`] is a sentence with path, offset and reason; an op's comes with its buffer
+//! ([`into_buffer`](error::OpError::into_buffer)). The failure of an op whose ticket was dropped goes to the next
+//! [`AioHandle::wait`].
+//!
+//! # Forks and signals
+//!
+//! In a forked child every call fails with [`Error::Forked`]. Worker threads block all signals.
 //!
 //! # Backends
 //!
 //! [`Backend::Auto`] takes the first that works: io_uring, Linux AIO, a thread pool. The environment variable
 //! `AIO_BACKEND` (`uring`, `libaio`, `pthread`) overrides `Auto`; a backend chosen in code stays chosen.
 //!
-//! A backend of one's own implements [`backend::IoBackend`] and goes to [`AioHandle::with_backend`]; `examples/backend.rs` is
-//! the shortest.
+//! A backend of one's own implements [`backend::IoBackend`] and goes to [`AioHandle::with_backend`];
+//! `examples/backend.rs` is the shortest.
+//!
+//! # Features
+//!
+//! `uring`, `libaio` and `pthread` are the backends, all on by default. `system-libaio` has the C library make the system
+//! calls. `bytes` makes the types of the crate [bytes](https://docs.rs/bytes) buffers.
 #![forbid(unsafe_code)]
 
 #[cfg(not(any(feature = "uring", feature = "libaio", feature = "pthread")))]

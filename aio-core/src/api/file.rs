@@ -22,6 +22,29 @@ use crate::op::plan::Alignment;
 ///
 /// Cheap to clone; every clone is the same open file. It keeps the handle's engine alive. Ops in flight have no order
 /// among each other; a write that overlaps another write in flight leaves unspecified bytes.
+///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("layer0");
+/// let aio = aio::builder().build()?;
+/// let file = aio.create(&path)?;
+///
+/// let weights = file.write(vec![0.5f32; 10_000], 0); // in flight ...
+/// let header = file.write_at(b"layer 0", 40_000)?; // ... while another is written here and now
+/// let weights = weights.wait()?;
+/// file.sync_data().wait()?; // both are on the device
+///
+/// let mut few = [0; 4]; // any length, any offset, any memory
+/// file.read_at(&mut few, 4)?;
+/// assert_eq!(f32::from_ne_bytes(few), weights[1]);
+///
+/// let parts = vec![(0, vec![0; 1000]), (20_000, vec![0; 3000])]; // many ranges, one op
+/// let parts = file.read_vectored(parts).wait()?;
+/// assert_eq!(parts[1].1[..4], 0.5f32.to_ne_bytes());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AioFile {
     file: Arc<OpenFile>,
@@ -138,13 +161,19 @@ impl AioFile {
 
     /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
     /// [`unlimited`](Self::unlimited).
-    pub fn read<B: IoBufMut + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
+    pub fn read<B>(&self, buffer: B, offset: u64) -> Ticket<B>
+    where
+        B: IoBufMut + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::read_at`.
+    {
         Ticket::start(self.shared(), Owned::read(self.target(), buffer, offset), self.options)
     }
 
     /// Writes all of `buffer` at `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
     /// [`unlimited`](Self::unlimited).
-    pub fn write<B: IoBuf + 'static>(&self, buffer: B, offset: u64) -> Ticket<B> {
+    pub fn write<B>(&self, buffer: B, offset: u64) -> Ticket<B>
+    where
+        B: IoBuf + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::write_at`.
+    {
         Ticket::start(self.shared(), Owned::write(self.target(), buffer, offset), self.options)
     }
 

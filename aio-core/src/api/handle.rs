@@ -24,6 +24,24 @@ use crate::stats::Stats;
 
 /// An engine: worker threads, each with an I/O queue, and the memory arena they share.
 ///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("layer0");
+/// let aio = aio::builder().queue_depth(64).build()?; // on the best backend of this machine
+///
+/// let mut tensor = aio.alloc(1 << 20)?; // memory that transfers fastest
+/// tensor.fill(7);
+/// let ticket = aio.write_new(&path, tensor); // in flight: the op owns the memory ...
+/// let tensor = ticket.wait()?; // ... and the ticket gives it back
+///
+/// let tensor = aio.read_path(&path, tensor).wait()?;
+/// assert!(tensor.iter().all(|byte| *byte == 7));
+/// println!("{} of {} bytes were direct", aio.stats().bytes_direct, 2 << 20);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Cheap to clone; every clone is the same engine. Dropping the last one, and the last [`AioFile`], waits for every op
 /// that was accepted and ends the threads; on a worker thread of any handle, where it does not wait, it leaves them to
 /// end by themselves.

@@ -20,6 +20,25 @@ use crate::op::desc::{IoOpDesc, PathMode, Target};
 use crate::op::owned::Owned;
 
 /// Takes ops on memory that is borrowed for `'env`; see [`AioHandle::scope`](crate::AioHandle::scope).
+///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("layer0");
+/// let aio = aio::builder().build()?;
+/// let file = aio.create(&path)?;
+///
+/// let weights = vec![0.5f32; 10_000];
+/// let mut norm = [0u8; 100];
+/// aio.scope(|scope| {
+///     scope.write(&file, &weights[..5000], 0); // any number of ops, all in flight at once
+///     scope.write(&file, &weights[5000..], 20_000);
+/// })?; // here all of them have ended
+/// aio.scope(|scope| scope.read(&file, &mut norm, 300))?;
+/// assert_eq!(norm[..4], weights[75].to_ne_bytes());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Scope<'scope, 'env: 'scope> {
     shared: Arc<Shared>,

@@ -31,6 +31,35 @@ use crate::sync::thread::{self, Thread};
 /// The ticket of an opening or of a commit keeps the engine alive. If it is the last to do so (all handles and files of the
 /// engine are gone), its drop and its end, also as a future, do as the drop of the last handle: they block the thread
 /// until all ops have ended and the engine's threads are gone. In async code, keep a handle.
+///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("layer0");
+/// use std::time::Duration;
+///
+/// let aio = aio::builder().build()?;
+/// let file = aio.create(&path)?;
+///
+/// // All in flight at once, then all waited for.
+/// let writes: Vec<_> = (0..8u64).map(|at| file.write(vec![at as u8; 100_000], at * 100_000)).collect();
+/// for write in writes {
+///     write.wait()?;
+/// }
+///
+/// // A failed op gives its buffer back, too.
+/// let failed = file.read(vec![0; 1000], 799_900).wait().unwrap_err();
+/// assert!(matches!(failed.error(), aio::Error::UnexpectedEof { read: 100, .. }), "{failed}");
+/// let buffer = failed.into_buffer().unwrap();
+///
+/// let read = file.read(buffer, 0);
+/// if !read.wait_timeout(Duration::from_secs(10))? {
+///     read.cancel(); // its result is that it was cancelled, unless it ends first
+/// }
+/// let buffer = read.wait()?; // or read.await?, on any runtime
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a ticket leaves the op to itself; its failure goes to the handle's next wait()"]
 pub struct Ticket<T> {
     /// `None` once the result was given out.

@@ -11,7 +11,8 @@ use crate::backend::RegionId;
 use crate::error::{Error, Result};
 use crate::memory::arena::Inner;
 use crate::memory::pool::{Piece, Purpose};
-use crate::op::buf::{IoBuf, IoBufMut, borrowed};
+use crate::op::buf::{IoBuf, IoBufMut};
+use crate::op::element::{self, Element};
 
 /// Memory from an [`Arena`](super::Arena): page-aligned, in huge pages where the system has them, and in a region that
 /// backends can register unless it is larger than 1 GiB.
@@ -19,6 +20,24 @@ use crate::op::buf::{IoBuf, IoBufMut, borrowed};
 /// It is a slice of initialised bytes. Dropping it gives the memory back to the arena, and calls the wakers of the
 /// [futures](crate::buf::Arena::alloc_async) that it lets go ahead, on the thread that drops: not to be done with a lock held that a
 /// waker takes.
+///
+/// ```
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("weights");
+/// let aio = aio::builder().build()?;
+/// let mut tensor = aio.alloc(4 * 1000)?; // bytes; what they hold is unspecified
+/// tensor.as_mut_slice_of::<f32>()?.fill(0.5);
+/// let mut tensor = aio.write_path(&path, tensor).wait()?;
+///
+/// tensor[..4].copy_from_slice(&[0; 4]);
+/// tensor.set_len(4096)?; // up to the capacity, which is whole pages
+/// tensor.truncate(4000);
+/// let tensor = aio.read_path(&path, tensor).wait()?;
+/// assert_eq!(tensor.as_slice_of::<f32>()?[0], 0.5);
+/// # Ok(())
+/// # }
+/// ```
 pub struct AlignedBuf {
     ptr: NonNull<u8>,
     len: usize,
@@ -92,6 +111,24 @@ impl AlignedBuf {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+
+    /// Its bytes as numbers, in the machine's byte order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`] if the length is no multiple of the number's size. (The alignment is that of a page.)
+    pub fn as_slice_of<T: Element>(&self) -> Result<&[T]> {
+        element::slice_of(self)
+    }
+
+    /// Its bytes as numbers, to be changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`as_slice_of`](Self::as_slice_of).
+    pub fn as_mut_slice_of<T: Element>(&mut self) -> Result<&mut [T]> {
+        element::slice_of_mut(self)
+    }
 }
 
 impl Drop for AlignedBuf {
@@ -153,8 +190,6 @@ unsafe impl IoBufMut for AlignedBuf {
         self.ptr.as_ptr()
     }
 }
-
-borrowed!(AlignedBuf, []);
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

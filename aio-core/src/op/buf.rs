@@ -6,13 +6,42 @@
 //! [`AioHandle::scope`](crate::AioHandle::scope), which uses the same traits and waits before the borrow ends.
 #![allow(unsafe_code)]
 
-use std::mem::MaybeUninit;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::backend::RegionId;
-use crate::sync::{Mutex, lock};
+use crate::op::element::{Element, Elements};
 
 /// Memory that can be written to a file.
+///
+/// | memory | can be written | can be read into |
+/// |---|---|---|
+/// | [`AlignedBuf`](crate::buf::AlignedBuf): what transfers fastest | yes | yes |
+/// | `Vec<T>`, `Box<[T]>`, `Box<[T; N]>` of `u8`, `f32` or `f64` | yes | yes |
+/// | `&mut [T]`, `&mut [T; N]`, and `&mut` to any of the above | yes | yes |
+/// | `&[T]`, `&[T; N]`, and `&` or `Arc` to any of the above | yes | |
+/// | [`Elements`]: the same of other numbers | yes | as the memory in it |
+/// | `bytes::BytesMut`, with the feature `bytes` | yes | yes |
+/// | `bytes::Bytes`, with the feature `bytes` | yes | |
+///
+/// References that are not `'static` go to [`AioHandle::scope`](crate::AioHandle::scope). A literal without a type is a
+/// byte, as in `vec![0; 4096]`, or an `f64`, as in `vec![0.0; 512]`.
+///
+/// An op may outlive the call that starts it, and so takes no memory that a local owns:
+///
+/// ```compile_fail,E0597
+/// # fn example(file: aio::AioFile) {
+/// let mut tensor = vec![0u8; 4096];
+/// let ticket = file.read(&mut tensor, 0); // `tensor` does not live long enough
+/// # }
+/// ```
+///
+/// nor what is not plain bytes:
+///
+/// ```compile_fail,E0277
+/// # fn example(file: aio::AioFile) {
+/// let ticket = file.write(vec![String::new()], 0); // `Vec<String>` is not memory that can be written to a file
+/// # }
+/// ```
 ///
 /// # Safety
 ///
@@ -21,6 +50,13 @@ use crate::sync::{Mutex, lock};
 /// - Nothing changes these bytes while only a shared reference to the value, or the value itself, is around.
 /// - Both, and [`region`](Self::region), answer the same on every call until the value is changed by its owner; a
 ///   region that is named contains all the bytes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not memory that can be written to a file",
+    label = "not an `IoBuf`",
+    note = "an op takes an `AlignedBuf` from `AioHandle::alloc`, or a `Vec<T>`, `Box<[T]>` or `Arc<[T]>` of \
+            `u8`, `f32` or `f64` (of other numbers, in `Elements`), and gives it back with its result",
+    note = "for borrowed memory there are `AioHandle::scope`, and `AioFile::write_at`, which blocks"
+)]
 pub unsafe trait IoBuf: Send {
     /// First byte.
     fn as_ptr(&self) -> *const u8;
@@ -34,105 +70,106 @@ pub unsafe trait IoBuf: Send {
     }
 }
 
-/// Memory that a file can be read into: all its bytes, no more.
+/// Memory that a file can be read into: all its bytes, no more. What is: see [`IoBuf`].
 ///
 /// # Safety
 ///
 /// As for [`IoBuf`]; and [`as_mut_ptr`](Self::as_mut_ptr) gives the same address as [`as_ptr`](IoBuf::as_ptr), with
 /// which any byte values may be written until the value is used again.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not memory that a file can be read into",
+    label = "not an `IoBufMut`",
+    note = "an op takes an `AlignedBuf` from `AioHandle::alloc`, or a `Vec<T>` or `Box<[T]>` of `u8`, `f32` or \
+            `f64` (of other numbers, in `Elements`), and gives it back with its result",
+    note = "for borrowed memory there are `AioHandle::scope`, and `AioFile::read_at`, which blocks"
+)]
 pub unsafe trait IoBufMut: IoBuf {
     /// First byte.
     fn as_mut_ptr(&mut self) -> *mut u8;
 }
 
-// SAFETY: a Vec's heap block does not move with the Vec, and only `&mut` access changes its initialised bytes.
-unsafe impl IoBuf for Vec<u8> {
-    fn as_ptr(&self) -> *const u8 {
-        self.as_slice().as_ptr()
-    }
-
-    fn byte_len(&self) -> usize {
-        self.len()
-    }
-}
-
-// SAFETY: as above; u8 has no invalid values.
-unsafe impl IoBufMut for Vec<u8> {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.as_mut_slice().as_mut_ptr()
-    }
-}
-
-// SAFETY: the bytes behind a slice do not move while the reference lives, and a shared reference keeps them unchanged.
-unsafe impl IoBuf for &[u8] {
-    fn as_ptr(&self) -> *const u8 {
-        <[u8]>::as_ptr(self)
-    }
-
-    fn byte_len(&self) -> usize {
-        self.len()
-    }
-}
-
-// SAFETY: as above, and the exclusive reference keeps everyone else away.
-unsafe impl IoBuf for &mut [u8] {
-    fn as_ptr(&self) -> *const u8 {
-        <[u8]>::as_ptr(self)
-    }
-
-    fn byte_len(&self) -> usize {
-        self.len()
-    }
-}
-
-// SAFETY: as above; the reference is exclusive and u8 has no invalid values.
-unsafe impl IoBufMut for &mut [u8] {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
-        <[u8]>::as_mut_ptr(self)
-    }
-}
-
-// SAFETY: the count keeps the bytes alive at one address, and nothing gives out `&mut` to them while it is shared or
-// inside an op.
-unsafe impl IoBuf for Arc<[u8]> {
-    fn as_ptr(&self) -> *const u8 {
-        (**self).as_ptr()
-    }
-
-    fn byte_len(&self) -> usize {
-        self.len()
-    }
-}
-
-/// Boxed slices and arrays: one heap block that does not move with the box.
-macro_rules! boxed {
-    ($($type:ty, [$($generics:tt)*]);* $(;)?) => {$(
-        // SAFETY: the box's heap block does not move with the box, and only `&mut` access changes it.
-        unsafe impl<$($generics)*> IoBuf for $type {
+/// Memory that is a slice of elements. A use says where the slice lies, and who may change it.
+macro_rules! slices {
+    ($([$($generics:tt)*] $memory:ty $(, .$field:tt)?;)*) => {$(
+        // SAFETY: the slice does not move with the value, and changes only through `&mut` (see the use). Elements have no
+        // padding, so that all of its bytes are initialised, and cannot change behind a shared reference.
+        unsafe impl<$($generics)*> IoBuf for $memory {
             fn as_ptr(&self) -> *const u8 {
-                <[u8]>::as_ptr(&self[..])
+                self$(.$field)?[..].as_ptr().cast()
             }
 
             fn byte_len(&self) -> usize {
-                self.len()
-            }
-        }
-
-        // SAFETY: as above; u8 has no invalid values.
-        unsafe impl<$($generics)*> IoBufMut for $type {
-            fn as_mut_ptr(&mut self) -> *mut u8 {
-                <[u8]>::as_mut_ptr(&mut self[..])
+                size_of_val(&self$(.$field)?[..])
             }
         }
     )*};
 }
-boxed!(Box<[u8]>, []; Box<[u8; N]>, [const N: usize]);
 
-/// A borrowed buffer is as good as the buffer, for as long as it is borrowed.
-macro_rules! borrowed {
-    ($($type:ty, [$($generics:tt)*]);* $(;)?) => {$(
-        // SAFETY: the referenced value keeps its own promise, and the borrow keeps everyone from changing it.
-        unsafe impl<$($generics)*> IoBuf for &$type where $type: Sync {
+macro_rules! slices_mut {
+    ($([$($generics:tt)*] $memory:ty $(, .$field:tt)?;)*) => {$(
+        slices!([$($generics)*] $memory $(, .$field)?;);
+
+        // SAFETY: as above; any bytes are valid elements.
+        unsafe impl<$($generics)*> IoBufMut for $memory {
+            fn as_mut_ptr(&mut self) -> *mut u8 {
+                self$(.$field)?[..].as_mut_ptr().cast()
+            }
+        }
+    )*};
+}
+
+/// Not generic: with one integer type among them, a literal without a type is of that type.
+macro_rules! slices_of {
+    ($($element:ty)*) => {$(
+        slices_mut! {
+            // Unsized, so never moved; what points to it is a buffer by `pointers` below.
+            [] [$element];
+            // A heap block. The capacity past the length is no part of the slice.
+            [] Vec<$element>;
+            // An array moves with its value, and so is no buffer itself.
+            [const N: usize] Box<[$element; N]>;
+            [const N: usize] &mut [$element; N];
+        }
+        slices! {
+            [const N: usize] &[$element; N];
+        }
+    )*};
+}
+slices_of!(u8 f32 f64);
+
+slices_mut! {
+    // Heap blocks, and memory that is borrowed for as long as the value lives.
+    [T: Element] Elements<Vec<T>>, .0;
+    [T: Element] Elements<Box<[T]>>, .0;
+    [T: Element] Elements<&mut [T]>, .0;
+}
+slices! {
+    [T: Element] Elements<&[T]>, .0;
+    // While it is shared, or in an op, there is no `&mut` to it: `Arc::get_mut` wants to be the only one.
+    [T: Element] Elements<Arc<[T]>>, .0;
+}
+
+#[cfg(feature = "bytes")]
+slices_mut! {
+    // A heap block. What was split off it has other bytes, and memory is only taken back from a `BytesMut` that is gone.
+    // The spare capacity, which may not be initialised, is no part of the slice.
+    [] bytes::BytesMut;
+}
+#[cfg(feature = "bytes")]
+slices! {
+    // Heap blocks and statics that all clones share and none changes: `try_into_mut` wants to be the only one. The bytes
+    // of an owner (`Bytes::from_owner`) were borrowed from it once, and it is not used again before the last clone drops
+    // it; so they are what `Bytes` itself derefs to, by the same right, at one address. That the owner's drop is foreign
+    // code is true of every buffer.
+    [] bytes::Bytes;
+}
+
+/// Pointers to memory: as good as the memory, for as long as they live.
+macro_rules! pointers {
+    ($([$($bounds:tt)*] $pointer:ty;)*) => {$(
+        // SAFETY: what it points to keeps the promise of its own `IoBuf`. It does not move with the pointer, and a
+        // reference, or an `Arc` that is held, keeps everyone else from changing it.
+        unsafe impl<B: IoBuf + ?Sized $($bounds)*> IoBuf for $pointer {
             fn as_ptr(&self) -> *const u8 {
                 IoBuf::as_ptr(&**self)
             }
@@ -145,62 +182,27 @@ macro_rules! borrowed {
                 IoBuf::region(&**self)
             }
         }
+    )*};
+}
 
-        // SAFETY: as above, with an exclusive borrow.
-        unsafe impl<$($generics)*> IoBuf for &mut $type {
-            fn as_ptr(&self) -> *const u8 {
-                IoBuf::as_ptr(&**self)
-            }
+macro_rules! pointers_mut {
+    ($($pointer:ty;)*) => {$(
+        pointers!([] $pointer;);
 
-            fn byte_len(&self) -> usize {
-                IoBuf::byte_len(&**self)
-            }
-
-            fn region(&self) -> Option<RegionId> {
-                IoBuf::region(&**self)
-            }
-        }
-
-        // SAFETY: as above.
-        unsafe impl<$($generics)*> IoBufMut for &mut $type {
+        // SAFETY: as above; nothing else points to the memory.
+        unsafe impl<B: IoBufMut + ?Sized> IoBufMut for $pointer {
             fn as_mut_ptr(&mut self) -> *mut u8 {
                 IoBufMut::as_mut_ptr(&mut **self)
             }
         }
     )*};
 }
-pub(crate) use borrowed;
-borrowed!(Vec<u8>, []; Box<[u8]>, []);
 
-/// A value that lends its memory to an op in flight.
-///
-/// The value is kept where moving the `Lent` does not count as using it (a plain field of type `&mut [u8]` would claim
-/// exclusive access to the memory each time it moves), and is given out once.
-pub(crate) struct Lent<T> {
-    value: Mutex<Option<MaybeUninit<T>>>,
+pointers! {
+    [+ Sync] &B;
+    [+ Sync] Arc<B>;
 }
-
-impl<T> Lent<T> {
-    /// Keeps `value`; `describe` gets at its memory first.
-    pub(crate) fn new<R>(value: T, describe: impl FnOnce(&mut T) -> R) -> (Self, R) {
-        let mut value = MaybeUninit::new(value);
-        // SAFETY: initialised one line up.
-        let described = describe(unsafe { value.assume_init_mut() });
-        (Self { value: Mutex::new(Some(value)) }, described)
-    }
-
-    /// Gives the value out, the first time.
-    pub(crate) fn take(&self) -> Option<T> {
-        let value = lock(&self.value).take();
-        // SAFETY: what is in the Option was initialised by `new`, and `take` lets it out once.
-        value.map(|value| unsafe { value.assume_init() })
-    }
-}
-
-impl<T> Drop for Lent<T> {
-    fn drop(&mut self) {
-        let value = self.value.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // SAFETY: as in `take`.
-        drop(value.map(|value| unsafe { value.assume_init() }));
-    }
+pointers_mut! {
+    &mut B;
+    Box<B>;
 }

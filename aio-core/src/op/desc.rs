@@ -19,6 +19,71 @@ pub type Outcome = Result<u64, Error>;
 ///
 /// The callbacks run on worker threads with no lock held. A panic in one fails this op alone.
 ///
+/// ```
+/// use std::ptr::NonNull;
+/// use std::sync::Arc;
+///
+/// use aio::op::{Direction, Extent, ExtentMemory, IoOpDesc, Outcome, Target};
+///
+/// /// A type of the program's own, which knows nothing of I/O.
+/// struct Tensor {
+///     name: String,
+///     weights: Vec<f32>,
+/// }
+///
+/// /// Saves a tensor that the program goes on using.
+/// struct Save {
+///     tensor: Arc<Tensor>,
+///     target: Target,
+///     extents: [Extent; 1],
+/// }
+///
+/// impl Save {
+///     fn new(tensor: Arc<Tensor>, target: Target, offset: u64) -> Self {
+///         let ptr = NonNull::from(&tensor.weights[..]).cast();
+///         let memory = Some(ExtentMemory { ptr, region: None });
+///         let extents = [Extent { offset, len: size_of_val(&tensor.weights[..]), memory }];
+///         Self { tensor, target, extents }
+///     }
+/// }
+///
+/// // SAFETY: the fields never change. The descriptor outlives `fini`, and its `Arc` keeps the weights where they are and as
+/// // they are; the op only reads them, and floats have no padding.
+/// unsafe impl IoOpDesc for Save {
+///     fn direction(&self) -> Direction {
+///         Direction::Write
+///     }
+///
+///     fn target(&self) -> &Target {
+///         &self.target
+///     }
+///
+///     fn extents(&self) -> &[Extent] {
+///         &self.extents
+///     }
+///
+///     fn fini(&self, outcome: &Outcome) {
+///         match outcome {
+///             Ok(bytes) => println!("{}: {bytes} bytes", self.tensor.name),
+///             Err(error) => eprintln!("{}: {error}", self.tensor.name),
+///         }
+///     }
+/// }
+///
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("embedding");
+/// let aio = aio::builder().build()?;
+/// let file = aio.create(&path)?;
+/// let tensor = Arc::new(Tensor { name: "embedding".to_owned(), weights: vec![0.5; 10_000] });
+/// let saved = aio.submit(Save::new(tensor.clone(), file.target(), 0));
+/// assert_eq!(tensor.weights[7], 0.5); // meanwhile
+/// saved.wait()?;
+/// # assert_eq!(file.len()?, 40_000);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Safety
 ///
 /// - Every getter answers the same on every call.
@@ -29,6 +94,12 @@ pub type Outcome = Result<u64, Error>;
 /// - A [`Region`](crate::backend::Region) that an extent's memory names contains all of it.
 /// - [`gather`](Self::gather) initialises every byte of `into`, unless it panics. It is also called for reads that are
 ///   [validated](Self::validate).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not describe an op",
+    label = "not an `IoOpDesc`",
+    note = "buffers go to `AioFile::read` and `AioFile::write`, borrowed memory to `AioHandle::scope`, raw pointers to \
+            `AioHandle::submit_raw`"
+)]
 pub unsafe trait IoOpDesc: Send + Sync {
     /// Which way bytes move.
     fn direction(&self) -> Direction;
@@ -93,7 +164,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 pub enum Target {
     /// An open file; see [`AioFile::target`](crate::AioFile::target).
     File(OpenFile),
-    /// A path that a worker opens when the op's turn comes, and closes when the op has ended.
+    /// A path that a worker opens when it begins the op, and closes when the op has ended.
     Path(PathBuf, PathMode),
 }
 
@@ -128,7 +199,7 @@ pub struct ExtentMemory {
     pub region: Option<RegionId>,
 }
 
-// SAFETY: an address and an id; who dereferences the address does so under the contract of `IoOpDesc`, which allows
+// SAFETY: an address and an id; the code that dereferences the address does so under the contract of `IoOpDesc`, which allows
 // any thread.
 unsafe impl Send for ExtentMemory {}
 // SAFETY: as above; nothing is changed through a shared reference.

@@ -9,8 +9,9 @@ use smallvec::{SmallVec, smallvec};
 use crate::api::ticket::Owner;
 use crate::backend::Direction;
 use crate::foreign::report_drop;
-use crate::op::buf::{IoBuf, IoBufMut, Lent};
+use crate::op::buf::{IoBuf, IoBufMut};
 use crate::op::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, Target};
+use crate::op::lent::Lent;
 
 /// An op that owns its memory, as a buffer or as a list of extents with a buffer each.
 pub(crate) struct Owned<T> {
@@ -122,6 +123,24 @@ impl<T: Send> Owner<T> for Owned<T> {
 }
 
 /// An op on memory that the caller vouches for, for callers that cannot give an owner: FFI above all.
+///
+/// ```
+/// use aio::op::{Direction, RawOp};
+///
+/// # fn main() -> aio::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("weights");
+/// # std::fs::write(&path, [7; 4096]).unwrap();
+/// let aio = aio::builder().build()?;
+/// let file = aio.open(&path)?;
+/// let memory: &mut [u8] = vec![0; 4096].leak(); // such as another library's
+/// let op = RawOp::new(Direction::Read, file.target(), 0, memory.as_mut_ptr(), memory.len());
+/// // SAFETY: the memory is valid for ever, and not used before the op has ended.
+/// unsafe { aio.submit_raw(op) }.wait()?;
+/// assert!(memory.iter().all(|byte| *byte == 7));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct RawOp {
     /// Which way.
@@ -141,7 +160,7 @@ impl RawOp {
         Self { direction, target, extents: vec![Extent { offset, len, memory }], validate: false }
     }
 
-    /// One range, from offset 0, of an op on a path that a worker opens.
+    /// An op on the file at `path`, from its first byte, which a worker opens.
     pub fn on_path(
         direction: Direction,
         path: impl Into<PathBuf>,

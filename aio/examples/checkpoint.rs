@@ -1,0 +1,72 @@
+//! Replaces a checkpoint so that after a crash, or a power failure, it is the old one or the new one, whole.
+//!
+//!     cargo run --release -p tensor-aio --example checkpoint [FOLDER]
+
+use std::path::{Path, PathBuf};
+
+use aio::AioHandle;
+use aio::op::Layout;
+
+/// Bytes at the start of the file, for the number of the step.
+const HEADER: u64 = 4096;
+
+fn main() -> aio::Result<()> {
+    let folder = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = folder.join(format!("aio-checkpoint-{}", std::process::id()));
+    let aio = aio::builder().build()?;
+
+    let outcome = train(&aio, &path);
+    let _ = std::fs::remove_file(path);
+    outcome
+}
+
+fn train(aio: &AioHandle, path: &Path) -> aio::Result<()> {
+    let mut model = vec![vec![0f32; 1_000_000], vec![0f32; 300_000], vec![0f32; 1000]];
+    for step in 1..=2 {
+        model.iter_mut().flatten().for_each(|weight| *weight += 0.5);
+        save(aio, path, step, &model)?;
+        println!("step {step}: {} is durable, {} tensors", path.display(), model.len());
+    }
+
+    let mut loaded: Vec<_> = model.iter().map(|tensor| vec![0f32; tensor.len()]).collect();
+    let step = load(aio, path, &mut loaded)?;
+    assert!(loaded == model);
+    println!("loaded step {step}: the same {} tensors", loaded.len());
+    Ok(())
+}
+
+/// Where the tensors lie in the file: what `save` and `load` agree about. So it does not depend on the device, as
+/// `Layout::new(file.alignment())` would, and the file can be copied to another.
+fn offsets(model: &[Vec<f32>]) -> aio::Result<Vec<u64>> {
+    let mut layout = Layout::default();
+    layout.push(HEADER)?;
+    model.iter().map(|tensor| Ok(layout.push(size_of_val(&tensor[..]) as u64)?.start)).collect()
+}
+
+fn save(aio: &AioHandle, path: &Path, step: u64, model: &[Vec<f32>]) -> aio::Result<()> {
+    let offsets = offsets(model)?;
+    // A new file beside the target. Until the commit, the target is the old checkpoint.
+    let checkpoint = aio.create_atomic(path)?;
+    checkpoint.write_at(&step.to_le_bytes(), 0)?;
+    // The tensors are the program's own, and lent for as long as the scope lasts.
+    aio.scope(|scope| {
+        for (tensor, offset) in model.iter().zip(offsets) {
+            scope.write(&checkpoint, tensor, offset);
+        }
+    })?;
+    // Makes it durable and gives it the name. It refuses if any write to it failed; without it, the new file goes.
+    Ok(checkpoint.commit().wait()?)
+}
+
+fn load(aio: &AioHandle, path: &Path, model: &mut [Vec<f32>]) -> aio::Result<u64> {
+    let offsets = offsets(model)?;
+    let checkpoint = aio.open(path)?;
+    let mut step = [0; 8];
+    checkpoint.read_at(&mut step, 0)?;
+    aio.scope(|scope| {
+        for (tensor, offset) in model.iter_mut().zip(offsets) {
+            scope.read(&checkpoint, tensor, offset);
+        }
+    })?;
+    Ok(u64::from_le_bytes(step))
+}
