@@ -44,7 +44,7 @@ mod threads;
 pub mod buf {
     pub use crate::memory::{AlignedBuf, Allocation, Arena};
     pub use crate::op::buf::{IoBuf, IoBufMut};
-    pub use crate::op::element::{Element, Elements};
+    pub use crate::op::elements::Elements;
 }
 
 pub use api::atomic_file::AtomicFile;

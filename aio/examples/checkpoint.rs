@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use aio::AioHandle;
-use aio::op::Layout;
+use aio::buf::AlignedBuf;
+use aio::op::AlignedLayout;
 
 /// Bytes at the start of the file, for the number of the step.
 const HEADER: u64 = 4096;
@@ -21,29 +22,36 @@ fn main() -> aio::Result<()> {
 }
 
 fn train(aio: &AioHandle, path: &Path) -> aio::Result<()> {
-    let mut model = vec![vec![0f32; 1_000_000], vec![0f32; 300_000], vec![0f32; 1000]];
+    let mut model = tensors(aio)?;
     for step in 1..=2 {
-        model.iter_mut().flatten().for_each(|weight| *weight += 0.5);
+        for tensor in &mut model {
+            tensor.as_mut_slice_of::<f32>()?.fill(step as f32 / 2.0);
+        }
         save(aio, path, step, &model)?;
         println!("step {step}: {} is durable, {} tensors", path.display(), model.len());
     }
 
-    let mut loaded: Vec<_> = model.iter().map(|tensor| vec![0f32; tensor.len()]).collect();
+    let mut loaded = tensors(aio)?;
     let step = load(aio, path, &mut loaded)?;
-    assert!(loaded == model);
+    assert!(loaded.iter().zip(&model).all(|(loaded, saved)| loaded[..] == saved[..]));
     println!("loaded step {step}: the same {} tensors", loaded.len());
     Ok(())
 }
 
-/// Where the tensors lie in the file: what `save` and `load` agree about. So it does not depend on the device, as
-/// `Layout::new(file.alignment())` would, and the file can be copied to another.
-fn offsets(model: &[Vec<f32>]) -> aio::Result<Vec<u64>> {
-    let mut layout = Layout::default();
-    layout.push(HEADER)?;
-    model.iter().map(|tensor| Ok(layout.push(size_of_val(&tensor[..]) as u64)?.start)).collect()
+/// Aligned memory: then the layout spares all copies but those of a tensor's last bytes.
+fn tensors(aio: &AioHandle) -> aio::Result<Vec<AlignedBuf>> {
+    [1_000_000, 300_000, 1000].into_iter().map(|elements| aio.alloc(elements * size_of::<f32>())).collect()
 }
 
-fn save(aio: &AioHandle, path: &Path, step: u64, model: &[Vec<f32>]) -> aio::Result<()> {
+/// Where the tensors lie in the file: what `save` and `load` agree about. So it does not depend on the device, as
+/// `AlignedLayout::new(file.alignment())` would, and the file can be copied to another.
+fn offsets(model: &[AlignedBuf]) -> aio::Result<Vec<u64>> {
+    let mut layout = AlignedLayout::default();
+    layout.push(HEADER)?;
+    model.iter().map(|tensor| Ok(layout.push(tensor.len() as u64)?.start)).collect()
+}
+
+fn save(aio: &AioHandle, path: &Path, step: u64, model: &[AlignedBuf]) -> aio::Result<()> {
     let offsets = offsets(model)?;
     // A new file beside the target. Until the commit, the target is the old checkpoint.
     let checkpoint = aio.create_atomic(path)?;
@@ -58,7 +66,7 @@ fn save(aio: &AioHandle, path: &Path, step: u64, model: &[Vec<f32>]) -> aio::Res
     Ok(checkpoint.commit().wait()?)
 }
 
-fn load(aio: &AioHandle, path: &Path, model: &mut [Vec<f32>]) -> aio::Result<u64> {
+fn load(aio: &AioHandle, path: &Path, model: &mut [AlignedBuf]) -> aio::Result<u64> {
     let offsets = offsets(model)?;
     let checkpoint = aio.open(path)?;
     let mut step = [0; 8];

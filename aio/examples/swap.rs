@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use aio::buf::AlignedBuf;
-use aio::op::Layout;
+use aio::op::AlignedLayout;
 use aio::{AioFile, AioHandle};
 
 /// What Adam keeps of a layer: names, and numbers of elements.
@@ -28,7 +28,7 @@ fn main() -> aio::Result<()> {
 
 fn swap(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
     // One file for all of them, laid out so that nothing is copied on its way.
-    let mut layout = Layout::new(file.alignment());
+    let mut layout = AlignedLayout::new(file.alignment());
     let mut places = Vec::new();
     for (_, elements) in STATES {
         places.push(layout.push((elements * size_of::<f32>()) as u64)?);
@@ -38,7 +38,7 @@ fn swap(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
     let mut states = Vec::new();
     for (number, place) in places.iter().enumerate() {
         let mut state = alloc(aio, &layout, place)?;
-        state.as_mut_slice_of::<f32>()?.fill(number as f32);
+        state.as_mut_slice_of::<f32>()?.fill(number as f32); // past the tensor, too
         states.push(state);
     }
 
@@ -73,7 +73,7 @@ fn swap(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
 }
 
 /// Memory for a tensor, in whole units: so all of it can bypass the page cache.
-fn alloc(aio: &AioHandle, layout: &Layout, place: &Range<u64>) -> aio::Result<AlignedBuf> {
+fn alloc(aio: &AioHandle, layout: &AlignedLayout, place: &Range<u64>) -> aio::Result<AlignedBuf> {
     let len = (place.end - place.start).next_multiple_of(layout.unit());
     aio.alloc(len as usize)
 }

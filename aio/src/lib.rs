@@ -15,7 +15,7 @@
 //! let tensor = ticket.wait()?; // ... and gives it back with the result
 //!
 //! let mut bytes = vec![0; 1000];
-//! file.read_at(&mut bytes, 4321)?; // blocking, any memory, any offset, any length
+//! file.read_at(&mut bytes, 4321)?; // blocking, any address, any offset, any length
 //! assert!(bytes.iter().all(|byte| *byte == 7));
 //! # drop(tensor);
 //! # Ok(())
@@ -61,7 +61,7 @@
 //! | a path per tensor | [`AioHandle::read_path`], [`write_new`](AioHandle::write_new), [`write_path`](AioHandle::write_path) |
 //! | borrowed memory | [`AioHandle::scope`], then [`Scope::read`], [`Scope::write`], [`Scope::read_path`] ... |
 //! | one small thing, now | [`AioFile::read_at`], [`AioFile::write_at`] |
-//! | many tensors for one file | [`Layout::push`](op::Layout::push) says where each begins |
+//! | many tensors for one file | [`AlignedLayout::push`](op::AlignedLayout::push) says where each begins |
 //! | a file that must be whole after a crash | [`AioHandle::create_atomic`], [`AtomicFile::commit`] |
 //! | data that must survive a power failure | [`AioFile::sync_data`] after the writes, or [`AioFile::durable`] before them |
 //! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`AioHandle::submit`] with an [`IoOpDesc`](op::IoOpDesc) |
@@ -94,8 +94,10 @@
 //!   staging buffer. Buffers of the arena begin at a page, a `Vec` anywhere. An odd offset makes the address of the whole
 //!   units after it odd, too.
 //!
-//! So of tensors that are packed end to end nearly all bytes are copied. Popular formats do pack: safetensors leaves no
-//! gaps, and GGUF aligns to 32 bytes by default. A [`Layout`](op::Layout) has each tensor begin at a whole unit.
+//! So of tensors that are packed end to end, and read each into a buffer of its own, nearly all bytes are copied. Popular
+//! formats do pack: safetensors allows no gaps, and GGUF aligns to 32 bytes by default. Such a file is best read as one long
+//! range, in which the tensors are slices: nothing of that is copied. In a format of your own a [`AlignedLayout`](op::AlignedLayout) has
+//! each tensor begin at a whole unit.
 //!
 //! [`AioHandle::stats`] tells which way bytes went: [`bytes_direct`](Stats::bytes_direct) or
 //! [`bytes_buffered`](Stats::bytes_buffered), and of either [`bytes_staged`](Stats::bytes_staged), which should be near 0.

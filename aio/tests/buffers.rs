@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aio::backend::RegionId;
-use aio::buf::{Element, Elements, IoBuf, IoBufMut};
-use aio::op::Layout;
+use aio::buf::{Elements, IoBuf, IoBufMut};
+use aio::op::AlignedLayout;
 use aio::{AioHandle, Error};
+use bytemuck::{Pod, Zeroable};
+use half::bf16;
 use proptest::prelude::*;
 use support::{each, pattern};
 
@@ -19,7 +21,7 @@ fn bytes_of<B: IoBuf>(memory: &B) -> Vec<u8> {
         return Vec::new();
     }
     // SAFETY: initialised bytes that nothing changes while the value is borrowed (contract of `IoBuf`).
-    unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.byte_len()) }.to_vec()
+    unsafe { std::slice::from_raw_parts(memory.byte_ptr(), memory.byte_len()) }.to_vec()
 }
 
 /// Writes `full`, and reads it back into `empty`.
@@ -71,7 +73,7 @@ macro_rules! as_they_are {
     })*};
 }
 
-fn empty_box<T: Element + Default>(count: usize) -> Box<[T]>
+fn empty_box<T: Clone + Default>(count: usize) -> Box<[T]>
 where
     Box<[T]>: IoBufMut,
 {
@@ -88,14 +90,30 @@ fn bytes_and_floats_in_memory_of_every_kind() {
 }
 
 /// Round trips of elements of one type in [`Elements`].
-fn elements<T: Element + PartialEq + Debug>(aio: &AioHandle, path: &Path, full: &[T], zero: T) {
+fn elements<T: Pod + Send + Sync + PartialEq + Debug>(aio: &AioHandle, path: &Path, full: &[T], zero: T) {
     let empty = || vec![zero; full.len()];
     round_trip(aio, path, Elements(full.to_vec()), Elements(empty()));
     round_trip(aio, path, Elements(Arc::<[T]>::from(full)), Elements(empty().into_boxed_slice()));
-    let (file, mut back) = (aio.create(path).unwrap(), empty());
-    aio.scope(|scope| scope.write(&file, Elements(full), 0)).unwrap();
-    aio.scope(|scope| scope.read(&file, Elements(&mut back[..]), 0)).unwrap();
-    assert_eq!(back, full);
+    round_trip(aio, path, Elements(Arc::new(full.to_vec())), Box::new(Elements(empty())));
+    let array = Elements(Box::new([full.first().copied().unwrap_or(zero); 10]));
+    round_trip(aio, path, array, Elements(Box::new([zero; 10])));
+
+    let (file, owned, zeros) = (aio.create(path).unwrap(), full.to_vec(), [zero; 10]);
+    let (mut slice, mut vec, mut array) = (empty(), empty(), [zero; 10]);
+    let len = size_of_val(full) as u64;
+    aio.scope(|scope| {
+        scope.write(&file, Elements(full), 0);
+        scope.write(&file, Elements(&owned), len);
+        scope.write(&file, Elements(&zeros), 2 * len);
+    })
+    .unwrap();
+    aio.scope(|scope| {
+        scope.read(&file, Elements(&mut slice[..]), 0);
+        scope.read(&file, Elements(&mut vec), len);
+        scope.read(&file, Elements(&mut array), 2 * len);
+    })
+    .unwrap();
+    assert!(slice == full && vec == full && array == zeros);
 }
 
 macro_rules! of_numbers {
@@ -106,24 +124,21 @@ macro_rules! of_numbers {
     )*};
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u64; 8]);
 
-// SAFETY: eight numbers that fill it.
-unsafe impl Element for Line {}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
 struct Nothing;
-
-// SAFETY: it has no bytes.
-unsafe impl Element for Nothing {}
 
 #[test]
 fn numbers_of_every_type() {
     each(|_, aio, folder| {
         let path = &folder.path("t");
         of_numbers!(aio, path, u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+        elements(aio, path, &[bf16::from_f32(1.5); 3001], bf16::ZERO);
+        elements(aio, path, &[[7u16; 3]; 200], [0; 3]);
         elements(aio, path, &[Line([3; 8]); 200], Line([0; 8]));
         elements(aio, path, &[Nothing; 200], Nothing);
     });
@@ -154,10 +169,10 @@ fn pointers_to_buffers_are_those_buffers() {
     each(|_, aio, folder| {
         let mut buffer = aio.alloc(100_000).unwrap();
         buffer.copy_from_slice(&pattern(1, 100_000));
-        let (region, address) = (buffer.region(), IoBuf::as_ptr(&buffer));
+        let (region, address) = (buffer.region(), buffer.byte_ptr());
         assert!(region.is_some() && region_of(&buffer) == region && region_of(&mut buffer) == region);
         let shared = Arc::new(buffer);
-        assert!(region_of(shared.clone()) == region && shared.as_ptr() == address);
+        assert!(region_of(shared.clone()) == region && shared.byte_ptr() == address);
         let file = aio.create(folder.path("t")).unwrap();
         let twice = [file.write(shared.clone(), 0), file.write(shared.clone(), 100_000)];
         for ticket in twice {
@@ -224,6 +239,16 @@ fn shared_bytes_are_written_and_growing_ones_read() {
         round_trip(aio, path, Bytes::from_static(b"static"), BytesMut::zeroed(6));
         round_trip(aio, path, Bytes::new(), BytesMut::new());
 
+        // The kernel has an address while the value moves into the op and back.
+        let mut moved = [Bytes::copy_from_slice(b"x"), Bytes::from(vec![1; 5]), Bytes::from_static(b"abc")];
+        let before = moved.each_ref().map(IoBuf::byte_ptr);
+        moved.rotate_left(1);
+        assert_eq!([2, 0, 1].map(|at| moved[at].byte_ptr()), before);
+        let mut moved = [BytesMut::from(&b"x"[..]), BytesMut::zeroed(5)];
+        let before = moved.each_ref().map(IoBuf::byte_ptr);
+        moved.swap(0, 1);
+        assert_eq!([1, 0].map(|at| moved[at].byte_ptr()), before);
+
         let (dropped, drops) = std::sync::mpsc::channel();
         let owned = Bytes::from_owner(Owner(content.clone(), dropped));
         let ticket = aio.write_path(path, owned.slice(10..));
@@ -255,7 +280,7 @@ proptest! {
         let tensors: Vec<_> = lens.iter().enumerate().map(|(seed, len)| pattern(seed as u64, *len)).collect();
         each(|_, aio, folder| {
             let file = aio.create(folder.path("t")).unwrap();
-            let mut layout = Layout::new(file.alignment());
+            let mut layout = AlignedLayout::new(file.alignment());
             let places: Vec<_> = tensors.iter().map(|tensor| layout.push(tensor.len() as u64).unwrap()).collect();
             file.set_len(layout.end()).wait().unwrap();
             aio.scope(|scope| {
@@ -291,7 +316,7 @@ fn whole_units_at_aligned_addresses_are_direct_and_not_staged() {
             eprintln!("skipped: no direct I/O here");
             return;
         }
-        let mut layout = Layout::new(file.alignment());
+        let mut layout = AlignedLayout::new(file.alignment());
         let unit = layout.unit();
         let tensor = layout.push(10 * unit - 100).unwrap();
         let written = |memory: &[u8], offset| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aio::Backend;
 use aio_core::backend::{FileId, IoBackend, IoBlock, IoQueue, QueueConfig, Region, RegionId, RegionMemory};
-use aio_core::buf::{AlignedBuf, Arena, IoBufMut};
+use aio_core::buf::{AlignedBuf, Arena};
 use aio_core::op::Direction;
 
 use crate::data_file::{BLOCK, Offsets};

@@ -35,7 +35,7 @@ use crate::op::plan::Alignment;
 /// let weights = weights.wait()?;
 /// file.sync_data().wait()?; // both are on the device
 ///
-/// let mut few = [0; 4]; // any length, any offset, any memory
+/// let mut few = [0; 4]; // any length, any offset, any address
 /// file.read_at(&mut few, 4)?;
 /// assert_eq!(f32::from_ne_bytes(few), weights[1]);
 ///

@@ -160,8 +160,8 @@ mod tests {
     /// Submits a durable op without bytes, and prepares it as a worker does.
     fn begin(shared: &Arc<Shared>, direction: Direction, target: Target) -> (Arc<Transfer>, Readiness) {
         let desc = match direction {
-            Direction::Read => Owned::read(target, Vec::new(), 0),
-            Direction::Write => Owned::write(target, Vec::new(), 0),
+            Direction::Read => Owned::read(target, Vec::<u8>::new(), 0),
+            Direction::Write => Owned::write(target, Vec::<u8>::new(), 0),
         };
         let options = OpOptions { durable: true, ..OpOptions::default() };
         let op: Arc<Transfer> = shared.op(desc, Promise::new(None), options);

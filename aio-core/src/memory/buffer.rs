@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::memory::arena::Inner;
 use crate::memory::pool::{Piece, Purpose};
 use crate::op::buf::{IoBuf, IoBufMut};
-use crate::op::element::{self, Element};
+use crate::op::elements::{self, Pod};
 
 /// Memory from an [`Arena`](super::Arena): page-aligned, in huge pages where the system has them, and in a region that
 /// backends can register unless it is larger than 1 GiB.
@@ -117,8 +117,8 @@ impl AlignedBuf {
     /// # Errors
     ///
     /// [`Error::InvalidInput`] if the length is no multiple of the number's size. (The alignment is that of a page.)
-    pub fn as_slice_of<T: Element>(&self) -> Result<&[T]> {
-        element::slice_of(self)
+    pub fn as_slice_of<T: Pod>(&self) -> Result<&[T]> {
+        elements::slice_of(self)
     }
 
     /// Its bytes as numbers, to be changed.
@@ -126,8 +126,8 @@ impl AlignedBuf {
     /// # Errors
     ///
     /// As [`as_slice_of`](Self::as_slice_of).
-    pub fn as_mut_slice_of<T: Element>(&mut self) -> Result<&mut [T]> {
-        element::slice_of_mut(self)
+    pub fn as_mut_slice_of<T: Pod>(&mut self) -> Result<&mut [T]> {
+        elements::slice_of_mut(self)
     }
 }
 
@@ -171,7 +171,7 @@ impl AsMut<[u8]> for AlignedBuf {
 // SAFETY: the bytes are in a mapping that does not move with the value and lives as long; only `&mut` access changes
 // them; the piece was cut out of the region that it names.
 unsafe impl IoBuf for AlignedBuf {
-    fn as_ptr(&self) -> *const u8 {
+    fn byte_ptr(&self) -> *const u8 {
         self.ptr.as_ptr()
     }
 
@@ -186,7 +186,7 @@ unsafe impl IoBuf for AlignedBuf {
 
 // SAFETY: as above; u8 has no invalid values.
 unsafe impl IoBufMut for AlignedBuf {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
+    fn byte_mut_ptr(&mut self) -> *mut u8 {
         self.ptr.as_ptr()
     }
 }

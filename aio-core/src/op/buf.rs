@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::backend::RegionId;
-use crate::op::element::{Element, Elements};
+use crate::op::elements::{Elements, Pod};
 
 /// Memory that can be written to a file.
 ///
@@ -19,9 +19,11 @@ use crate::op::element::{Element, Elements};
 /// | `Vec<T>`, `Box<[T]>`, `Box<[T; N]>` of `u8`, `f32` or `f64` | yes | yes |
 /// | `&mut [T]`, `&mut [T; N]`, and `&mut` to any of the above | yes | yes |
 /// | `&[T]`, `&[T; N]`, and `&` or `Arc` to any of the above | yes | |
-/// | [`Elements`]: the same of other numbers | yes | as the memory in it |
+/// | [`Elements`] of such memory of other numbers | yes | as the memory in it |
 /// | `bytes::BytesMut`, with the feature `bytes` | yes | yes |
 /// | `bytes::Bytes`, with the feature `bytes` | yes | |
+///
+/// The length counts, not the capacity: nothing is read into `Vec::with_capacity(4096)`, whose length is 0.
 ///
 /// References that are not `'static` go to [`AioHandle::scope`](crate::AioHandle::scope). A literal without a type is a
 /// byte, as in `vec![0; 4096]`, or an `f64`, as in `vec![0.0; 512]`.
@@ -45,7 +47,7 @@ use crate::op::element::{Element, Elements};
 ///
 /// # Safety
 ///
-/// - [`as_ptr`](Self::as_ptr) points to [`byte_len`](Self::byte_len) initialised bytes that stay valid and do not move
+/// - [`byte_ptr`](Self::byte_ptr) points to [`byte_len`](Self::byte_len) initialised bytes that stay valid and do not move
 ///   for as long as the value lives, also when the value itself is moved.
 /// - Nothing changes these bytes while only a shared reference to the value, or the value itself, is around.
 /// - Both, and [`region`](Self::region), answer the same on every call until the value is changed by its owner; a
@@ -55,11 +57,11 @@ use crate::op::element::{Element, Elements};
     label = "not an `IoBuf`",
     note = "an op takes an `AlignedBuf` from `AioHandle::alloc`, or a `Vec<T>`, `Box<[T]>` or `Arc<[T]>` of \
             `u8`, `f32` or `f64` (of other numbers, in `Elements`), and gives it back with its result",
-    note = "for borrowed memory there are `AioHandle::scope`, and `AioFile::write_at`, which blocks"
+    note = "for borrowed memory there are `AioHandle::scope`, and `AioFile::write_at`, which blocks and takes bytes"
 )]
 pub unsafe trait IoBuf: Send {
     /// First byte.
-    fn as_ptr(&self) -> *const u8;
+    fn byte_ptr(&self) -> *const u8;
 
     /// Bytes.
     fn byte_len(&self) -> usize;
@@ -74,27 +76,27 @@ pub unsafe trait IoBuf: Send {
 ///
 /// # Safety
 ///
-/// As for [`IoBuf`]; and [`as_mut_ptr`](Self::as_mut_ptr) gives the same address as [`as_ptr`](IoBuf::as_ptr), with
+/// As for [`IoBuf`]; and [`byte_mut_ptr`](Self::byte_mut_ptr) gives the same address as [`byte_ptr`](IoBuf::byte_ptr), with
 /// which any byte values may be written until the value is used again.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not memory that a file can be read into",
     label = "not an `IoBufMut`",
     note = "an op takes an `AlignedBuf` from `AioHandle::alloc`, or a `Vec<T>` or `Box<[T]>` of `u8`, `f32` or \
             `f64` (of other numbers, in `Elements`), and gives it back with its result",
-    note = "for borrowed memory there are `AioHandle::scope`, and `AioFile::read_at`, which blocks"
+    note = "for borrowed memory there are `AioHandle::scope`, and `AioFile::read_at`, which blocks and takes bytes"
 )]
 pub unsafe trait IoBufMut: IoBuf {
     /// First byte.
-    fn as_mut_ptr(&mut self) -> *mut u8;
+    fn byte_mut_ptr(&mut self) -> *mut u8;
 }
 
 /// Memory that is a slice of elements. A use says where the slice lies, and who may change it.
 macro_rules! slices {
     ($([$($generics:tt)*] $memory:ty $(, .$field:tt)?;)*) => {$(
-        // SAFETY: the slice does not move with the value, and changes only through `&mut` (see the use). Elements have no
-        // padding, so that all of its bytes are initialised, and cannot change behind a shared reference.
+        // SAFETY: the slice does not move with the value, and changes only through `&mut` (see the use). Elements are
+        // `Pod`: without padding, so that all of its bytes are initialised, and without interior mutability.
         unsafe impl<$($generics)*> IoBuf for $memory {
-            fn as_ptr(&self) -> *const u8 {
+            fn byte_ptr(&self) -> *const u8 {
                 self$(.$field)?[..].as_ptr().cast()
             }
 
@@ -111,7 +113,7 @@ macro_rules! slices_mut {
 
         // SAFETY: as above; any bytes are valid elements.
         unsafe impl<$($generics)*> IoBufMut for $memory {
-            fn as_mut_ptr(&mut self) -> *mut u8 {
+            fn byte_mut_ptr(&mut self) -> *mut u8 {
                 self$(.$field)?[..].as_mut_ptr().cast()
             }
         }
@@ -139,19 +141,26 @@ slices_of!(u8 f32 f64);
 
 slices_mut! {
     // Heap blocks, and memory that is borrowed for as long as the value lives.
-    [T: Element] Elements<Vec<T>>, .0;
-    [T: Element] Elements<Box<[T]>>, .0;
-    [T: Element] Elements<&mut [T]>, .0;
+    [T: Pod + Send] Elements<Vec<T>>, .0;
+    [T: Pod + Send] Elements<Box<[T]>>, .0;
+    [T: Pod + Send, const N: usize] Elements<Box<[T; N]>>, .0;
+    [T: Pod + Send] Elements<&mut Vec<T>>, .0;
+    [T: Pod + Send] Elements<&mut [T]>, .0;
+    [T: Pod + Send, const N: usize] Elements<&mut [T; N]>, .0;
 }
 slices! {
-    [T: Element] Elements<&[T]>, .0;
+    [T: Pod + Sync] Elements<&Vec<T>>, .0;
+    [T: Pod + Sync] Elements<&[T]>, .0;
+    [T: Pod + Sync, const N: usize] Elements<&[T; N]>, .0;
     // While it is shared, or in an op, there is no `&mut` to it: `Arc::get_mut` wants to be the only one.
-    [T: Element] Elements<Arc<[T]>>, .0;
+    [T: Pod + Send + Sync] Elements<Arc<Vec<T>>>, .0;
+    [T: Pod + Send + Sync] Elements<Arc<[T]>>, .0;
 }
 
 #[cfg(feature = "bytes")]
 slices_mut! {
-    // A heap block. What was split off it has other bytes, and memory is only taken back from a `BytesMut` that is gone.
+    // A heap block, also when it is short (a test watches that its address does not move with it). What was split off it has
+    // other bytes, and memory is only taken back from a `BytesMut` that is gone.
     // The spare capacity, which may not be initialised, is no part of the slice.
     [] bytes::BytesMut;
 }
@@ -170,8 +179,8 @@ macro_rules! pointers {
         // SAFETY: what it points to keeps the promise of its own `IoBuf`. It does not move with the pointer, and a
         // reference, or an `Arc` that is held, keeps everyone else from changing it.
         unsafe impl<B: IoBuf + ?Sized $($bounds)*> IoBuf for $pointer {
-            fn as_ptr(&self) -> *const u8 {
-                IoBuf::as_ptr(&**self)
+            fn byte_ptr(&self) -> *const u8 {
+                IoBuf::byte_ptr(&**self)
             }
 
             fn byte_len(&self) -> usize {
@@ -191,8 +200,8 @@ macro_rules! pointers_mut {
 
         // SAFETY: as above; nothing else points to the memory.
         unsafe impl<B: IoBufMut + ?Sized> IoBufMut for $pointer {
-            fn as_mut_ptr(&mut self) -> *mut u8 {
-                IoBufMut::as_mut_ptr(&mut **self)
+            fn byte_mut_ptr(&mut self) -> *mut u8 {
+                IoBufMut::byte_mut_ptr(&mut **self)
             }
         }
     )*};

@@ -2,14 +2,14 @@
 
 pub(crate) mod buf;
 pub(crate) mod desc;
-pub(crate) mod element;
+pub(crate) mod elements;
 pub(crate) mod layout;
 pub(crate) mod lent;
 pub(crate) mod owned;
 pub(crate) mod plan;
 
 pub use self::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, PathMode, Target};
-pub use self::layout::Layout;
+pub use self::layout::AlignedLayout;
 pub use self::owned::RawOp;
 pub use self::plan::Alignment;
 pub use crate::backend::Direction;

@@ -80,12 +80,12 @@ impl<T> Owned<T> {
 
 fn extent_mut<B: IoBufMut>(buffer: &mut B, offset: u64) -> Extent {
     let (len, region) = (buffer.byte_len(), buffer.region());
-    Extent { offset, len, memory: NonNull::new(buffer.as_mut_ptr()).map(|ptr| ExtentMemory { ptr, region }) }
+    Extent { offset, len, memory: NonNull::new(buffer.byte_mut_ptr()).map(|ptr| ExtentMemory { ptr, region }) }
 }
 
 fn extent<B: IoBuf>(buffer: &B, offset: u64) -> Extent {
     // Never written through: the direction is a write to the file.
-    let ptr = NonNull::new(buffer.as_ptr().cast_mut());
+    let ptr = NonNull::new(buffer.byte_ptr().cast_mut());
     Extent { offset, len: buffer.byte_len(), memory: ptr.map(|ptr| ExtentMemory { ptr, region: buffer.region() }) }
 }
 

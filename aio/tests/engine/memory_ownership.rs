@@ -178,7 +178,7 @@ fn raw_memory_is_the_callers_until_the_op_has_ended() {
             extents: vec![Extent {
                 offset: 0,
                 len: 4 * BLOCK,
-                memory: std::ptr::NonNull::new(buffer.as_mut_ptr()).map(|ptr| ExtentMemory { ptr, region: None }),
+                memory: std::ptr::NonNull::new(buffer.byte_mut_ptr()).map(|ptr| ExtentMemory { ptr, region: None }),
             }],
             validate: false,
         };

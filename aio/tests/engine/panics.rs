@@ -91,8 +91,8 @@ struct ExplosiveBuffer(Vec<u8>, #[allow(dead_code, reason = "dropped")] Explosiv
 
 // SAFETY: the Vec's own memory.
 unsafe impl IoBuf for ExplosiveBuffer {
-    fn as_ptr(&self) -> *const u8 {
-        IoBuf::as_ptr(&self.0)
+    fn byte_ptr(&self) -> *const u8 {
+        IoBuf::byte_ptr(&self.0)
     }
 
     fn byte_len(&self) -> usize {
@@ -102,7 +102,7 @@ unsafe impl IoBuf for ExplosiveBuffer {
 
 // SAFETY: as for the other trait.
 unsafe impl IoBufMut for ExplosiveBuffer {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
+    fn byte_mut_ptr(&mut self) -> *mut u8 {
         self.0.as_mut_ptr()
     }
 }

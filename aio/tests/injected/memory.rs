@@ -67,8 +67,8 @@ impl Drop for Guarded {
 
 // SAFETY: the bytes are at one address while the value lives, and only `&mut` changes them.
 unsafe impl IoBuf for Guarded {
-    fn as_ptr(&self) -> *const u8 {
-        self.memory().as_ptr()
+    fn byte_ptr(&self) -> *const u8 {
+        self.memory().byte_ptr()
     }
 
     fn byte_len(&self) -> usize {
@@ -82,7 +82,7 @@ unsafe impl IoBuf for Guarded {
 
 // SAFETY: the same address, and u8 has no invalid values.
 unsafe impl IoBufMut for Guarded {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
+    fn byte_mut_ptr(&mut self) -> *mut u8 {
         self.bytes_mut().as_mut_ptr()
     }
 }

@@ -173,7 +173,7 @@ impl Memory {
 
 // SAFETY: each kind keeps its bytes at one address while the value lives, and only `&mut` changes them.
 unsafe impl IoBuf for Memory {
-    fn as_ptr(&self) -> *const u8 {
+    fn byte_ptr(&self) -> *const u8 {
         self.bytes().as_ptr()
     }
 
@@ -191,7 +191,7 @@ unsafe impl IoBuf for Memory {
 
 // SAFETY: the same address, and u8 has no invalid values.
 unsafe impl IoBufMut for Memory {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
+    fn byte_mut_ptr(&mut self) -> *mut u8 {
         self.bytes_mut().as_mut_ptr()
     }
 }

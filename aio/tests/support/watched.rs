@@ -99,7 +99,7 @@ impl Drop for WatchedBuffer {
 
 // SAFETY: the part of the mapping does not move, and no other buffer has it while this one lives.
 unsafe impl IoBuf for WatchedBuffer {
-    fn as_ptr(&self) -> *const u8 {
+    fn byte_ptr(&self) -> *const u8 {
         self.mapping.at(self.index)
     }
 
@@ -110,7 +110,7 @@ unsafe impl IoBuf for WatchedBuffer {
 
 // SAFETY: the same address, and u8 has no invalid values.
 unsafe impl IoBufMut for WatchedBuffer {
-    fn as_mut_ptr(&mut self) -> *mut u8 {
+    fn byte_mut_ptr(&mut self) -> *mut u8 {
         self.mapping.at(self.index)
     }
 }

@@ -121,7 +121,7 @@ impl Issuer<'_> {
             }
             *self.copied += range.len;
         }
-        let (ptr, region) = (IoBufMut::as_mut_ptr(&mut buffer), buffer.region());
+        let (ptr, region) = (IoBufMut::byte_mut_ptr(&mut buffer), buffer.region());
         Ok(Some(BlockMemory { ptr, region, staging: Some(buffer) }))
     }
 
