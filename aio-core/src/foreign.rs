@@ -1,5 +1,5 @@
-//! Code of others that the engine calls: callbacks, wakers, drops of users' values, subscribers of the log. A panic in it
-//! ends there.
+//! Code of others that the engine calls: callbacks, wakers, drops of users' values, subscribers of the log. A panic
+//! in it ends there.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

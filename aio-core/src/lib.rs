@@ -2,7 +2,8 @@
 //!
 //! This crate contains no way to do I/O. A backend crate implements [`IoBackend`](backend::IoBackend) and
 //! [`IoQueue`](backend::IoQueue); the engine cuts the ops of users into blocks, keeps each worker's queue full across
-//! ops, checks every completion and hands the memory back. Users depend on the crate `tensor-aio`, which picks a backend.
+//! ops, checks every completion and hands the memory back. Users depend on the crate `tensor-aio`, which picks a
+//! backend.
 //!
 //! # Map
 //!
@@ -16,8 +17,8 @@
 //! | [`backend`] | the contract of a backend, and the parts that backends share |
 //! | `config` | settings, as text and as JSON |
 //!
-//! Beside them: [`error`], `inbox` (the requests of other threads to a worker), `process` (forks), `foreign` (calls of users'
-//! code), `threads` (signals, and which threads are workers), `sync` (locks and atomics, or loom's).
+//! Beside them: [`error`], `inbox` (the requests of other threads to a worker), `process` (forks), `foreign` (calls
+//! of users' code), `threads` (signals, and which threads are workers), `sync` (locks and atomics, or loom's).
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]

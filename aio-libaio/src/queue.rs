@@ -107,8 +107,8 @@ impl LibaioQueue {
                 Err((Some(libc::EINTR), _)) => {}
                 Err((errno, error)) => {
                     let result = match errno {
-                        // Of a file without asynchronous reads or writes, as in /proc; a plain call says what else it is.
-                        // SAFETY: the caller keeps the block's memory valid for longer than this call.
+                        // Of a file without asynchronous reads or writes, as in /proc; a plain call says what else it
+                        // is. SAFETY: the caller keeps the block's memory valid for longer than this call.
                         Some(libc::EINVAL) => unsafe { LibaioBackend::default().transfer(&blocks[accepted]) },
                         _ => Err(error),
                     };

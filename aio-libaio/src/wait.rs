@@ -5,9 +5,9 @@
 //! it is the other way round: completions become an eventfd (`IOCB_FLAG_RESFD`), and `ppoll(2)` waits for both.
 //!
 //! The second way is not only for old kernels. gVisor, a kernel in user space that containers run on, has
-//! `IOCB_FLAG_RESFD` and answers a poll with EINVAL. It maps zeros where Linux has the completion ring, so `CompletionRing::of`
-//! finds none there and events are fetched with `io_getevents`; and it comes with io_uring turned off, so that this
-//! backend is the one to have.
+//! `IOCB_FLAG_RESFD` and answers a poll with EINVAL. It maps zeros where Linux has the completion ring, so
+//! `CompletionRing::of` finds none there and events are fetched with `io_getevents`; and it comes with io_uring
+//! turned off, so that this backend is the one to have.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -100,8 +100,8 @@ pub fn entries(folder: &str) -> Vec<String> {
     names
 }
 
-/// Bytes of writable memory that this process has mapped. Address space that an allocator only reserves has no access and
-/// does not count.
+/// Bytes of writable memory that this process has mapped. Address space that an allocator only reserves has no access
+/// and does not count.
 ///
 /// # Panics
 ///

@@ -3,9 +3,10 @@
 //! # A backend and its tests
 //!
 //! A backend implements [`IoBackend`](aio_core::backend::IoBackend) and [`IoQueue`](aio_core::backend::IoQueue).
-//! [`conformance::queue`] checks what the engine relies on: every block completes once, with the right bytes, whatever its
-//! file, its size and its neighbours; an error stays with its block; a wait ends when it should, and no wake-up is lost;
-//! the end of a queue leaves no memory to the kernel. One test in the folder `tests/` of the backend's crate is enough:
+//! [`conformance::queue`] checks what the engine relies on: every block completes once, with the right bytes,
+//! whatever its file, its size and its neighbours; an error stays with its block; a wait ends when it should, and no
+//! wake-up is lost; the end of a queue leaves no memory to the kernel. One test in the folder `tests/` of the
+//! backend's crate is enough:
 //!
 //! ```
 //! # mod mine {
@@ -34,10 +35,10 @@
 //! # conforms();
 //! ```
 //!
-//! Each check that fails is named on standard error, with what it expected; the test fails after all of them have run.
-//! Where the backend is not available the suite is skipped with a printed line, unless the environment variable
-//! `AIO_EXPECT` names the backend. [`conformance::fork`], which checks a queue in a forked child, is for a test binary of
-//! its own.
+//! Each check that fails is named on standard error, with what it expected; the test fails after all of them have
+//! run. Where the backend is not available the suite is skipped with a printed line, unless the environment variable
+//! `AIO_EXPECT` names the backend. [`conformance::fork`], which checks a queue in a forked child, is for a test
+//! binary of its own.
 //!
 //! `aio/examples/backend.rs` is the shortest backend that passes.
 //!

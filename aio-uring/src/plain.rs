@@ -50,8 +50,8 @@ impl Checked {
     }
 }
 
-/// Whether an open file may lie on FUSE, as virtiofs does too. FUSE asks its server, which may fail to answer: plain calls
-/// are right everywhere, so what does not tell gets those. What is no descriptor lies nowhere.
+/// Whether an open file may lie on FUSE, as virtiofs does too. FUSE asks its server, which may fail to answer: plain
+/// calls are right everywhere, so what does not tell gets those. What is no descriptor lies nowhere.
 pub(crate) fn is_on_fuse(fd: RawFd) -> bool {
     let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the kernel fills the structure, which is alive for the call, or fails.

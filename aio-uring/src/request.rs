@@ -8,7 +8,8 @@ use io_uring::{opcode, squeue, types};
 const MAX_BYTES: usize = 0x7fff_f000;
 
 /// The request for `block`: with the fixed opcode if it has the index of a registered `region`, on the registered
-/// `file` if it has a slot. `no_wait`: it ends with EAGAIN or EOPNOTSUPP where it would have to wait for a kernel worker.
+/// `file` if it has a slot. `no_wait`: it ends with EAGAIN or EOPNOTSUPP where it would have to wait for a kernel
+/// worker.
 pub(crate) fn request(block: &IoBlock, region: Option<u16>, file: Option<u32>, no_wait: bool) -> squeue::Entry {
     // No truncation: MAX_BYTES fits.
     let len = block.len.min(MAX_BYTES) as u32;

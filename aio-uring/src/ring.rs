@@ -95,8 +95,8 @@ impl Ring {
         self.uring.submitter()
     }
 
-    /// Queues requests for the next [`enter`](Self::enter), as many as there is room for, and returns how many. They show
-    /// to the kernel together, at the end.
+    /// Queues requests for the next [`enter`](Self::enter), as many as there is room for, and returns how many. They
+    /// show to the kernel together, at the end.
     ///
     /// # Safety
     ///

@@ -1,5 +1,5 @@
-//! Many tasks on one thread: each awaits memory, reads with a time-out that stops the read, and what they read is written
-//! as a checkpoint that is there as a whole or not at all.
+//! Many tasks on one thread: each awaits memory, reads with a time-out that stops the read, and what they read is
+//! written as a checkpoint that is there as a whole or not at all.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// A file to read. Its ops are accepted however many are pending, so that starting one never blocks the runtime's thread.
+/// A file to read. Its ops are accepted however many are pending, so that starting one never blocks the runtime's
+/// thread.
 async fn write_weights(aio: &AioHandle, path: &std::path::Path) -> Result<AioFile> {
     let file = aio.create_async(path).await?.unlimited();
     for index in 0..TENSORS {

@@ -24,12 +24,14 @@
 //!
 //! # Five words
 //!
-//! - A **handle**, [`AioHandle`], is an engine: worker threads, an I/O queue of the kernel for each, and memory. A program
+//! - A **handle**, [`AioHandle`], is an engine: worker threads, an I/O queue of the kernel for each, and memory. A
+//!   program
 //!   needs one; clones are the same engine.
 //! - A **file**, [`AioFile`], is an open file of a handle. Direct I/O where the file system has it, else the page cache.
 //! - An **op** moves bytes of one file to memory, or from it: any length, any offset, any address. Thousands may be in
 //!   flight; they have no order. An op is Ok only if every byte moved.
-//! - A **ticket**, [`Ticket`], is what the caller holds of an op in flight. It is waited for, polled, awaited or cancelled,
+//! - A **ticket**, [`Ticket`], is what the caller holds of an op in flight. It is waited for, polled, awaited or
+//!   cancelled,
 //!   and gives the op's memory back, in errors too.
 //! - The **arena**, [`Arena`](buf::Arena), is memory for transfers: huge pages that the kernel knows.
 //!   [`AioHandle::alloc`] takes [buffers](buf::AlignedBuf) from it; [other memory](buf::IoBuf) works, too.
@@ -71,8 +73,8 @@
 //!
 //! # In async code
 //!
-//! A [`Ticket`] is a future on any runtime, and needs no reactor. What blocks the calling thread has another form for tasks
-//! ([the whole list](AioHandle#in-async-code)):
+//! A [`Ticket`] is a future on any runtime, and needs no reactor. What blocks the calling thread has another form for
+//! tasks ([the whole list](AioHandle#in-async-code)):
 //!
 //! | blocks | in a task |
 //! |---|---|
@@ -86,22 +88,24 @@
 //!
 //! # Layout
 //!
-//! Bytes take the fastest way, past the page cache and straight to the op's memory, where [`AioFile::alignment`] allows it:
+//! Bytes take the fastest way, past the page cache and straight to the op's memory, where [`AioFile::alignment`]
+//! allows it:
 //!
-//! - The **offset** in the file and the **length** are multiples of its `offset`, mostly 4096 bytes. What an extent has outside
+//! - The **offset** in the file and the **length** are multiples of its `offset`, mostly 4096 bytes. What an extent
+//!   has outside
 //!   whole units, at either end, goes through the page cache, and the rest past it.
 //! - The **address** is a multiple of its `memory`, mostly 512 bytes or fewer. Else a worker copies the bytes through a
 //!   staging buffer. Buffers of the arena begin at a page, a `Vec` anywhere. An odd offset makes the address of the whole
 //!   units after it odd, too.
 //!
-//! So of tensors that are packed end to end, and read each into a buffer of its own, nearly all bytes are copied. Popular
-//! formats do pack: safetensors allows no gaps, and GGUF aligns to 32 bytes by default. Such a file is best read as one long
-//! range, in which the tensors are slices: nothing of that is copied. In a format of your own a [`AlignedLayout`](op::AlignedLayout) has
-//! each tensor begin at a whole unit.
+//! So of tensors that are packed end to end, and read each into a buffer of its own, nearly all bytes are copied.
+//! Popular formats do pack: safetensors allows no gaps, and GGUF aligns to 32 bytes by default. Such a file is best
+//! read as one long range, in which the tensors are slices: nothing of that is copied. In a format of your own a
+//! [`AlignedLayout`](op::AlignedLayout) has each tensor begin at a whole unit.
 //!
 //! [`AioHandle::stats`] tells which way bytes went: [`bytes_direct`](Stats::bytes_direct) or
-//! [`bytes_buffered`](Stats::bytes_buffered), and of either [`bytes_staged`](Stats::bytes_staged), which should be near 0.
-//! (Reads of a file that lies in the page cache come from there, see [`DirectMode::Auto`].)
+//! [`bytes_buffered`](Stats::bytes_buffered), and of either [`bytes_staged`](Stats::bytes_staged), which should be
+//! near 0. (Reads of a file that lies in the page cache come from there, see [`DirectMode::Auto`].)
 //!
 //! # Errors
 //!
@@ -123,8 +127,8 @@
 //!
 //! # Features
 //!
-//! `uring`, `libaio` and `pthread` are the backends, all on by default. `system-libaio` has the C library make the system
-//! calls. `bytes` makes the types of the crate [bytes](https://docs.rs/bytes) buffers.
+//! `uring`, `libaio` and `pthread` are the backends, all on by default. `system-libaio` has the C library make the
+//! system calls. `bytes` makes the types of the crate [bytes](https://docs.rs/bytes) buffers.
 #![forbid(unsafe_code)]
 
 #[cfg(not(any(feature = "uring", feature = "libaio", feature = "pthread")))]

@@ -1,4 +1,5 @@
-//! Memory of every kind that an op takes: its bytes go to the file and come back, on every backend and in every file mode.
+//! Memory of every kind that an op takes: its bytes go to the file and come back, on every backend and in every file
+//! mode.
 
 mod support;
 

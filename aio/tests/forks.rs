@@ -1,5 +1,5 @@
-//! Invariant 8: a fork is survived. In the child every call fails with `Forked` and drops leave everything to the parent,
-//! which goes on as if nothing had been.
+//! Invariant 8: a fork is survived. In the child every call fails with `Forked` and drops leave everything to the
+//! parent, which goes on as if nothing had been.
 
 mod support;
 

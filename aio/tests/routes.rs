@@ -222,8 +222,8 @@ impl Rules for NotDirect {
     }
 }
 
-/// What a write does after its direct blocks dirties pages, too: it goes on through the cache, gives back the length of a
-/// write that failed, cuts a file that was longer.
+/// What a write does after its direct blocks dirties pages, too: it goes on through the cache, gives back the length
+/// of a write that failed, cuts a file that was longer.
 #[test]
 fn the_end_of_a_write_waits_for_direct_writes() {
     type Write = Ticket<Vec<u8>>;

@@ -86,8 +86,8 @@ fn report_backend() {
     }
 }
 
-/// A probe needs a file in memory, or in the temporary folder; a queue needs neither. So the probe fails without them, and
-/// the second build does not.
+/// A probe needs a file in memory, or in the temporary folder; a queue needs neither. So the probe fails without
+/// them, and the second build does not.
 #[test]
 fn a_process_probes_a_backend_once() {
     const NAME: &str = "a_process_probes_a_backend_once";

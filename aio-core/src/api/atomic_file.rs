@@ -27,10 +27,10 @@ use crate::file::replace::{CommitStep, Replacement};
 /// # }
 /// ```
 ///
-/// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may give
-/// those; what it may not give, nobody gets instead. A symbolic link stays, and what it points to is replaced or made. Hard
-/// links of the old file keep the old contents. Dropped without [`commit`](Self::commit), it is removed, and the target
-/// stays as it was. It holds up to five descriptors, so that a commit needs no more.
+/// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may
+/// give those; what it may not give, nobody gets instead. A symbolic link stays, and what it points to is replaced or
+/// made. Hard links of the old file keep the old contents. Dropped without [`commit`](Self::commit), it is removed,
+/// and the target stays as it was. It holds up to five descriptors, so that a commit needs no more.
 #[derive(Debug)]
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.
@@ -63,19 +63,20 @@ impl AtomicFile {
     /// Makes the writes that were accepted before durable, and puts the file in its place, durably. Returns at once: the
     /// ticket is waited for, or awaited.
     ///
-    /// It runs on a thread for file operations when those writes have ended. Dropping the ticket leaves it to itself: the
-    /// commit goes on, and its failure goes to the next [`AioHandle::wait`](crate::AioHandle::wait).
-    /// [Cancelled](Ticket::cancel) before it begins, it leaves the target as it was, and removes the temporary; later, it
-    /// goes on. The ticket keeps the handle's engine alive, as a file does. Clones of the file that are left go on with it
-    /// under its new name.
+    /// It runs on a thread for file operations when those writes have ended. Dropping the ticket leaves it to itself:
+    /// the commit goes on, and its failure goes to the next [`AioHandle::wait`](crate::AioHandle::wait).
+    /// [Cancelled](Ticket::cancel) before it begins, it leaves the target as it was, and removes the temporary;
+    /// later, it goes on. The ticket keeps the handle's engine alive, as a file does. Clones of the file that are
+    /// left go on with it under its new name.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if any write to it, or change of its length or allocation, failed,
-    /// was refused or was cancelled, even if another call reported that or it was done again later. [`Error::Io`](crate::Error::Io) if it cannot be synced, closed or renamed.
-    /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::Closed`](crate::Error::Closed). In all of these cases the
-    /// target is as it was, and the temporary is gone. If at last the folder cannot be synced ([`OpKind::Sync`] with the
-    /// folder's path), the new file is in place, and may not be after a power failure.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if any write to it, or change of its length or allocation,
+    /// failed, was refused or was cancelled, even if another call reported that or it was done again later.
+    /// [`Error::Io`](crate::Error::Io) if it cannot be synced, closed or renamed.
+    /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::Closed`](crate::Error::Closed). In all of these cases
+    /// the target is as it was, and the temporary is gone. If at last the folder cannot be synced ([`OpKind::Sync`]
+    /// with the folder's path), the new file is in place, and may not be after a power failure.
     /// [`Error::Forked`](crate::Error::Forked).
     pub fn commit(self) -> Ticket<()> {
         self.commit_in_steps(|_| {})

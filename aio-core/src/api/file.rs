@@ -133,7 +133,8 @@ impl AioFile {
         self.options
     }
 
-    /// Fills `buffer` from `offset`; blocks the calling thread until that is done. Up to a block is read on the calling thread.
+    /// Fills `buffer` from `offset`; blocks the calling thread until that is done. Up to a block is read on the
+    /// calling thread.
     ///
     /// # Errors
     ///
@@ -146,12 +147,13 @@ impl AioFile {
         single(scope(self.shared(), self.options, |scope| scope.read(self, buffer, offset)))
     }
 
-    /// Writes all of `buffer` at `offset`; blocks the calling thread until that is done. Up to a block inside the file is written on the calling thread.
+    /// Writes all of `buffer` at `offset`; blocks the calling thread until that is done. Up to a block inside the
+    /// file is written on the calling thread.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::WaitOnWorker`] on a worker thread, for more than a block and while writes to the file are in
-    /// flight that this one has to wait for.
+    /// [`Error::Io`], [`Error::WaitOnWorker`] on a worker thread, for more than a block and while writes to the file
+    /// are in flight that this one has to wait for.
     pub fn write_at(&self, buffer: &[u8], offset: u64) -> Result<()> {
         if on_caller::write(self.shared(), &self.file, self.options, buffer, offset)? {
             return Ok(());
@@ -159,8 +161,8 @@ impl AioFile {
         single(scope(self.shared(), self.options, |scope| scope.write(self, buffer, offset)))
     }
 
-    /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
-    /// [`unlimited`](Self::unlimited).
+    /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full,
+    /// except through [`unlimited`](Self::unlimited).
     pub fn read<B>(&self, buffer: B, offset: u64) -> Ticket<B>
     where
         B: IoBufMut + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::read_at`.
@@ -168,8 +170,8 @@ impl AioFile {
         Ticket::start(self.shared(), Owned::read(self.target(), buffer, offset), self.options)
     }
 
-    /// Writes all of `buffer` at `offset`; the ticket gives it back. Blocks the calling thread while the queue is full, except through
-    /// [`unlimited`](Self::unlimited).
+    /// Writes all of `buffer` at `offset`; the ticket gives it back. Blocks the calling thread while the queue is
+    /// full, except through [`unlimited`](Self::unlimited).
     pub fn write<B>(&self, buffer: B, offset: u64) -> Ticket<B>
     where
         B: IoBuf + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::write_at`.
@@ -195,21 +197,21 @@ impl AioFile {
         Ticket::try_start(self.shared(), Owned::write(self.target(), buffer, offset), self.options)
     }
 
-    /// Fills many buffers, each from its own offset, as one op. Blocks the calling thread while the queue is full, except through
-    /// [`unlimited`](Self::unlimited).
+    /// Fills many buffers, each from its own offset, as one op. Blocks the calling thread while the queue is full,
+    /// except through [`unlimited`](Self::unlimited).
     pub fn read_vectored<B: IoBufMut + 'static>(&self, extents: Vec<(u64, B)>) -> Ticket<Vec<(u64, B)>> {
         Ticket::start(self.shared(), Owned::read_vectored(self.target(), extents), self.options)
     }
 
-    /// Writes many buffers, each to its own offset, as one op. Extents that overlap leave unspecified bytes. Blocks the calling thread while the queue is full, except through
-    /// [`unlimited`](Self::unlimited).
+    /// Writes many buffers, each to its own offset, as one op. Extents that overlap leave unspecified bytes. Blocks
+    /// the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn write_vectored<B: IoBuf + 'static>(&self, extents: Vec<(u64, B)>) -> Ticket<Vec<(u64, B)>> {
         Ticket::start(self.shared(), Owned::write_vectored(self.target(), extents), self.options)
     }
 
     /// Makes the data of the writes, and of the changes of length and allocation, that were accepted before durable:
-    /// `fdatasync(2)`. Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited); so
-    /// do the other operations on the file.
+    /// `fdatasync(2)`. Blocks the calling thread while the queue is full, except through
+    /// [`unlimited`](Self::unlimited); so do the other operations on the file.
     ///
     /// An error is final. The kernel tells of data that it could not write back once, and forgets it; so after a failed
     /// sync every later one of this file, through whichever open file of the process, fails too and says so. That ends
@@ -257,9 +259,9 @@ impl AioFile {
         Ticket::new(op, self.shared().clone())
     }
 
-    /// Closes the file and says what `close(2)` said; blocks the calling thread until the ops in flight have ended and every
-    /// queue has given it back. While other clones or tickets of this file exist, it stays open until the last of them goes, and Ok says
-    /// nothing of it.
+    /// Closes the file and says what `close(2)` said; blocks the calling thread until the ops in flight have ended
+    /// and every queue has given it back. While other clones or tickets of this file exist, it stays open until the
+    /// last of them goes, and Ok says nothing of it.
     ///
     /// # Errors
     ///

@@ -48,9 +48,9 @@ use crate::stats::Stats;
 ///
 /// # In async code
 ///
-/// A [`Ticket`] is a future for any runtime. A call that may block says so, by the words "blocks the calling thread"; on
-/// a runtime's thread it would hold up all tasks of that thread, and if it waits for one of them, for ever. In async code
-/// use:
+/// A [`Ticket`] is a future for any runtime. A call that may block says so, by the words "blocks the calling thread";
+/// on a runtime's thread it would hold up all tasks of that thread, and if it waits for one of them, for ever. In
+/// async code use:
 ///
 /// | blocks the calling thread | instead |
 /// |---|---|
@@ -123,11 +123,11 @@ impl AioHandle {
     /// [`max_pending_ops`](AioConfig::max_pending_ops), so that no call waits for room in the queue. Awaiting the ticket
     /// covers the time in the queue.
     ///
-    /// The limit then holds up only callers that wait, and counts these ops among theirs. What bounds the memory of the
-    /// ops themselves (some hundred bytes each) is how many tickets the program starts at once; what bounds that of their
-    /// buffers is the arena's limit, if they come from [`alloc_async`](Self::alloc_async): a task that wants to start one
-    /// more op awaits a buffer first. With buffers from elsewhere, the program has to bound the ops in flight itself, with a
-    /// semaphore, say.
+    /// The limit then holds up only callers that wait, and counts these ops among theirs. What bounds the memory of
+    /// the ops themselves (some hundred bytes each) is how many tickets the program starts at once; what bounds that
+    /// of their buffers is the arena's limit, if they come from [`alloc_async`](Self::alloc_async): a task that wants
+    /// to start one more op awaits a buffer first. With buffers from elsewhere, the program has to bound the ops in
+    /// flight itself, with a semaphore, say.
     pub fn unlimited(&self) -> Self {
         Self { engine: self.engine.clone(), options: OpOptions { unlimited: true, ..self.options } }
     }
@@ -137,9 +137,10 @@ impl AioHandle {
         &self.shared().arena
     }
 
-    /// A buffer of `len` bytes in huge pages that the kernel may have registered: what transfers fastest. Its contents
-    /// are unspecified. It blocks the calling thread while the arena's limit leaves no room, until other buffers are
-    /// dropped; a buffer that was given to an op is one until the op's ticket was waited for or dropped. See [`Arena::alloc`].
+    /// A buffer of `len` bytes in huge pages that the kernel may have registered: what transfers fastest. Its
+    /// contents are unspecified. It blocks the calling thread while the arena's limit leaves no room, until other
+    /// buffers are dropped; a buffer that was given to an op is one until the op's ticket was waited for or dropped.
+    /// See [`Arena::alloc`].
     ///
     /// # Errors
     ///
@@ -174,8 +175,8 @@ impl AioHandle {
         self.arena().alloc_async(len)
     }
 
-    /// Opens an existing file for reading, and for writing too if that is permitted. It takes two descriptors where direct
-    /// I/O is possible.
+    /// Opens an existing file for reading, and for writing too if that is permitted. It takes two descriptors where
+    /// direct I/O is possible.
     ///
     /// Blocks the calling thread on the file system; in async code, call [`open_async`](Self::open_async).
     ///
@@ -189,13 +190,14 @@ impl AioHandle {
 
     /// As [`open`](Self::open), on a thread for operations on files. It never blocks: the ticket gives the file.
     ///
-    /// Cancelled before it begins, it opens nothing; if the ticket is dropped, the file is closed when it has been opened.
+    /// Cancelled before it begins, it opens nothing; if the ticket is dropped, the file is closed when it has been
+    /// opened.
     pub fn open_async(&self, path: impl AsRef<Path>) -> Ticket<AioFile> {
         self.open_job(path.as_ref(), open_existing)
     }
 
-    /// Opens a file for reading and writing, and makes it if it does not exist, at the end of symbolic links if there are
-    /// any. What it holds stays.
+    /// Opens a file for reading and writing, and makes it if it does not exist, at the end of symbolic links if there
+    /// are any. What it holds stays.
     ///
     /// Blocks the calling thread on the file system; in async code, call [`create_async`](Self::create_async).
     ///
@@ -220,14 +222,14 @@ impl AioHandle {
 
     /// As [`create`](Self::create), on a thread for operations on files. It never blocks: the ticket gives the file.
     ///
-    /// Cancelled before it begins, it makes nothing; if the ticket is dropped, the file is closed when it has been opened,
-    /// and one that was made stays, empty.
+    /// Cancelled before it begins, it makes nothing; if the ticket is dropped, the file is closed when it has been
+    /// opened, and one that was made stays, empty.
     pub fn create_async(&self, path: impl AsRef<Path>) -> Ticket<AioFile> {
         self.open_with_async(path, &OpenOptions::new().read(true).create(true))
     }
 
-    /// As [`open_with`](Self::open_with), on a thread for operations on files. It never blocks: the ticket gives the file.
-    /// Cancelled or dropped, it does as [`create_async`](Self::create_async).
+    /// As [`open_with`](Self::open_with), on a thread for operations on files. It never blocks: the ticket gives the
+    /// file. Cancelled or dropped, it does as [`create_async`](Self::create_async).
     pub fn open_with_async(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Ticket<AioFile> {
         let options = options.clone();
         self.open_job(path.as_ref(), move |path, direct| OpenFile::open(path, &options, direct))
@@ -250,7 +252,8 @@ impl AioHandle {
     /// written to the [`AtomicFile`] is there as a whole after its [`commit`](AtomicFile::commit), and before that
     /// nothing is.
     ///
-    /// Blocks the calling thread on the file system; in async code, call [`create_atomic_async`](Self::create_atomic_async).
+    /// Blocks the calling thread on the file system; in async code, call
+    /// [`create_atomic_async`](Self::create_atomic_async).
     ///
     /// # Errors
     ///
@@ -264,7 +267,8 @@ impl AioHandle {
     /// As [`create_atomic`](Self::create_atomic), on a thread for operations on files. It never blocks: the ticket gives
     /// the file.
     ///
-    /// Cancelled before it begins, it makes nothing; if the ticket is dropped, what it made beside the target is removed.
+    /// Cancelled before it begins, it makes nothing; if the ticket is dropped, what it made beside the target is
+    /// removed.
     pub fn create_atomic_async(&self, path: impl AsRef<Path>) -> Ticket<AtomicFile> {
         AtomicFile::create_async(&self.engine, path.as_ref(), self.options)
     }
@@ -283,8 +287,8 @@ impl AioHandle {
     }
 
     /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist, at the end of
-    /// symbolic links if there are any. A file that was longer is cut once all is written; if writing fails, it holds a mixture.
-    /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
+    /// symbolic links if there are any. A file that was longer is cut once all is written; if writing fails, it holds
+    /// a mixture. Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn write_path<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
         Ticket::start(self.shared(), Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
     }
@@ -332,7 +336,8 @@ impl AioHandle {
         scope(self.shared(), self.options, body)
     }
 
-    /// Blocks the calling thread until all ops accepted so far have ended, through any clone, and gives back how many ended well since the last time.
+    /// Blocks the calling thread until all ops accepted so far have ended, through any clone, and gives back how many
+    /// ended well since the last time.
     ///
     /// # Errors
     ///
@@ -343,8 +348,8 @@ impl AioHandle {
         Ok(self.shared().op_queue.wait()?)
     }
 
-    /// Takes no more ops, blocks the calling thread until those it took have ended, and ends the threads. Clones, and files opened through them, get
-    /// [`Error::Closed`] from then on.
+    /// Takes no more ops, blocks the calling thread until those it took have ended, and ends the threads. Clones, and
+    /// files opened through them, get [`Error::Closed`] from then on.
     ///
     /// # Errors
     ///

@@ -25,12 +25,13 @@ use crate::sync::thread::{self, Thread};
 /// One op in flight, which owns its buffer until it has ended.
 ///
 /// A ticket is waited for by blocking ([`wait`](Self::wait)) or as a [`Future`], on any runtime. Dropping it detaches
-/// it ([`cancel_on_drop`](Self::cancel_on_drop) stops it instead): the op runs on, and if it fails, the next [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log
-/// say so. An op that was cancelled before its ticket was dropped has not failed.
+/// it ([`cancel_on_drop`](Self::cancel_on_drop) stops it instead): the op runs on, and if it fails, the next
+/// [`AioHandle::wait`](crate::AioHandle::wait) and a warning in the log say so. An op that was cancelled before its
+/// ticket was dropped has not failed.
 ///
-/// The ticket of an opening or of a commit keeps the engine alive. If it is the last to do so (all handles and files of the
-/// engine are gone), its drop and its end, also as a future, do as the drop of the last handle: they block the thread
-/// until all ops have ended and the engine's threads are gone. In async code, keep a handle.
+/// The ticket of an opening or of a commit keeps the engine alive. If it is the last to do so (all handles and files
+/// of the engine are gone), its drop and its end, also as a future, do as the drop of the last handle: they block the
+/// thread until all ops have ended and the engine's threads are gone. In async code, keep a handle.
 ///
 /// ```
 /// # fn main() -> aio::Result<()> {
@@ -239,7 +240,8 @@ impl<T> Ticket<T> {
         }
     }
 
-    /// Blocks the calling thread for at most `timeout`; true if the op has ended, so that [`wait`](Self::wait) returns at once.
+    /// Blocks the calling thread for at most `timeout`; true if the op has ended, so that [`wait`](Self::wait)
+    /// returns at once.
     ///
     /// # Errors
     ///

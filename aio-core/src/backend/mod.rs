@@ -139,9 +139,9 @@ pub trait IoQueue {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
-    /// Takes a region's registration back: when this returns, the kernel does not hold its pages for this queue any more,
-    /// and the queue does not keep it alive. Not called while blocks that name the region are in flight. An id that is
-    /// not registered is ignored. If it fails the queue keeps the region, and blocks do not name it any more.
+    /// Takes a region's registration back: when this returns, the kernel does not hold its pages for this queue any
+    /// more, and the queue does not keep it alive. Not called while blocks that name the region are in flight. An id
+    /// that is not registered is ignored. If it fails the queue keeps the region, and blocks do not name it any more.
     ///
     /// A backend that implements [`add_region`](Self::add_region) implements this, too: where a queue kept its regions,
     /// the arena could not give memory back.

@@ -58,8 +58,9 @@ pub struct AioConfig {
     /// Ops that may be waiting or in flight before submission waits, 1 to 1048576. Default 65536.
     pub max_pending_ops: usize,
     /// Bytes that the arena may map, at least one page: buffers, staging and free memory, see
-    /// [`Arena`](crate::buf::Arena#the-limit). Default `None`: [`Arena::default_limit`](crate::buf::Arena::default_limit), for all
-    /// such handles of the process together, which share one arena.
+    /// [`Arena`](crate::buf::Arena#the-limit). Default `None`:
+    /// [`Arena::default_limit`](crate::buf::Arena::default_limit), for all such handles of the process together,
+    /// which share one arena.
     pub arena_limit: Option<u64>,
     /// Whether files are opened for direct I/O. Default [`DirectMode::Auto`].
     pub direct: DirectMode,

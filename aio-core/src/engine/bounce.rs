@@ -29,8 +29,8 @@ impl Bounce {
         lock(&self.buffers)
     }
 
-    /// A buffer of at least `len` bytes, if one can be had. Only the lists are under the lock: the drop of a buffer calls
-    /// the wakers of allocations that wait.
+    /// A buffer of at least `len` bytes, if one can be had. Only the lists are under the lock: the drop of a buffer
+    /// calls the wakers of allocations that wait.
     pub(super) fn take(&self, len: usize) -> Option<AlignedBuf> {
         let free = {
             let mut buffers = self.buffers();

@@ -61,8 +61,8 @@ impl Shared {
         if let Some(file) = file {
             writes.extend(self.file_threads.take_writes_to_sync(file));
         }
-        // All their blocks are done, so one sync is for all of them. If it fails, each of the others asks for a sync, which
-        // reports the same loss.
+        // All their blocks are done, so one sync is for all of them. If it fails, each of the others asks for a sync,
+        // which reports the same loss.
         for op in &writes {
             // It asks the descriptor, which is foreign code.
             match attempt("a getter", || make_durable(op)) {

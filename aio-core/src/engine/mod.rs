@@ -1,7 +1,7 @@
 //! The engine: generic over backends, it knows of I/O only what [`crate::backend`] says.
 //!
-//! [`Shared`] is what handles, tickets and worker threads hold. It is wiring: the parts, and how they are made. It has no
-//! reference to the threads, so a ticket may hold it for longer than they run.
+//! [`Shared`] is what handles, tickets and worker threads hold. It is wiring: the parts, and how they are made. It
+//! has no reference to the threads, so a ticket may hold it for longer than they run.
 
 mod bounce;
 mod checks;

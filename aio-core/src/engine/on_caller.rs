@@ -145,7 +145,8 @@ impl BlockingCall<'_> {
         moved
     }
 
-    /// The permit that a block needs while it is in flight: none if it is read. An error if this thread must not wait for it.
+    /// The permit that a block needs while it is in flight: none if it is read. An error if this thread must not wait
+    /// for it.
     #[inline]
     fn enter(&self, direct: bool) -> Result<Option<RoutePermit>, RouteBusy> {
         let is_write = self.memory.direction() == Direction::Write;
@@ -200,8 +201,9 @@ impl BlockingCall<'_> {
         system_call::transfer(&*self.shared.backend, fd, memory, offset)
     }
 
-    /// Transfers a stretch of the memory, of which a first attempt may have been made; false if what is left of it is for
-    /// the workers. `permit` is what [`enter`](Self::enter) gave; `bounce`, if there is one, is as long as the range.
+    /// Transfers a stretch of the memory, of which a first attempt may have been made; false if what is left of it is
+    /// for the workers. `permit` is what [`enter`](Self::enter) gave; `bounce`, if there is one, is as long as the
+    /// range.
     fn transfer_stretch(
         &mut self,
         range: Range<usize>,

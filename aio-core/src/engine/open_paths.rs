@@ -1,5 +1,5 @@
-//! How many ops by path hold a descriptor. An op that finds none left waits for these to give theirs back, and for nothing
-//! else: other files may stay open for ever.
+//! How many ops by path hold a descriptor. An op that finds none left waits for these to give theirs back, and for
+//! nothing else: other files may stay open for ever.
 
 use crate::sync::{AtomicUsize, Ordering};
 

@@ -2,10 +2,10 @@
 //!
 //! A blocking wait and a `Future` are one mechanism: both leave a [`Waker`] and look again when it fires.
 //!
-//! Most ops end well before their tickets are waited for. For these one word is enough, [`Promise::phase`]: the end moves it
-//! from `RUNNING` to `ENDED_WELL`, and the ticket from there to `TAKEN`. Everything else goes through the lock: a ticket that
-//! is waited for, or dropped, leaves that in the state and moves the word from `RUNNING` to `ATTENDED`. Either the end came
-//! before that, and the ticket sees it, or it comes after and looks at the state.
+//! Most ops end well before their tickets are waited for. For these one word is enough, [`Promise::phase`]: the end
+//! moves it from `RUNNING` to `ENDED_WELL`, and the ticket from there to `TAKEN`. Everything else goes through the
+//! lock: a ticket that is waited for, or dropped, leaves that in the state and moves the word from `RUNNING` to
+//! `ATTENDED`. Either the end came before that, and the ticket sees it, or it comes after and looks at the state.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

@@ -75,8 +75,8 @@ impl Shared {
         }
     }
 
-    /// Lets an op come back to the front with its permit when its route is open. If it need not wait, gives it back, with its
-    /// permit if it has to have one.
+    /// Lets an op come back to the front with its permit when its route is open. If it need not wait, gives it back,
+    /// with its permit if it has to have one.
     #[cold]
     fn wait_for_route(self: &Arc<Self>, route: Route, queued: QueuedOp) -> Option<QueuedOp> {
         let Some(routes) = queued.op().state.routes() else { return Some(queued) };

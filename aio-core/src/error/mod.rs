@@ -118,8 +118,8 @@ pub enum Error {
     #[error("the aio handle belongs to the parent process: open a new one after fork")]
     Forked,
 
-    /// Waiting for I/O on the thread that does the I/O (in `fini`, a waker, or a drop on a worker). Closing a handle or a
-    /// file waits for threads, and so is an error on the workers of other handles, too.
+    /// Waiting for I/O on the thread that does the I/O (in `fini`, a waker, or a drop on a worker). Closing a handle
+    /// or a file waits for threads, and so is an error on the workers of other handles, too.
     #[error("cannot wait on an aio worker thread: what it would wait for may wait for this thread")]
     WaitOnWorker,
 

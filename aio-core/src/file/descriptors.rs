@@ -43,8 +43,8 @@ impl Descriptors {
         })
     }
 
-    /// Makes the first descriptor go past the page cache, or through it. Not asked for when the file is opened: an open with
-    /// `O_DIRECT` that the file system refuses may have made the file already.
+    /// Makes the first descriptor go past the page cache, or through it. Not asked for when the file is opened: an
+    /// open with `O_DIRECT` that the file system refuses may have made the file already.
     pub(super) fn set_direct(&mut self, direct: bool) -> io::Result<()> {
         set_flags(&self.primary, if direct { OFlag::O_DIRECT } else { OFlag::empty() })?;
         self.direct = direct;
@@ -74,8 +74,8 @@ impl Descriptors {
         if self.direct { self.buffered.get().map(AsFd::as_fd) } else { Some(self.primary()) }
     }
 
-    /// The descriptor through the page cache of the file with this device and inode number. It is opened by `path` only where
-    /// /proc is not mounted.
+    /// The descriptor through the page cache of the file with this device and inode number. It is opened by `path`
+    /// only where /proc is not mounted.
     pub(super) fn buffered(&self, path: &Path, identity: (u64, u64)) -> io::Result<BorrowedFd<'_>> {
         if let Some(fd) = self.buffered_if_open() {
             return Ok(fd);

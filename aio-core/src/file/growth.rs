@@ -183,9 +183,9 @@ impl Lengths {
         }
     }
 
-    /// `fallocate(2)`. When it fails it may have taken the rest of the disk and made the file longer all the same, so the
-    /// length is put back, which also frees what was allocated past it, but never below what others have written or are
-    /// writing meanwhile.
+    /// `fallocate(2)`. When it fails it may have taken the rest of the disk and made the file longer all the same, so
+    /// the length is put back, which also frees what was allocated past it, but never below what others have written
+    /// or are writing meanwhile.
     fn allocate_or_restore(&self, fd: BorrowedFd<'_>, before: u64, range: Range<u64>) -> io::Result<()> {
         let (offset, len) = (to_off(range.start)?, to_off(range.end - range.start)?);
         loop {

@@ -32,8 +32,9 @@ struct Inner {
     inode: Option<Arc<Inode>>,
     /// There if its reads may go through the page cache while all of it is there.
     residency: Option<Residency>,
-    /// The one through the page cache is for the edges of a direct file, and for its reads while it is resident. It is open
-    /// from the start, since permissions and limits may change; but if the file is open for one op only, when that needs it.
+    /// The one through the page cache is for the edges of a direct file, and for its reads while it is resident. It
+    /// is open from the start, since permissions and limits may change; but if the file is open for one op only, when
+    /// that needs it.
     descriptors: Descriptors,
     facts: FileFacts,
     alignment: Alignment,

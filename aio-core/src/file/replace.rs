@@ -28,7 +28,8 @@ const NAME: usize = 200;
 /// Symbolic links that Linux follows, one after the other.
 const MOST_LINKS: usize = 40;
 
-/// What gives a new file the name of another. Dropped, it removes the new file; so it is dropped after the file is closed.
+/// What gives a new file the name of another. Dropped, it removes the new file; so it is dropped after the file is
+/// closed.
 #[derive(Debug)]
 pub(crate) struct Replacement {
     /// Of the file's descriptors, to be closed by the commit, which might have none left to make them.
@@ -109,7 +110,8 @@ fn failed(op: OpKind, path: &Path, source: io::Error) -> Error {
     IoError::new(op, path, source).into()
 }
 
-/// The path of a temporary file, which is removed with it; but not by a forked child, whose parent goes on with the file.
+/// The path of a temporary file, which is removed with it; but not by a forked child, whose parent goes on with the
+/// file.
 #[derive(Debug)]
 struct Temporary {
     path: Option<TempPath>,

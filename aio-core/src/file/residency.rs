@@ -7,7 +7,8 @@
 //! - Unknown, not resident, or written since: [`WINDOWS`] windows of [`WINDOW`] bytes, spread evenly over the file, the
 //!   last at its end. All but one in [`MAY_MISS`] of their pages must be cached; the sample ends when more are not, so
 //!   that it costs two system calls for a file that is not cached at all. A file of 4 MiB or less is looked at whole.
-//! - Resident: the window that follows the read at hand. It is what a sequential reader needs next, and any window will do
+//! - Resident: the window that follows the read at hand. It is what a sequential reader needs next, and any window
+//!   will do
 //!   for a random one. If too much of it is missing, the sample above decides.
 //!
 //! A few pages may be missing because kernels that reclaim ahead of need (DAMON) make holes everywhere, and a read that
@@ -26,8 +27,8 @@
 //! - a read that begins after a write was reported finds the new bytes, from the device or in the cache;
 //! - a read beside a write in flight has bytes of its own to read, thus other pages, which the write does not touch.
 //!
-//! The second dropping fails only for a page that is dirty by then. Reads make none dirty, and while a direct write is in
-//! flight, neither does this process: see [`routes`](super::routes).
+//! The second dropping fails only for a page that is dirty by then. Reads make none dirty, and while a direct write
+//! is in flight, neither does this process: see [`routes`](super::routes).
 //!
 //! The answer is cautious beyond that: a write accepted for the inode in this process, through whichever open file,
 //! makes what is known void until the next sample ([`Inode::changes`]), and a sample with writes in flight says no.

@@ -1,18 +1,19 @@
 //! The two routes that writes of one inode take, past the page cache and through it, and why never both at once.
 //!
-//! A direct write covers whole pages. Before the device writes, the kernel writes out and drops what the cache holds of
-//! them; afterwards it drops them again, since a reader may have brought the old bytes back meanwhile. That second step
-//! cannot drop a page that is dirty: the kernel then logs "Page cache invalidation failure on direct I/O", fails the next
-//! sync with EIO, and leaves the old bytes in the cache, from where a later small write may carry them to the device.
+//! A direct write covers whole pages. Before the device writes, the kernel writes out and drops what the cache holds
+//! of them; afterwards it drops them again, since a reader may have brought the old bytes back meanwhile. That second
+//! step cannot drop a page that is dirty: the kernel then logs "Page cache invalidation failure on direct I/O", fails
+//! the next sync with EIO, and leaves the old bytes in the cache, from where a later small write may carry them to
+//! the device.
 //!
-//! No write of ours makes a page dirty that another one of ours writes past the cache. But the cache is kept in folios,
-//! which may be larger than a page: the read-ahead of any process that reads the file brings in large ones, and a folio
-//! is dirty as a whole. So what dirties pages (edges, writes through the cache, changes of the length inside a page) and
-//! direct writes of one inode are never in flight together. When the first direct write begins, no write through the cache
-//! is in flight, and the kernel's own first step cleans every folio that the write touches.
+//! No write of ours makes a page dirty that another one of ours writes past the cache. But the cache is kept in
+//! folios, which may be larger than a page: the read-ahead of any process that reads the file brings in large ones,
+//! and a folio is dirty as a whole. So what dirties pages (edges, writes through the cache, changes of the length
+//! inside a page) and direct writes of one inode are never in flight together. When the first direct write begins, no
+//! write through the cache is in flight, and the kernel's own first step cleans every folio that the write touches.
 //!
-//! Neither route starves: while a write waits for the other route, none enters this one. All that wait for a route enter it
-//! together, so the more writes there are, the more of them share it.
+//! Neither route starves: while a write waits for the other route, none enters this one. All that wait for a route
+//! enter it together, so the more writes there are, the more of them share it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -97,8 +98,8 @@ impl Routes {
         }
     }
 
-    /// Gives `what` back with a permit, if one can be had at once; else `then` gets both later, on the thread that drops the
-    /// last permit of the other route. Like this call, `then` must not block. By its `key`, it can be
+    /// Gives `what` back with a permit, if one can be had at once; else `then` gets both later, on the thread that
+    /// drops the last permit of the other route. Like this call, `then` must not block. By its `key`, it can be
     /// [withdrawn](Self::withdraw).
     pub(crate) fn enter<T: Send + 'static>(
         self: &Arc<Self>,

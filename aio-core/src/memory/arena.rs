@@ -38,11 +38,11 @@ const LONG: Duration = if cfg!(all(test, not(loom))) { Duration::from_millis(30)
 ///
 /// # The limit
 ///
-/// What is mapped ([`mapped`](Self::mapped)) is never more than [`limit`](Self::limit): buffers, free memory that is kept
-/// for later ones, and the staging buffers through which workers pass what cannot be transferred directly. One exception
-/// keeps ops in flight from waiting for buffers that their own caller holds: where buffers leave no room, each worker may
-/// have two staging buffers, of one block each (or of one unit of the file system if that is larger), beyond the limit,
-/// and keep them for later blocks. They count as mapped.
+/// What is mapped ([`mapped`](Self::mapped)) is never more than [`limit`](Self::limit): buffers, free memory that is
+/// kept for later ones, and the staging buffers through which workers pass what cannot be transferred directly. One
+/// exception keeps ops in flight from waiting for buffers that their own caller holds: where buffers leave no room,
+/// each worker may have two staging buffers, of one block each (or of one unit of the file system if that is larger),
+/// beyond the limit, and keep them for later blocks. They count as mapped.
 ///
 /// In a forked child `alloc` and `reserve` return [`Error::Forked`], and the memory of existing buffers is not mapped:
 /// touching their contents there is a segmentation fault.
@@ -102,33 +102,34 @@ impl Arena {
     /// or what an earlier buffer left.
     ///
     /// Blocks the calling thread while the limit leaves no room, until other buffers are dropped; in async code, call
-    /// [`alloc_async`](Self::alloc_async). Allocations are served in the order in
-    /// which they came, except that what fits goes ahead where that delays no earlier one, or when nothing was dropped for a
-    /// second. A buffer that was given to an op is in use until its ticket was waited for or dropped: a loop that allocates,
-    /// writes and keeps the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a
-    /// worker's thread it does not wait.
+    /// [`alloc_async`](Self::alloc_async). Allocations are served in the order in which they came, except that what
+    /// fits goes ahead where that delays no earlier one, or when nothing was dropped for a second. A buffer that was
+    /// given to an op is in use until its ticket was waited for or dropped: a loop that allocates, writes and keeps
+    /// the tickets stops at the limit. A wait of ten seconds is logged, with what holds the memory. On a worker's
+    /// thread it does not wait.
     ///
-    /// Memory that workers have registered or use for staging is asked back of them, and they answer between callbacks; and
-    /// an allocation may let a [future](Self::alloc_async) go ahead, whose waker is called then: not to be called with a lock
-    /// held that a callback, a waker or a buffer's drop takes.
+    /// Memory that workers have registered or use for staging is asked back of them, and they answer between
+    /// callbacks; and an allocation may let a [future](Self::alloc_async) go ahead, whose waker is called then: not
+    /// to be called with a lock held that a callback, a waker or a buffer's drop takes.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if it could never fit, on a worker's thread also if it does not fit now, or if a queue does not
-    /// give back memory that buffers have left; [`Error::MapFailed`] if the system has no memory; [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if it could never fit, on a worker's thread also if it does not fit now, or if a queue
+    /// does not give back memory that buffers have left; [`Error::MapFailed`] if the system has no memory;
+    /// [`Error::Forked`].
     pub fn alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, Patience::Until(None))
     }
 
     /// As [`alloc`](Self::alloc), as a future, which never blocks the thread that polls it but to fault new pages in.
     ///
-    /// It takes its place in the order of allocations, among those that block, when it is first polled; dropping it gives
-    /// the place up. One that is not polled for a second after it was woken loses the place, so that it does not hold up
-    /// those behind it for longer; polled after all, it gets a new one, at the end. While futures wait, the arena has a
-    /// thread.
+    /// It takes its place in the order of allocations, among those that block, when it is first polled; dropping it
+    /// gives the place up. One that is not polled for a second after it was woken loses the place, so that it does
+    /// not hold up those behind it for longer; polled after all, it gets a new one, at the end. While futures wait,
+    /// the arena has a thread.
     ///
-    /// Its waker is called by what makes room: the drop of a buffer, another allocation or the end of one, on any thread, with
-    /// no lock of this crate held.
+    /// Its waker is called by what makes room: the drop of a buffer, another allocation or the end of one, on any
+    /// thread, with no lock of this crate held.
     ///
     /// ```
     /// # async fn copy(aio: &aio_core::AioHandle, file: &aio_core::AioFile) -> aio_core::Result<()> {
@@ -150,15 +151,15 @@ impl Arena {
         self.shared.allocate(len, Patience::Until(Instant::now().checked_add(timeout)))
     }
 
-    /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] where that would wait for buffers: those that are in
-    /// use leave no room, or others wait for room already. Where queues have to give free memory back first it waits for
-    /// them, a second at most.
+    /// As [`alloc`](Self::alloc), but returns [`Error::OutOfMemory`] where that would wait for buffers: those that
+    /// are in use leave no room, or others wait for room already. Where queues have to give free memory back first it
+    /// waits for them, a second at most.
     pub fn try_alloc(&self, len: usize) -> Result<AlignedBuf> {
         self.shared.allocate(len, Patience::Briefly)
     }
 
-    /// A buffer for a worker to pass blocks through, if there is room. It never waits: if it waited for users' buffers, the
-    /// ops that hold those could never end. With `beyond` it may go beyond the limit.
+    /// A buffer for a worker to pass blocks through, if there is room. It never waits: if it waited for users'
+    /// buffers, the ops that hold those could never end. With `beyond` it may go beyond the limit.
     pub(crate) fn alloc_staging(&self, len: usize, beyond: bool) -> Option<AlignedBuf> {
         self.shared.allocate_staging(len, beyond)
     }
@@ -186,8 +187,8 @@ impl Arena {
         self.shared.pool.lock().queues.add(inboxes);
     }
 
-    /// A queue of the engine with these inboxes has ended, and let go of its regions. Unless another engine is there, which
-    /// may have reserved it, what is not in use any more is unmapped.
+    /// A queue of the engine with these inboxes has ended, and let go of its regions. Unless another engine is there,
+    /// which may have reserved it, what is not in use any more is unmapped.
     pub(crate) fn queue_ended(&self, inboxes: &Arc<[Inbox]>) {
         {
             let mut pool = self.shared.pool.lock();
@@ -342,7 +343,8 @@ impl Inner {
         Err(self.out_of_memory(need, in_use))
     }
 
-    /// Asks the queues that may have these regions; without regions all queues, for staging buffers that they do not use.
+    /// Asks the queues that may have these regions; without regions all queues, for staging buffers that they do not
+    /// use.
     fn ask_for<'a>(
         self: &'a Arc<Self>,
         mut pool: MutexGuard<'a, Pool>,
@@ -360,11 +362,11 @@ impl Inner {
             return;
         }
         let ended = self.pool.lock().answered(regions);
-        // Not under the lock: unmapping takes time.
-        // SAFETY: every queue that got these regions has removed them or is gone: their workers were noted when they got
-        // them, each dropped its reference to what asked for them after that, and the last reference is what calls this. No
-        // queue got them since: they were out of the pool's list before the first worker was asked. A queue that is broken beyond draining was leaked together with
-        // the buffers that it may use, which are not among what is returned.
+        // Not under the lock: unmapping takes time. SAFETY: every queue that got these regions has removed them or is
+        // gone: their workers were noted when they got them, each dropped its reference to what asked for them after
+        // that, and the last reference is what calls this. No queue got them since: they were out of the pool's list
+        // before the first worker was asked. A queue that is broken beyond draining was leaked together with the
+        // buffers that it may use, which are not among what is returned.
         let bytes = ended.into_iter().map(|ended| unsafe { ended.return_memory() }).sum();
         self.pool.lock().came(bytes);
         self.changed();
@@ -408,8 +410,8 @@ impl Inner {
             if need as u64 > self.limit.saturating_sub(pool.in_use + pool.staging) {
                 return Err(self.out_of_memory(need, pool.in_use));
             }
-            // All of it will be touched, so that the system would rather end the process than refuse. And so many mappings
-            // would leave none for the process itself.
+            // All of it will be touched, so that the system would rather end the process than refuse. And so many
+            // mappings would leave none for the process itself.
             if need > REGISTRABLE && need as u64 > limit::available() {
                 return Err(map_failed(need, Errno::ENOMEM));
             }

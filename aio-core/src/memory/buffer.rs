@@ -18,8 +18,8 @@ use crate::op::elements::{self, Pod};
 /// backends can register unless it is larger than 1 GiB.
 ///
 /// It is a slice of initialised bytes. Dropping it gives the memory back to the arena, and calls the wakers of the
-/// [futures](crate::buf::Arena::alloc_async) that it lets go ahead, on the thread that drops: not to be done with a lock held that a
-/// waker takes.
+/// [futures](crate::buf::Arena::alloc_async) that it lets go ahead, on the thread that drops: not to be done with a
+/// lock held that a waker takes.
 ///
 /// ```
 /// # fn main() -> aio::Result<()> {

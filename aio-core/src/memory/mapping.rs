@@ -173,8 +173,8 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// The range is whole pages of this mapping. It is not accessed from now on, no queue has it registered (a ring would
-    /// go on using the pages that it pinned), and it was not returned before.
+    /// The range is whole pages of this mapping. It is not accessed from now on, no queue has it registered (a ring
+    /// would go on using the pages that it pinned), and it was not returned before.
     pub(super) unsafe fn return_pages(&self, range: Range<usize>) {
         debug_assert!(range.start <= range.end && range.end <= self.len);
         self.advise_no_huge_pages(range.clone());

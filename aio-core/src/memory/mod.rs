@@ -8,17 +8,17 @@
 //!
 //! # What is given back
 //!
-//! Freed memory stays mapped and registered for the next buffer, until something else needs the room. Then whole regions
-//! without buffers are unmapped, and if that is not enough, what is free beside buffers is returned to the system. A region
-//! that no queue has registered yet is shortened; others end, and the buffers in them live on unregistered. So
-//! fragmentation never makes an allocation wait: what is not in buffers can be had, in one piece.
+//! Freed memory stays mapped and registered for the next buffer, until something else needs the room. Then whole
+//! regions without buffers are unmapped, and if that is not enough, what is free beside buffers is returned to the
+//! system. A region that no queue has registered yet is shortened; others end, and the buffers in them live on
+//! unregistered. So fragmentation never makes an allocation wait: what is not in buffers can be had, in one piece.
 //!
-//! **Registered memory is given back last.** A ring goes on using the physical pages it pinned: if a region were unmapped
-//! and the addresses mapped again, a read into them would succeed and the new memory would never see the bytes. So every
-//! queue that got a region is asked to remove it first ([`queues`]), which it does when no block in flight names it;
-//! meanwhile nothing is cut from the region, and no queue can get it anew. And whatever may use a mapping holds it alive:
-//! the arena, each buffer, and each [`Region`](crate::backend::Region) that a queue keeps. Addresses of an ended region are used again only when
-//! all are gone.
+//! **Registered memory is given back last.** A ring goes on using the physical pages it pinned: if a region were
+//! unmapped and the addresses mapped again, a read into them would succeed and the new memory would never see the
+//! bytes. So every queue that got a region is asked to remove it first ([`queues`]), which it does when no block in
+//! flight names it; meanwhile nothing is cut from the region, and no queue can get it anew. And whatever may use a
+//! mapping holds it alive: the arena, each buffer, and each [`Region`](crate::backend::Region) that a queue keeps.
+//! Addresses of an ended region are used again only when all are gone.
 //!
 //! # What is faulted in, and what a fork leaves
 //!

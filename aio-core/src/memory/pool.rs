@@ -30,7 +30,8 @@ pub(super) struct Pool {
     spares: Vec<Arc<Mapping>>,
     /// Regions that the queues were asked to give back.
     leaving: HashMap<RegionId, Leaving>,
-    /// Bytes that will be returned to the system: when they have, or when what a buffer had beyond the limit is unmapped.
+    /// Bytes that will be returned to the system: when they have, or when what a buffer had beyond the limit is
+    /// unmapped.
     coming: usize,
     /// How often the queues were asked, and have not answered.
     pub(super) asked: usize,
@@ -316,8 +317,8 @@ impl Pool {
         let Some(RegionState { memory, part, .. }) = self.regions.get_mut(&id) else { return };
         for end in self.free.forget_ends(id, part) {
             *part = if end.start == part.start { end.end..part.end } else { part.start..end.start };
-            // SAFETY: no buffer lies in what was free, and out of the list none ever will. No queue has the region, by the
-            // caller's word, and what they can get of it from now on is without this.
+            // SAFETY: no buffer lies in what was free, and out of the list none ever will. No queue has the region,
+            // by the caller's word, and what they can get of it from now on is without this.
             unsafe { memory.return_pages(end) };
         }
     }
@@ -430,8 +431,8 @@ impl Pool {
 }
 
 impl RegionState {
-    /// Whether a queue may have it registered. Queues get a region under the pool's lock, and hold it as long as they have
-    /// it registered, so that a no stays a no as long as the lock is held.
+    /// Whether a queue may have it registered. Queues get a region under the pool's lock, and hold it as long as they
+    /// have it registered, so that a no stays a no as long as the lock is held.
     fn is_registered(&self) -> bool {
         Arc::strong_count(&self.memory) > 1 + self.pieces
     }

@@ -1,8 +1,9 @@
 //! The order in which waiting allocations are served: that in which they came, unless the first one has to wait anyhow.
 //!
-//! Without an order, small allocations, each of which finds room at once, would starve a large one. But one that waits for
-//! much must not stop all others: as long as buffers that are older than its being the first take what it needs, it has to
-//! wait for these anyhow, and whatever fits goes ahead. When they are gone, nothing passes it any more.
+//! Without an order, small allocations, each of which finds room at once, would starve a large one. But one that
+//! waits for much must not stop all others: as long as buffers that are older than its being the first take what it
+//! needs, it has to wait for these anyhow, and whatever fits goes ahead. When they are gone, nothing passes it any
+//! more.
 //!
 //! Threads that hold buffers while they wait for more can still make an order impossible: the first one waits for memory
 //! that the second took when it passed, and the second waits for its turn. So when nothing was given back for [`LULL`],

@@ -47,7 +47,8 @@ use crate::op::elements::{Elements, Pod};
 ///
 /// # Safety
 ///
-/// - [`byte_ptr`](Self::byte_ptr) points to [`byte_len`](Self::byte_len) initialised bytes that stay valid and do not move
+/// - [`byte_ptr`](Self::byte_ptr) points to [`byte_len`](Self::byte_len) initialised bytes that stay valid and do not
+///   move
 ///   for as long as the value lives, also when the value itself is moved.
 /// - Nothing changes these bytes while only a shared reference to the value, or the value itself, is around.
 /// - Both, and [`region`](Self::region), answer the same on every call until the value is changed by its owner; a
@@ -76,8 +77,8 @@ pub unsafe trait IoBuf: Send {
 ///
 /// # Safety
 ///
-/// As for [`IoBuf`]; and [`byte_mut_ptr`](Self::byte_mut_ptr) gives the same address as [`byte_ptr`](IoBuf::byte_ptr), with
-/// which any byte values may be written until the value is used again.
+/// As for [`IoBuf`]; and [`byte_mut_ptr`](Self::byte_mut_ptr) gives the same address as
+/// [`byte_ptr`](IoBuf::byte_ptr), with which any byte values may be written until the value is used again.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not memory that a file can be read into",
     label = "not an `IoBufMut`",
@@ -159,9 +160,9 @@ slices! {
 
 #[cfg(feature = "bytes")]
 slices_mut! {
-    // A heap block, also when it is short (a test watches that its address does not move with it). What was split off it has
-    // other bytes, and memory is only taken back from a `BytesMut` that is gone.
-    // The spare capacity, which may not be initialised, is no part of the slice.
+    // A heap block, also when it is short (a test watches that its address does not move with it). What was split off
+    // it has other bytes, and memory is only taken back from a `BytesMut` that is gone. The spare capacity, which may
+    // not be initialised, is no part of the slice.
     [] bytes::BytesMut;
 }
 #[cfg(feature = "bytes")]

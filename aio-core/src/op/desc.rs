@@ -111,9 +111,9 @@ pub unsafe trait IoOpDesc: Send + Sync {
     /// [`Error::InvalidInput`] if one of them ends past 2^63 - 1 or all of them are longer together than 2^64 - 1 bytes.
     fn extents(&self) -> &[Extent];
 
-    /// Copies memory into staging: bytes `at..at + into.len()` of an extent, all of which must be written.
-    /// Called by several workers at once, with disjoint ranges but for those that are tried again. The default copies from
-    /// the extent's memory; with an extent that has none, it panics, which fails the op.
+    /// Copies memory into staging: bytes `at..at + into.len()` of an extent, all of which must be written. Called by
+    /// several workers at once, with disjoint ranges but for those that are tried again. The default copies from the
+    /// extent's memory; with an extent that has none, it panics, which fails the op.
     fn gather(&self, extent: usize, at: usize, into: &mut [MaybeUninit<u8>]) {
         let Some(memory) = self.extents()[extent].memory else { panic!("an extent without memory needs `gather`") };
         // SAFETY: the implementor vouches for `len` bytes from `ptr` (trait contract), and the engine asks for ranges
@@ -135,9 +135,9 @@ pub unsafe trait IoOpDesc: Send + Sync {
     }
 
     /// Called once, when the op has ended and the engine is done with the memory: release it, publish the result.
-    /// Must not wait for I/O of the same handle, nor for a write, by any handle, to a file that this handle writes. One that
-    /// waits for other I/O holds up its own handle meanwhile; callbacks of two handles that wait for each other wait for
-    /// ever.
+    /// Must not wait for I/O of the same handle, nor for a write, by any handle, to a file that this handle writes.
+    /// One that waits for other I/O holds up its own handle meanwhile; callbacks of two handles that wait for each
+    /// other wait for ever.
     fn fini(&self, outcome: &Outcome) {
         let _ = outcome;
     }
@@ -199,8 +199,8 @@ pub struct ExtentMemory {
     pub region: Option<RegionId>,
 }
 
-// SAFETY: an address and an id; the code that dereferences the address does so under the contract of `IoOpDesc`, which allows
-// any thread.
+// SAFETY: an address and an id; the code that dereferences the address does so under the contract of `IoOpDesc`,
+// which allows any thread.
 unsafe impl Send for ExtentMemory {}
 // SAFETY: as above; nothing is changed through a shared reference.
 unsafe impl Sync for ExtentMemory {}

@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 
 /// Memory of any plain numbers as a buffer: `Elements(vec![1i64, 2, 3])`.
 ///
-/// `M` is `Vec<T>`, `Box<[T]>`, `Box<[T; N]>`, `Arc<[T]>`, `Arc<Vec<T>>`, or a reference to a `Vec<T>`, slice or array. `T` is
-/// [`bytemuck::Pod`]: a primitive integer or float, an array of these, a struct that derives it, `half::f16` and
-/// `half::bf16` with half's feature `bytemuck`. Bytes go to the file as they lie in memory, in the machine's byte order.
+/// `M` is `Vec<T>`, `Box<[T]>`, `Box<[T; N]>`, `Arc<[T]>`, `Arc<Vec<T>>`, or a reference to a `Vec<T>`, slice or
+/// array. `T` is [`bytemuck::Pod`]: a primitive integer or float, an array of these, a struct that derives it,
+/// `half::f16` and `half::bf16` with half's feature `bytemuck`. Bytes go to the file as they lie in memory, in the
+/// machine's byte order.
 ///
-/// Memory of `u8`, `f32` and `f64` is a buffer as it is. With other numbers among them, a literal without a type would no
-/// longer be a byte: `vec![0; 4096]` would be 16 KiB of `i32`, as it is in `Elements(vec![0; 4096])`.
+/// Memory of `u8`, `f32` and `f64` is a buffer as it is. With other numbers among them, a literal without a type
+/// would no longer be a byte: `vec![0; 4096]` would be 16 KiB of `i32`, as it is in `Elements(vec![0; 4096])`.
 ///
 /// ```
 /// use aio::buf::Elements;

@@ -12,13 +12,14 @@ const MOST: u64 = i64::MAX as u64;
 
 /// Lays tensors out in one file, or in one buffer, so that each begins at a multiple of what direct I/O asks for.
 ///
-/// Tensors that are packed end to end, as in most file formats, begin anywhere. Read one by one, each into aligned memory of its
-/// own, nearly all their bytes may be copied on their way (see [`Stats::bytes_staged`](crate::Stats::bytes_staged)). A layout
-/// leaves a gap of less than one [`unit`](Self::unit) after each instead: 2 KiB on average where the unit is a page.
+/// Tensors that are packed end to end, as in most file formats, begin anywhere. Read one by one, each into aligned
+/// memory of its own, nearly all their bytes may be copied on their way (see
+/// [`Stats::bytes_staged`](crate::Stats::bytes_staged)). A layout leaves a gap of less than one [`unit`](Self::unit)
+/// after each instead: 2 KiB on average where the unit is a page.
 ///
-/// It is of use with memory that is aligned too, as that of [`AioHandle::alloc`](crate::AioHandle::alloc) is; a `Vec` begins
-/// anywhere. And a file with gaps is in a format of its own: safetensors, for one, allows none. A packed file is
-/// read without copies as one long range into one buffer, in which the tensors are slices.
+/// It is of use with memory that is aligned too, as that of [`AioHandle::alloc`](crate::AioHandle::alloc) is; a `Vec`
+/// begins anywhere. And a file with gaps is in a format of its own: safetensors, for one, allows none. A packed file
+/// is read without copies as one long range into one buffer, in which the tensors are slices.
 ///
 /// ```
 /// use aio::op::AlignedLayout;
@@ -49,10 +50,11 @@ const MOST: u64 = i64::MAX as u64;
 /// # }
 /// ```
 ///
-/// To transfer whole units only, make a tensor's memory `len.next_multiple_of(layout.unit())` bytes long: the gap after
-/// it has room for that. Fill what is past the tensor, for memory of the arena holds what an earlier buffer held, and give the
-/// file the length [`end`](Self::end) ([`AioFile::set_len`](crate::AioFile::set_len), or `allocate`), or the last tensor cannot
-/// be read in whole units. Otherwise the bytes past a tensor's last whole unit go through the page cache.
+/// To transfer whole units only, make a tensor's memory `len.next_multiple_of(layout.unit())` bytes long: the gap
+/// after it has room for that. Fill what is past the tensor, for memory of the arena holds what an earlier buffer
+/// held, and give the file the length [`end`](Self::end) ([`AioFile::set_len`](crate::AioFile::set_len), or
+/// `allocate`), or the last tensor cannot be read in whole units. Otherwise the bytes past a tensor's last whole unit
+/// go through the page cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlignedLayout {
     unit: u64,
@@ -63,11 +65,12 @@ pub struct AlignedLayout {
 impl AlignedLayout {
     /// An empty layout for a file of this [`alignment`](crate::AioFile::alignment).
     ///
-    /// The unit is what direct I/O asks for, and 4096 at least. More is of no use to a disk: 2 MiB, a huge page, would cost a
-    /// checkpoint of 1000 tensors 1 GB of gaps.
+    /// The unit is what direct I/O asks for, and 4096 at least. More is of no use to a disk: 2 MiB, a huge page,
+    /// would cost a checkpoint of 1000 tensors 1 GB of gaps.
     ///
-    /// Another device may ask for another unit. A file that is read elsewhere says where its tensors lie, or is laid out by
-    /// [`AlignedLayout::default`], whose unit is always the same; all is right there, and nearly everywhere direct.
+    /// Another device may ask for another unit. A file that is read elsewhere says where its tensors lie, or is laid
+    /// out by [`AlignedLayout::default`], whose unit is always the same; all is right there, and nearly everywhere
+    /// direct.
     pub fn new(alignment: Alignment) -> Self {
         // Of powers of two the largest is a multiple of the others.
         Self { unit: PAGE.max(alignment.offset.into()).max(alignment.memory.into()).next_power_of_two(), end: 0 }
@@ -82,7 +85,8 @@ impl AlignedLayout {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`] if it would end, in whole units, past 2^63 - 1, the longest that a file can be; nothing changes then.
+    /// [`Error::InvalidInput`] if it would end, in whole units, past 2^63 - 1, the longest that a file can be;
+    /// nothing changes then.
     pub fn push(&mut self, len: u64) -> Result<Range<u64>> {
         let start = self.end;
         let next = start.checked_add(len).and_then(|end| end.checked_next_multiple_of(self.unit));

@@ -290,7 +290,8 @@ pub(super) unsafe fn through_cache(block: &IoBlock, len: usize) -> io::Result<us
     let file = reopen(block.fd, block.direction)?;
     match block.direction {
         Direction::Read => {
-            // SAFETY: `len` is at most the block's, whose memory is valid for writes, and no other code uses it meanwhile.
+            // SAFETY: `len` is at most the block's, whose memory is valid for writes, and no other code uses it
+            // meanwhile.
             file.read_at(unsafe { std::slice::from_raw_parts_mut(block.ptr, len) }, block.offset)
         }
         Direction::Write => {

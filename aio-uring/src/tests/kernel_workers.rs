@@ -10,7 +10,8 @@ const CHILD: &str = "AIO_TEST_WITHOUT_WORKERS";
 const BLOCKS: usize = 8;
 
 /// From now on the kernel makes no thread for this one. The limit is the process's; root is not bound by it, so the
-/// calling thread becomes another user, and it alone: that is what the system call does, unlike the C library's function.
+/// calling thread becomes another user, and it alone: that is what the system call does, unlike the C library's
+/// function.
 fn forbid_workers() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is alive for the call that reads it, and the others take no pointers.

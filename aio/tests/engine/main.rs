@@ -1,5 +1,5 @@
-//! The invariants and promises of the engine that docs/design.md lists, each in a module of its own, against queues, buffers
-//! and callbacks that misbehave.
+//! The invariants and promises of the engine that docs/design.md lists, each in a module of its own, against queues,
+//! buffers and callbacks that misbehave.
 //!
 //! Forks have a binary of their own: a child holds the descriptors of every test that runs beside it.
 

@@ -1,5 +1,5 @@
-//! Invariant 4: a panic in a callback, a waker, a buffer's drop, the log or a backend reaches neither a worker nor another
-//! op.
+//! Invariant 4: a panic in a callback, a waker, a buffer's drop, the log or a backend reaches neither a worker nor
+//! another op.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -10,9 +10,9 @@
 //! - The queue returns: anything `-> QUIET`.
 //!
 //! A waker's change comes before `QUIET -> WAITING` in that order, and the queue does not wait; or after it, and the
-//! waker rings. The bell is an eventfd, which stays readable until it is read: a kernel that starts to poll it too late
-//! still finds it so. What a waker did before it woke is seen by the caller that the queue returns to, since the waker's change
-//! releases and the queue's acquire; more than `AcqRel` on this one word is not needed.
+//! waker rings. The bell is an eventfd, which stays readable until it is read: a kernel that starts to poll it too
+//! late still finds it so. What a waker did before it woke is seen by the caller that the queue returns to, since the
+//! waker's change releases and the queue's acquire; more than `AcqRel` on this one word is not needed.
 //!
 //! Silencing the bell could swallow a ring that is needed. It does not, because a queue announces its wait *after* it
 //! silenced the bell: a swallowed ring came after its waker's change, so the announcement finds the word `WOKEN`.
@@ -194,7 +194,8 @@ mod tests {
         assert!(!waker.bell().is_ringing(), "rung for a wait that is over");
     }
 
-    /// A queue that is nothing but its waker, and wakers that wait to be answered, so that most wake-ups find it waiting.
+    /// A queue that is nothing but its waker, and wakers that wait to be answered, so that most wake-ups find it
+    /// waiting.
     #[test]
     fn no_wake_up_is_lost_and_each_publishes_what_came_before() {
         const ROUNDS: u64 = 10_000;

@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// it room for one of each), writes an anonymous file and reads it back.
 ///
 /// Returns which registrations it took; [`Capabilities::features`] is left to the backend of the name `backend`, for
-/// which the refusals are. A queue that kept a block for longer than ten seconds is leaked, with the memory of the block:
-/// dropping it would wait for it, perhaps for ever.
+/// which the refusals are. A queue that kept a block for longer than ten seconds is leaked, with the memory of the
+/// block: dropping it would wait for it, perhaps for ever.
 pub fn round_trip(backend: &'static str, mut queue: Box<dyn IoQueue>) -> Result<Capabilities, Unavailable> {
     let no_signal = NoFileSizeSignal::new();
     let refused = |what: &str, error: io::Error| Unavailable::new(backend, format!("{what}: {error}"), Some(&error));

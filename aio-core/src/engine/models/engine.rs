@@ -1,8 +1,8 @@
 //! Proved: the whole engine (handle, worker threads with their loop, tickets, files, operations on whole files) starts,
 //! serves and ends without a deadlock, and has let go of what it was given when it says so.
 //!
-//! The public types on a queue that moves nothing; one or two workers and one or two threads that use them; at most one or
-//! two preemptions.
+//! The public types on a queue that moves nothing; one or two workers and one or two threads that use them; at most
+//! one or two preemptions.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;

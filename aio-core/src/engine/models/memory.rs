@@ -1,5 +1,5 @@
-//! Proved: an allocation that waits for a queue to give memory back, or for a buffer to be dropped, is woken by either, on a
-//! thread and as a future; and one that is dropped lets the next one go ahead.
+//! Proved: an allocation that waits for a queue to give memory back, or for a buffer to be dropped, is woken by
+//! either, on a thread and as a future; and one that is dropped lets the next one go ahead.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::memory::{Arena, Holder, page_size};
 use crate::op::buf::IoBuf;
 use crate::sync::thread::{current, park};
 
-/// Three pages in one region that a queue has registered, of which the middle one is a buffer. Two in one piece can be had
-/// when the queue has given the region back, or its end let go of it; `drops`: or the buffer is dropped.
+/// Three pages in one region that a queue has registered, of which the middle one is a buffer. Two in one piece can
+/// be had when the queue has given the region back, or its end let go of it; `drops`: or the buffer is dropped.
 fn wait_for_two_pages(closes: bool, drops: bool, awaits: bool) {
     let page = page_size();
     let arena = Arena::new(3 * page as u64);

@@ -1,6 +1,6 @@
-//! Proved: work that is added while a worker goes to sleep is not slept over; a thread that waits for room in a full queue,
-//! or for all that was accepted, is woken; an op is either refused by a closed engine or ended before its workers go; and when
-//! the last worker dies, no op is left behind.
+//! Proved: work that is added while a worker goes to sleep is not slept over; a thread that waits for room in a full
+//! queue, or for all that was accepted, is woken; an op is either refused by a closed engine or ended before its
+//! workers go; and when the last worker dies, no op is left behind.
 //!
 //! One worker on a real waker or two that never sleep, one or two threads that submit; two or three preemptions.
 

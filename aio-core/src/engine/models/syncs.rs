@@ -1,8 +1,8 @@
-//! Proved: a sync runs once the writes before it have ended, and without those after it; of syncs that run at the same time,
-//! none is Ok because the kernel reported the loss to another one; and each ends.
+//! Proved: a sync runs once the writes before it have ended, and without those after it; of syncs that run at the
+//! same time, none is Ok because the kernel reported the loss to another one; and each ends.
 //!
-//! The kernel reports all that was lost before to one caller. A sync that is asked for while two writes end; two syncs; and a
-//! sync beside two writes that end with one.
+//! The kernel reports all that was lost before to one caller. A sync that is asked for while two writes end; two
+//! syncs; and a sync beside two writes that end with one.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The shared queue of ops, and which worker is woken to work on them.
 //!
 //! Ops wait in one FIFO per priority. A worker claims runs of blocks from the front op by moving a cursor, so one
-//! large op spreads over all workers and small ops follow each other without a gap. One lock covers the FIFOs, the workers
-//! that sleep and the accounts: it is taken once per batch of blocks, not per block, and it makes the parking protocol
-//! plain. A worker announces that it will block under the lock under which it saw that there is nothing to claim; a thread
-//! that adds work afterwards sees the announcement.
+//! large op spreads over all workers and small ops follow each other without a gap. One lock covers the FIFOs, the
+//! workers that sleep and the accounts: it is taken once per batch of blocks, not per block, and it makes the parking
+//! protocol plain. A worker announces that it will block under the lock under which it saw that there is nothing to
+//! claim; a thread that adds work afterwards sees the announcement.
 
 mod accounts;
 mod claim;
@@ -105,10 +105,10 @@ impl OpQueue {
         Ok(self.wake_for_added(state))
     }
 
-    /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open, behind
-    /// those that are and so may hold them. Returns a worker to wake. The caller keeps nothing of the op: the thread that
-    /// ends it closes its file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it if it
-    /// is to be ended.
+    /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open,
+    /// behind those that are and so may hold them. Returns a worker to wake. The caller keeps nothing of the op: the
+    /// thread that ends it closes its file, and has to be the last to hold it. If no worker is left, the op fails;
+    /// `Err` has it if it is to be ended.
     pub(crate) fn push_front(&self, queued: QueuedOp) -> Result<Option<usize>, Option<Arc<Transfer>>> {
         let mut state = self.state.lock();
         if let Some(reason) = state.workers.dead().map(str::to_owned) {
@@ -130,12 +130,12 @@ impl OpQueue {
         self.queued.store(state.fifos.blocks(), Ordering::Release);
     }
 
-    /// Claims what a worker wants, into `claimed`, which also gets another worker to wake for what this one leaves behind:
-    /// so one large op reaches all. The caller wakes that one, then [gives up](Claimed::give_up_stopped) the ops that were
-    /// stopped.
+    /// Claims what a worker wants, into `claimed`, which also gets another worker to wake for what this one leaves
+    /// behind: so one large op reaches all. The caller wakes that one, then [gives up](Claimed::give_up_stopped) the
+    /// ops that were stopped.
     ///
-    /// A write whose route is not open leaves the queue for `wait_for_route`, which runs under the lock, so that no other
-    /// write of the inode enters in between; it gives the op back if the route is open now.
+    /// A write whose route is not open leaves the queue for `wait_for_route`, which runs under the lock, so that no
+    /// other write of the inode enters in between; it gives the op back if the route is open now.
     pub(crate) fn claim(
         &self,
         wanted: Wanted,

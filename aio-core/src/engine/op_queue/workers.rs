@@ -19,8 +19,8 @@ impl Workers {
         Self { sleeping: Vec::new(), rooms: vec![depth; workers], depth, alive: workers, dead: None }
     }
 
-    /// A sleeper to wake, if more blocks are queued than the workers that are awake have room for. They look at the queue
-    /// before they sleep.
+    /// A sleeper to wake, if more blocks are queued than the workers that are awake have room for. They look at the
+    /// queue before they sleep.
     pub(super) fn wake_for(&mut self, queued: usize) -> Option<usize> {
         if queued <= self.rooms.iter().sum() {
             return None;

@@ -17,8 +17,8 @@ impl Flags {
     pub(super) const LOST: u8 = 1 << 3;
     /// The op is a write that syncs wait for, or have waited for; set when it is accepted, or its path opened.
     pub(super) const ACCEPTED_WRITE: u8 = 1 << 4;
-    /// The op is durable; if it is a write, a sync is still to be done. Set from the start, cleared by the thread that hands
-    /// the op to a sync.
+    /// The op is durable; if it is a write, a sync is still to be done. Set from the start, cleared by the thread
+    /// that hands the op to a sync.
     pub(super) const SYNC_DUE: u8 = 1 << 5;
 
     pub(super) fn new(bits: u8) -> Self {

@@ -8,9 +8,9 @@
 //!                                         +-- a second pass ------+  +--+  one sync
 //! ```
 //!
-//! An op that is stopped ([cancelled](Flags::CANCELLED) or [failed](Flags::FAILED)) goes the same way: blocks that no worker
-//! has issued are accounted for without being issued. One that no worker has begun may end at once, whatever is pending of it:
-//! the blocks of an op that is planned at submission are pending from the start.
+//! An op that is stopped ([cancelled](Flags::CANCELLED) or [failed](Flags::FAILED)) goes the same way: blocks that no
+//! worker has issued are accounted for without being issued. One that no worker has begun may end at once, whatever
+//! is pending of it: the blocks of an op that is planned at submission are pending from the start.
 
 mod flags;
 mod preparation;

@@ -60,8 +60,8 @@ pub(crate) struct AioThread {
     /// Bytes that were copied there and are not submitted.
     copied: usize,
     registered: Registrations,
-    /// What the arena asked for, until no block in flight names it. After `flight`: dropping one says that the queue does
-    /// not have it any more.
+    /// What the arena asked for, until no block in flight names it. After `flight`: dropping one says that the queue
+    /// does not have it any more.
     giving_back: Vec<Arc<dyn RegionRequest>>,
     counters: WorkerCounters,
     claimed: Claimed,

@@ -1,13 +1,15 @@
 //! Allocations that are awaited.
 //!
-//! A future waits in the same line as the threads that wait. It looks at the pool and leaves its waker under one lock, and
-//! what changes the pool takes the wakers under that lock, so that no change is lost between the two; they are called when
-//! the lock is let go of and the threads have been notified, since a waker may wait for what one of these holds.
+//! A future waits in the same line as the threads that wait. It looks at the pool and leaves its waker under one
+//! lock, and what changes the pool takes the wakers under that lock, so that no change is lost between the two; they
+//! are called when the lock is let go of and the threads have been notified, since a waker may wait for what one of
+//! these holds.
 //!
-//! Two rules of the line go by the clock: what fits goes ahead when nothing was dropped for a while, and a long wait is
-//! logged. A thread that waits wakes up by itself for these; a task cannot. So while futures wait, and only then, the arena
-//! has a thread that keeps the time for them. Where the system has no thread, the order counts for nothing while a future
-//! waits behind another allocation: that may be unfair, but the other one may wait for memory of the future's own task.
+//! Two rules of the line go by the clock: what fits goes ahead when nothing was dropped for a while, and a long wait
+//! is logged. A thread that waits wakes up by itself for these; a task cannot. So while futures wait, and only then,
+//! the arena has a thread that keeps the time for them. Where the system has no thread, the order counts for nothing
+//! while a future waits behind another allocation: that may be unfair, but the other one may wait for memory of the
+//! future's own task.
 
 use std::fmt;
 use std::future::Future;
@@ -152,8 +154,8 @@ impl fmt::Debug for Allocation {
 }
 
 impl Inner {
-    /// Lets go of the lock, and then wakes those that wait if something changed for them: the threads, and the tasks that
-    /// can be served. The wakers are foreign code, so the caller holds no other lock.
+    /// Lets go of the lock, and then wakes those that wait if something changed for them: the threads, and the tasks
+    /// that can be served. The wakers are foreign code, so the caller holds no other lock.
     pub(super) fn let_go(&self, mut pool: MutexGuard<'_, Pool>) {
         if !pool.turns.take_changed() {
             return;

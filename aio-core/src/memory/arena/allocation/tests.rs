@@ -90,8 +90,8 @@ fn wakers_are_called_and_dropped_without_the_lock() {
     assert_eq!((drops(), counts.under_lock.load(Ordering::SeqCst)), (5, 0));
 }
 
-/// A thread and a task can be served; the task's waker waits for what the thread does then. Gives how often those that wait
-/// were told to look before the thread had its buffer, by the drop of a buffer or by the timekeeper.
+/// A thread and a task can be served; the task's waker waits for what the thread does then. Gives how often those
+/// that wait were told to look before the thread had its buffer, by the drop of a buffer or by the timekeeper.
 fn told_before_the_thread_is_served() -> u64 {
     struct WaitsFor(std::sync::Mutex<mpsc::Receiver<()>>);
 
