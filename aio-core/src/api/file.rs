@@ -158,7 +158,14 @@ impl AioFile {
         if on_caller::write(self.shared(), &self.file, self.options, buffer, offset)? {
             return Ok(());
         }
-        single(scope(self.shared(), self.options, |scope| scope.write(self, buffer, offset)))
+        let written = single(scope(self.shared(), self.options, |scope| scope.write(self, buffer, offset)));
+        if let Err(error @ Error::WaitOnWorker) = &written
+            && let Some(inode) = self.file.inode()
+        {
+            // Refused before there was an op, which would say so to a commit of the file.
+            inode.write_back.write_failed(error);
+        }
+        written
     }
 
     /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full,

@@ -106,8 +106,8 @@ impl Yields<()> for FileOp {
         Some(())
     }
 
-    fn cancel(self: Arc<Self>, _shared: &Arc<Shared>) {
-        FileOp::cancel(&self);
+    fn cancel(self: Arc<Self>, shared: &Arc<Shared>) {
+        FileOp::cancel(&self, shared);
     }
 }
 
@@ -129,8 +129,8 @@ impl<M: Send + 'static, T> Yields<T> for Opening<M, T> {
         self.job.take_made().map(|made| (self.finish)(made, self.engine.clone(), self.options))
     }
 
-    fn cancel(self: Arc<Self>, _shared: &Arc<Shared>) {
-        self.job.cancel();
+    fn cancel(self: Arc<Self>, shared: &Arc<Shared>) {
+        self.job.cancel(shared);
     }
 }
 

@@ -54,9 +54,11 @@ impl<M: Send + 'static> FileJob<M> {
         })
     }
 
-    /// Asks it not to begin.
-    pub(crate) fn cancel(&self) {
+    /// Asks it not to begin. If it waits for a thread it ends at once, on this one.
+    pub(crate) fn cancel(&self, shared: &Arc<Shared>) {
         self.cancelled.store(true, Ordering::Release);
+        let this = std::ptr::from_ref(self).addr();
+        shared.end_cancelled_task(|task| matches!(task, Task::Job(job) if Arc::as_ptr(job).addr() == this));
     }
 
     /// What it made, once.
@@ -131,9 +133,22 @@ mod tests {
 
     use super::*;
     use crate::config::{AioConfig, DirectMode};
+    use crate::engine::file_threads::MAX_OPENING;
     use crate::engine::no_queues::NoQueues;
     use crate::engine::{FileCommand, FileOp};
     use crate::file::{OpenFile, OpenOptions};
+
+    #[test]
+    fn what_runs_without_a_thread_for_it_counts_as_on_a_worker() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        let engine = shared.clone();
+        let job = FileJob::new((OpKind::Open, &path), Priority::Normal, move || Ok(engine.on_worker()));
+        shared.op_queue.accept(Priority::Normal, WhenFull::Exceed).unwrap();
+        shared.run_here(Task::Job(job.clone()));
+        assert!(job.take_made().unwrap() && !shared.on_worker());
+        shared.close();
+    }
 
     #[test]
     fn opens_that_hang_hold_up_no_sync() {
@@ -152,6 +167,11 @@ mod tests {
                 (job, go_on)
             })
             .collect();
+        // Those that no thread has begun end when they are cancelled.
+        for (job, _) in &hangs[MAX_OPENING..] {
+            job.cancel(&shared);
+            assert!(job.promise.is_done());
+        }
         let sync = FileOp::new(file, FileCommand::SyncData, Priority::Normal);
         shared.submit_file_op(&sync, WhenFull::Wait).unwrap();
         let end = std::time::Instant::now() + Duration::from_secs(20);

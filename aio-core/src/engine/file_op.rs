@@ -63,9 +63,11 @@ impl FileOp {
         })
     }
 
-    /// Asks it not to start.
-    pub(crate) fn cancel(&self) {
+    /// Asks it not to begin. If it waits for a thread it ends at once, on this one.
+    pub(crate) fn cancel(&self, shared: &Arc<Shared>) {
         self.cancelled.store(true, Ordering::Release);
+        let this = std::ptr::from_ref(self);
+        shared.end_cancelled_task(|task| matches!(task, Task::FileOp(op, _) if Arc::as_ptr(op) == this));
     }
 
     fn is_sync(&self) -> bool {
@@ -178,7 +180,8 @@ impl Shared {
         op: Arc<FileOp>,
         permit: Option<RoutePermit>,
     ) -> Option<(Arc<FileOp>, Option<RoutePermit>)> {
-        let routes = op.file.inode().filter(|_| permit.is_none() && !op.is_sync()).map(|inode| inode.routes.clone());
+        let waits = permit.is_none() && !op.is_sync() && !op.cancelled.load(Ordering::Acquire);
+        let routes = op.file.inode().filter(|_| waits).map(|inode| inode.routes.clone());
         let Some(routes) = routes else { return Some((op, permit)) };
         let engine = self.clone();
         let then = move |op, permit| engine.run_file_task(Task::FileOp(op, Some(permit)));

@@ -17,7 +17,7 @@ use crate::threads::{NoFileSizeSignal, block_signals, thread_main};
 /// task with a permit.
 const MAX_THREADS: usize = 4;
 /// Most threads that open files, which may take for ever; the others are for syncs and the like.
-const MAX_OPENING: usize = 2;
+pub(super) const MAX_OPENING: usize = 2;
 
 /// The threads and the tasks that wait for them.
 #[derive(Debug, Default)]
@@ -78,6 +78,16 @@ impl State {
         if task.has_permit() { self.queue.push_front(task) } else { self.queue.push_back(task) }
     }
 
+    /// A task that no thread would come to, where no more threads can be had: without threads any, and while all of them
+    /// open files, which may take for ever, one that does not.
+    fn take_stranded(&mut self) -> Option<Task> {
+        if self.idle > 0 || self.opening < self.threads.len() {
+            return None;
+        }
+        let index = self.queue.iter().position(|task| self.threads.is_empty() || !task.opens())?;
+        self.queue.remove(index)
+    }
+
     /// The first task that may run now.
     fn runnable(&self) -> Option<usize> {
         self.queue.iter().position(|task| !task.opens() || self.opening < MAX_OPENING)
@@ -93,29 +103,42 @@ impl Shared {
         let most = MAX_THREADS + usize::from(task.has_permit());
         let mut state = self.file_threads.state.lock();
         state.push(task);
-        if state.idle >= state.queue.len() || state.threads.len() >= most {
-            drop(state);
-            self.file_threads.state.notify_one();
-            return;
-        }
-        let engine = self.clone();
-        let run = move || thread_main(|| engine.file_thread());
-        match thread::Builder::new().name("aio-file".into()).spawn(run) {
-            Ok(thread) => state.threads.push(thread),
-            Err(_) if !state.threads.is_empty() => {}
-            Err(error) => {
-                // Without a thread nothing else waits.
-                let task = state.queue.pop_front();
-                drop(state);
-                log(|| tracing::warn!(%error, "no thread for a file operation: running it on the current one"));
-                if let Some(task) = task {
-                    // A change of length may pass the limit of file sizes, and this may be a user's thread.
-                    let blocked = NoFileSizeSignal::new();
-                    task.run(self);
-                    blocked.discard();
-                }
+        let mut stranded = None;
+        if state.idle < state.queue.len() && state.threads.len() < most {
+            let engine = self.clone();
+            let run = move || thread_main(|| engine.file_thread());
+            match thread::Builder::new().name("aio-file".into()).spawn(run) {
+                Ok(thread) => state.threads.push(thread),
+                Err(error) => stranded = state.take_stranded().map(|task| (task, error)),
             }
         }
+        drop(state);
+        self.file_threads.state.notify_one();
+        if let Some((task, error)) = stranded {
+            log(|| tracing::warn!(%error, "no thread for a file operation: running it on the current one"));
+            // A change of length may pass the limit of file sizes, and this may be a user's thread.
+            let blocked = NoFileSizeSignal::new();
+            self.run_here(task);
+            blocked.discard();
+        }
+    }
+
+    /// Ends a task that waits for a thread, on the current one. The task was cancelled, so it does nothing else.
+    pub(crate) fn end_cancelled_task(self: &Arc<Self>, is_it: impl Fn(&Task) -> bool) {
+        let task = {
+            let mut state = self.file_threads.state.lock();
+            let index = state.queue.iter().position(is_it);
+            index.and_then(|index| state.queue.remove(index))
+        };
+        if let Some(task) = task {
+            self.run_here(task);
+        }
+    }
+
+    /// Its callbacks must no more wait for the engine than on a worker.
+    pub(super) fn run_here(self: &Arc<Self>, task: Task) {
+        let _on_worker = self.enter_worker();
+        task.run(self);
     }
 
     fn file_thread(self: &Arc<Self>) {
@@ -147,6 +170,7 @@ mod tests {
     use crate::api::scope::path_target;
     use crate::backend::Direction;
     use crate::config::{AioConfig, DirectMode};
+    use crate::engine::file_jobs::Job;
     use crate::engine::no_queues::NoQueues;
     use crate::engine::op_queue::{Claimed, Found, Wanted, WhenFull};
     use crate::engine::prepare::{Readiness, prepare};
@@ -156,6 +180,37 @@ mod tests {
     use crate::file::{OpenFile, OpenOptions};
     use crate::op::desc::{PathMode, Target};
     use crate::op::owned::Owned;
+
+    #[derive(Debug)]
+    struct Opens(bool);
+
+    impl Job for Opens {
+        fn run(self: Arc<Self>, _: &Shared) {}
+
+        fn opens(&self) -> bool {
+            self.0
+        }
+    }
+
+    /// Where no more threads can be had, the caller runs what none of them would come to.
+    #[test]
+    fn tasks_are_stranded_only_behind_threads_that_open() {
+        let job = |opens| Task::Job(Arc::new(Opens(opens)));
+        let mut state = State::default();
+        state.push(job(true));
+        assert!(state.take_stranded().is_some(), "there is no thread");
+        state.push(job(true));
+        state.push(job(false));
+        state.threads.push(thread::spawn(|| {}));
+        assert!(state.take_stranded().is_none(), "the thread is busy, and will come");
+        state.opening = 1;
+        assert!(state.take_stranded().is_some_and(|task| !task.opens()));
+        assert!(state.take_stranded().is_none(), "what is left opens files");
+        state.push(job(false));
+        (state.opening, state.idle) = (0, 1);
+        assert!(state.take_stranded().is_none(), "a thread is idle");
+        state.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
 
     /// Submits a durable op without bytes, and prepares it as a worker does.
     fn begin(shared: &Arc<Shared>, direction: Direction, target: Target) -> (Arc<Transfer>, Readiness) {

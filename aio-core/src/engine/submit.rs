@@ -71,7 +71,11 @@ impl Shared {
     fn push_front(self: &Arc<Self>, queued: QueuedOp) {
         match self.op_queue.push_front(queued) {
             Ok(worker) => self.wake(worker),
-            Err(op) => self.end(op),
+            Err(op) => {
+                // No worker is left, and this may be a user's thread: as in `cancel`.
+                let _on_worker = self.enter_worker();
+                self.end(op);
+            }
         }
     }
 

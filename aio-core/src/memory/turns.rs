@@ -119,7 +119,11 @@ impl Turns {
     #[must_use]
     pub(super) fn set_waker(&mut self, ticket: u64, waker: Waker) -> Option<Waker> {
         match self.task(ticket) {
-            Some(task) => task.waker.replace(waker),
+            Some(task) => {
+                // It looks, so it has heard of an earlier waking.
+                task.woken = None;
+                task.waker.replace(waker)
+            }
             None => Some(waker),
         }
     }
@@ -250,5 +254,22 @@ impl Waiting {
     fn is_late(&self, now: Instant) -> bool {
         let woken = self.task.as_ref().and_then(|task| task.woken);
         woken.is_some_and(|woken| woken + LULL <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_moved_to_another_waker_keeps_its_place() {
+        let mut turns = Turns::default();
+        let ticket = turns.enter_task(1);
+        assert!(turns.set_waker(ticket, Waker::noop().clone()).is_none());
+        assert_eq!(turns.take_wakers(0, 1, false).len(), 1);
+        let later = Instant::now() + 2 * LULL;
+        assert!(turns.line[0].is_late(later), "it was woken and has not looked");
+        assert!(turns.set_waker(ticket, Waker::noop().clone()).is_none());
+        assert!(!turns.line[0].is_late(later));
     }
 }

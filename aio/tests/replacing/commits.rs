@@ -1,14 +1,15 @@
 //! A commit waits for its own writes and fails if one of them did.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use aio::op::Direction;
-use aio::{AioFile, AtomicFile};
+use aio::{AioFile, AtomicFile, Error};
 use aio_testkit::conformance::refusing;
 use aio_testkit::fault::Plain;
 
 use crate::names;
+use crate::support::fini::OnFini;
 use crate::support::staged::{Panics, Staged};
 use crate::support::{Folder, each, each_backend, gated, pattern, small};
 
@@ -63,6 +64,24 @@ fn a_write_whose_end_panics_is_not_committed() {
     let error = new.commit().wait().unwrap_err().to_string();
     assert!(error.contains("a write to its new contents failed"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
+}
+
+/// It grows the file, which a worker would have to wait for.
+#[test]
+fn a_write_that_was_refused_on_a_worker_is_not_committed() {
+    each(|_, aio, folder| {
+        let path = folder.file("t", b"old");
+        let new = aio.create_atomic(&path).unwrap();
+        let (file, (said, says)) = (AioFile::clone(&new), mpsc::channel());
+        let other = aio.create(folder.path("other")).unwrap();
+        let write = move || said.send(file.write_at(&[1; 10], 0)).unwrap();
+        aio.submit(OnFini::empty(&other, write)).wait().unwrap();
+        assert!(matches!(says.recv().unwrap(), Err(Error::WaitOnWorker)));
+        new.write(vec![1; 10], 0).wait().unwrap();
+        let error = new.commit().wait().unwrap_err().to_string();
+        assert!(error.contains("a write to its new contents failed"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    });
 }
 
 #[test]
