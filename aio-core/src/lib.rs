@@ -18,7 +18,8 @@
 //! | `config` | settings, as text and as JSON |
 //!
 //! Beside them: [`error`], `inbox` (the requests of other threads to a worker), `process` (forks), `foreign` (calls
-//! of users' code), `threads` (signals, and which threads are workers), `sync` (locks and atomics, or loom's).
+//! of users' code), `threads` (signals, and which threads are workers), `epochs` (what was accepted before a wait),
+//! `stats` (counters per worker), `printable` (paths in errors), `sync` (locks and atomics, or loom's).
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]

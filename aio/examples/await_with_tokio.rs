@@ -1,16 +1,17 @@
 //! Many tasks on one thread: each awaits memory, reads with a time-out that stops the read, and what they read is
 //! written as a checkpoint that is there as a whole or not at all.
 
+use std::error::Error;
 use std::time::Duration;
 
 use aio::buf::AlignedBuf;
-use aio::{AioFile, AioHandle, Error, Result};
+use aio::{AioFile, AioHandle};
 
 const TENSOR: usize = 1 << 20;
 const TENSORS: usize = 32;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // Memory for eight tensors: it bounds how many ops are in flight, however many tasks there are.
     let aio = aio::builder().arena_limit(8 * TENSOR as u64).build()?;
@@ -21,7 +22,7 @@ async fn main() -> Result<()> {
         .map(|index| tokio::spawn(copy_tensor(aio.clone(), weights.clone(), copy.clone(), index * TENSOR)))
         .collect();
     for task in tasks {
-        task.await.expect("no task panics")?;
+        task.await??;
     }
     let target = checkpoint.target().to_owned();
     checkpoint.commit().await?;
@@ -31,7 +32,7 @@ async fn main() -> Result<()> {
 
 /// A file to read. Its ops are accepted however many are pending, so that starting one never blocks the runtime's
 /// thread.
-async fn write_weights(aio: &AioHandle, path: &std::path::Path) -> Result<AioFile> {
+async fn write_weights(aio: &AioHandle, path: &std::path::Path) -> aio::Result<AioFile> {
     let file = aio.create_async(path).await?.unlimited();
     for index in 0..TENSORS {
         let mut tensor = aio.alloc_async(TENSOR).await?;
@@ -41,17 +42,20 @@ async fn write_weights(aio: &AioHandle, path: &std::path::Path) -> Result<AioFil
     Ok(file)
 }
 
-async fn copy_tensor(aio: AioHandle, from: AioFile, to: AioFile, offset: usize) -> Result<()> {
-    let buffer = aio.alloc_async(TENSOR).await?;
-    let tensor = read_within(Duration::from_secs(10), &from, buffer, offset as u64).await?;
+async fn copy_tensor(
+    aio: AioHandle,
+    from: AioFile,
+    to: AioFile,
+    offset: usize,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let read = read_tensor(&aio, &from, offset as u64);
+    let tensor = tokio::time::timeout(Duration::from_secs(10), read).await??;
     to.write(tensor, offset as u64).await?;
     Ok(())
 }
 
-/// Without `cancel_on_drop` the read would go on after the time-out, to its last byte.
-async fn read_within(limit: Duration, file: &AioFile, buffer: AlignedBuf, offset: u64) -> Result<AlignedBuf> {
-    match tokio::time::timeout(limit, file.read(buffer, offset).cancel_on_drop()).await {
-        Ok(read) => Ok(read?),
-        Err(_) => Err(Error::InvalidInput(format!("no bytes at offset {offset} for {limit:?}"))),
-    }
+/// May be dropped at any time, as by a time-out. Without `cancel_on_drop` the read would then go on, to its last byte.
+async fn read_tensor(aio: &AioHandle, file: &AioFile, offset: u64) -> aio::Result<AlignedBuf> {
+    let buffer = aio.alloc_async(TENSOR).await?;
+    Ok(file.read(buffer, offset).cancel_on_drop().await?)
 }

@@ -37,6 +37,9 @@ impl Backend {
         Self::Pthread,
     ];
 
+    /// In the order of the enum, by which a backend is an index.
+    const ALL: [Self; 4] = [Self::Auto, Self::Uring, Self::Libaio, Self::Pthread];
+
     /// The name, as `AIO_BACKEND` and errors have it.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,7 +86,7 @@ impl Backend {
     /// as opening a queue, or more. What has changed since then (limits, filters), opening a queue tells.
     pub(crate) fn probed(self) -> Result<Arc<dyn IoBackend>, Unavailable> {
         /// The process in which each succeeded; a forked child may have other limits.
-        static PROCESSES: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
+        static PROCESSES: [AtomicU32; Backend::ALL.len()] = [const { AtomicU32::new(0) }; Backend::ALL.len()];
         let probed_in = &PROCESSES[self as usize];
         let implementation = self.implementation().ok_or_else(|| self.not_compiled())?;
         if probed_in.load(Ordering::Relaxed) != process::id() {
@@ -109,12 +112,11 @@ impl FromStr for Backend {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let all = [Self::Auto, Self::Uring, Self::Libaio, Self::Pthread];
-        all.into_iter().find(|backend| backend.name() == name.trim().to_ascii_lowercase()).ok_or_else(|| {
+        Self::ALL.into_iter().find(|backend| backend.name() == name.trim().to_ascii_lowercase()).ok_or_else(|| {
             Error::Config {
                 key: "backend".to_owned(),
                 value: format!("{name:?}"),
-                accepted: "it is one of auto, uring, libaio, pthread".to_owned(),
+                accepted: format!("it is one of {}", Self::ALL.map(Self::name).join(", ")),
             }
         })
     }

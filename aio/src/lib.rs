@@ -64,8 +64,8 @@
 //! | borrowed memory | [`AioHandle::scope`], then [`Scope::read`], [`Scope::write`], [`Scope::read_path`] ... |
 //! | one small thing, now | [`AioFile::read_at`], [`AioFile::write_at`] |
 //! | many tensors for one file | [`AlignedLayout::push`](op::AlignedLayout::push) says where each begins |
-//! | a file that must be whole after a crash | [`AioHandle::create_atomic`], [`AtomicFile::commit`] |
-//! | data that must survive a power failure | [`AioFile::sync_data`] after the writes, or [`AioFile::durable`] before them |
+//! | a file that must be whole after a crash | [`AioHandle::create_atomic`], [`AtomicFile::commit`], which syncs too |
+//! | other data that must survive a power failure | [`AioFile::sync_data`] after the writes, or [`AioFile::durable`] before them |
 //! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`AioHandle::submit`] with an [`IoOpDesc`](op::IoOpDesc) |
 //! | ops that may come second | [`AioHandle::background`], [`AioFile::background`] |
 //!
@@ -80,7 +80,7 @@
 //! |---|---|
 //! | [`Ticket::wait`] | `.await`, with [`Ticket::cancel_on_drop`] if a time-out may end it |
 //! | [`AioHandle::alloc`] at the arena's limit | [`AioHandle::alloc_async`] |
-//! | starting an op while the queue is full | the same through [`AioHandle::unlimited`] |
+//! | starting an op while the queue is full | the same through [`AioHandle::unlimited`] or [`AioFile::unlimited`] |
 //! | [`AioHandle::open`], [`AioHandle::create_atomic`] | [`AioHandle::open_async`], [`AioHandle::create_atomic_async`] |
 //! | [`AioFile::read_at`], [`AioHandle::scope`] | [`AioFile::read`] |
 //!
@@ -100,8 +100,8 @@
 //!
 //! So of tensors that are packed end to end, and read each into a buffer of its own, nearly all bytes are copied.
 //! Popular formats do pack: safetensors allows no gaps, and GGUF aligns to 32 bytes by default. Such a file is best
-//! read as one long range, in which the tensors are slices: nothing of that is copied. In a format of your own a
-//! [`AlignedLayout`](op::AlignedLayout) has each tensor begin at a whole unit.
+//! read in long ranges that begin at whole units, all of it from 0 for one: the tensors are slices of the buffer, and
+//! nothing is copied. In a format of your own an [`AlignedLayout`](op::AlignedLayout) has each tensor begin at a unit.
 //!
 //! [`AioHandle::stats`] tells which way bytes went: [`bytes_direct`](Stats::bytes_direct) or
 //! [`bytes_buffered`](Stats::bytes_buffered), and of either [`bytes_staged`](Stats::bytes_staged), which should be

@@ -4,7 +4,9 @@
 //! queue reported its completion, so a backend never has to keep buffers alive; in return a queue must never lose
 //! track of a block it accepted.
 //!
-//! What backends are built from, beside the system calls that each has for itself, is in [`parts`].
+//! What backends are built from, beside the system calls that each has for itself, is in [`parts`]. The
+//! shortest whole backend is `aio/examples/backend.rs`; the conformance suite of `aio-testkit` checks one
+//! (`aio/tests/example_backend.rs` runs it).
 #![allow(unsafe_code)]
 
 mod block;

@@ -19,7 +19,7 @@ const MOST: u64 = i64::MAX as u64;
 ///
 /// It is of use with memory that is aligned too, as that of [`AioHandle::alloc`](crate::AioHandle::alloc) is; a `Vec`
 /// begins anywhere. And a file with gaps is in a format of its own: safetensors, for one, allows none. A packed file
-/// is read without copies as one long range into one buffer, in which the tensors are slices.
+/// is read without copies in long ranges that begin at units, into buffers of which the tensors are slices.
 ///
 /// ```
 /// use aio::op::AlignedLayout;

@@ -18,7 +18,7 @@ use crate::backend::Direction;
 use crate::file::routes::Route;
 use crate::op::desc::{Extent, ExtentMemory};
 
-/// What direct I/O on a file asks for. [`Layout`](crate::op::Layout) lays tensors out so that they have it.
+/// What direct I/O on a file asks for. [`AlignedLayout`](crate::op::AlignedLayout) lays tensors out so that they have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Alignment {
