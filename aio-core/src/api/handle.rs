@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::api::atomic_file::AtomicFile;
 use crate::api::file::AioFile;
-use crate::api::scope::{Scope, path_target, scope};
+use crate::api::scope::{Scope, scope};
 use crate::api::ticket::Ticket;
 use crate::backend::IoBackend;
 use crate::config::{AioConfig, DirectMode};
@@ -18,7 +18,7 @@ use crate::error::{Error, OpKind, Result};
 use crate::file::{OpenFile, OpenOptions};
 use crate::memory::{AlignedBuf, Allocation, Arena};
 use crate::op::buf::{IoBuf, IoBufMut};
-use crate::op::desc::{Extent, IoOpDesc, PathMode};
+use crate::op::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::op::owned::{AssertValid, Custom, Owned, RawOp};
 use crate::stats::Stats;
 
@@ -276,21 +276,21 @@ impl AioHandle {
     /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
     /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn read_path<B: IoBufMut + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
-        Ticket::start(self.shared(), Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options)
+        Ticket::start(self.shared(), Owned::read(Target::at(path, PathMode::Read), buffer, 0), self.options)
     }
 
     /// Writes `buffer` to a new file at `path`; an existing one, or a symbolic link, is an error. If writing fails, the
     /// file is removed.
     /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn write_new<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
-        Ticket::start(self.shared(), Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options)
+        Ticket::start(self.shared(), Owned::write(Target::at(path, PathMode::WriteNew), buffer, 0), self.options)
     }
 
     /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist, at the end of
     /// symbolic links if there are any. A file that was longer is cut once all is written; if writing fails, it holds
     /// a mixture. Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn write_path<B: IoBuf + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
-        Ticket::start(self.shared(), Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options)
+        Ticket::start(self.shared(), Owned::write(Target::at(path, PathMode::Write), buffer, 0), self.options)
     }
 
     /// Submits an op with a descriptor of the caller's own.

@@ -102,17 +102,17 @@ impl<'scope> Scope<'scope, '_> {
 
     /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
     pub fn read_path<B: IoBufMut + 'scope>(&'scope self, path: impl AsRef<Path>, buffer: B) {
-        self.submit(Owned::read(path_target(path, PathMode::Read), buffer, 0), self.options);
+        self.submit(Owned::read(Target::at(path, PathMode::Read), buffer, 0), self.options);
     }
 
     /// Writes `buffer` to a new file at `path`; an existing one is an error.
     pub fn write_new<B: IoBuf + 'scope>(&'scope self, path: impl AsRef<Path>, buffer: B) {
-        self.submit(Owned::write(path_target(path, PathMode::WriteNew), buffer, 0), self.options);
+        self.submit(Owned::write(Target::at(path, PathMode::WriteNew), buffer, 0), self.options);
     }
 
     /// Writes `buffer` as the whole contents of the file at `path`, which is made if it does not exist.
     pub fn write_path<B: IoBuf + 'scope>(&'scope self, path: impl AsRef<Path>, buffer: B) {
-        self.submit(Owned::write(path_target(path, PathMode::Write), buffer, 0), self.options);
+        self.submit(Owned::write(Target::at(path, PathMode::Write), buffer, 0), self.options);
     }
 
     fn submit<T: Send + 'scope>(&'scope self, desc: Owned<T>, options: OpOptions) {
@@ -129,8 +129,4 @@ impl<'scope> Scope<'scope, '_> {
             op.refuse(error);
         }
     }
-}
-
-pub(crate) fn path_target(path: impl AsRef<Path>, mode: PathMode) -> Target {
-    Target::Path(path.as_ref().to_owned(), mode)
 }

@@ -19,7 +19,7 @@ use crate::file::inode::Inode;
 use crate::foreign::log;
 use crate::foreign::report_drop;
 use crate::op::desc::IoOpDesc;
-use crate::op::owned::Owned;
+use crate::op::owned::{Owned, Owner};
 use crate::sync::thread::{self, Thread};
 
 /// One op in flight, which owns its buffer until it has ended.
@@ -75,11 +75,6 @@ pub(crate) trait Yields<T>: Send + Sync {
     /// What the op owned, once.
     fn give_back(&self) -> Option<T>;
     fn cancel(self: Arc<Self>, shared: &Arc<Shared>);
-}
-
-/// A descriptor that owns what a ticket gives back.
-pub(crate) trait Owner<T> {
-    fn give_back(&self) -> Option<T>;
 }
 
 impl<T, D: IoOpDesc + Owner<T> + 'static> Yields<T> for Op<D> {

@@ -167,7 +167,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::api::scope::path_target;
     use crate::backend::Direction;
     use crate::config::{AioConfig, DirectMode};
     use crate::engine::file_jobs::Job;
@@ -201,7 +200,7 @@ mod tests {
         assert!(state.take_stranded().is_some(), "there is no thread");
         state.push(job(true));
         state.push(job(false));
-        state.threads.push(thread::spawn(|| {}));
+        state.threads.push(thread::Builder::new().spawn(|| {}).unwrap());
         assert!(state.take_stranded().is_none(), "the thread is busy, and will come");
         state.opening = 1;
         assert!(state.take_stranded().is_some_and(|task| !task.opens()));
@@ -251,7 +250,7 @@ mod tests {
     fn few_files_are_open_only_to_be_synced() {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let (shared, file) = setup(&path);
-        let by_path = |mode| path_target(&path, mode);
+        let by_path = |mode| Target::at(&path, mode);
         with_syncs_held_back(&file, || {
             for _ in 0..128 {
                 // What is written to an open file does not count.
@@ -280,7 +279,7 @@ mod tests {
         let (_, file) = setup(&paths[1]);
         with_syncs_held_back(&held, || {
             // Every thread has a write that it cannot sync.
-            (0..MAX_THREADS).for_each(|_| write(&shared, path_target(&paths[0], PathMode::Write)));
+            (0..MAX_THREADS).for_each(|_| write(&shared, Target::at(&paths[0], PathMode::Write)));
             while !shared.file_threads.state.lock().queue.is_empty() {
                 std::thread::yield_now();
             }

@@ -164,7 +164,6 @@ pub(crate) fn check_extents(extents: &[Extent]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::scope::path_target;
     use crate::engine::promise::Promise;
     use crate::op::desc::PathMode;
     use crate::op::owned::Owned;
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn a_cancelled_op_does_not_report_the_end_of_the_file() {
         for cancelled in [false, true] {
-            let desc = Owned::read(path_target("t", PathMode::Read), vec![0_u8; 100], 0);
+            let desc = Owned::read(Target::at("t", PathMode::Read), vec![0_u8; 100], 0);
             let op = Op { state: OpState::new(Promise::new(None), OpOptions::default(), None), desc };
             op.state.fail(50, op.eof(50));
             if cancelled {

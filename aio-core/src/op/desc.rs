@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
 use crate::backend::{Direction, RegionId};
@@ -166,6 +166,12 @@ pub enum Target {
     File(OpenFile),
     /// A path that a worker opens when it begins the op, and closes when the op has ended.
     Path(PathBuf, PathMode),
+}
+
+impl Target {
+    pub(crate) fn at(path: impl AsRef<Path>, mode: PathMode) -> Self {
+        Self::Path(path.as_ref().to_owned(), mode)
+    }
 }
 
 /// How a worker opens the path of an op.

@@ -6,12 +6,16 @@ use std::ptr::NonNull;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::api::ticket::Owner;
 use crate::backend::Direction;
 use crate::foreign::report_drop;
 use crate::op::buf::{IoBuf, IoBufMut};
 use crate::op::desc::{Extent, ExtentMemory, IoOpDesc, Outcome, Target};
 use crate::op::lent::Lent;
+
+/// A descriptor that owns what the ticket of its op gives back.
+pub(crate) trait Owner<T> {
+    fn give_back(&self) -> Option<T>;
+}
 
 /// An op that owns its memory, as a buffer or as a list of extents with a buffer each.
 pub(crate) struct Owned<T> {

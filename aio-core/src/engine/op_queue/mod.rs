@@ -7,7 +7,7 @@
 //! claim; a thread that adds work afterwards sees the announcement.
 
 mod accounts;
-mod claim;
+mod fifos;
 mod queued_op;
 mod workers;
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use self::accounts::Accounts;
-use self::claim::Fifos;
+use self::fifos::Fifos;
 use self::workers::Workers;
 use crate::engine::transfer::{Priority, Transfer};
 use crate::error::{Error, Failures};
@@ -24,7 +24,7 @@ use crate::file::routes::Route;
 use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync};
 
 pub(crate) use self::accounts::EndedOps;
-pub(crate) use self::claim::{Claimed, Found, Wanted};
+pub(crate) use self::fifos::{Claimed, Found, Wanted};
 pub(crate) use self::queued_op::QueuedOp;
 
 /// All ops that wait for workers, and the accounts of what was accepted.

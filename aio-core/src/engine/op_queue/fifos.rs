@@ -1,4 +1,4 @@
-//! Claiming: what a worker takes out of the queue's FIFOs at once.
+//! The FIFOs of a priority each, and what a worker claims from their front at once.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -181,19 +181,18 @@ fn class_of(queued: &QueuedOp) -> usize {
 mod tests {
     use super::super::{OpQueue, WhenFull};
     use super::*;
-    use crate::api::scope::path_target;
     use crate::backend::Direction;
     use crate::engine::op_state::OpState;
     use crate::engine::promise::Promise;
     use crate::engine::transfer::{Op, OpOptions};
-    use crate::op::desc::{Extent, PathMode};
+    use crate::op::desc::{Extent, PathMode, Target};
     use crate::op::owned::Owned;
     use crate::op::plan::{Alignment, Plan};
 
     fn read(blocks: usize) -> Arc<Transfer> {
         let extent = Extent { offset: 0, len: blocks, memory: None };
         let plan = Plan::new(Direction::Read, &[extent], Alignment::NONE, 1);
-        let desc = Owned::read(path_target("t", PathMode::Read), vec![0_u8; blocks], 0);
+        let desc = Owned::read(Target::at("t", PathMode::Read), vec![0_u8; blocks], 0);
         Arc::new(Op { state: OpState::new(Promise::new(None), OpOptions::default(), Some(plan)), desc })
     }
 
