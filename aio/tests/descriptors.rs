@@ -28,15 +28,13 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// The next descriptor would have this number, if no more are closed.
-fn next_descriptor() -> u64 {
-    File::open("/dev/null").unwrap().as_raw_fd() as u64
-}
-
 /// Runs it while `more` descriptors can be had.
-fn with_descriptors<T>(more: u64, run: impl FnOnce() -> T) -> T {
+fn with_descriptors<T>(more: usize, run: impl FnOnce() -> T) -> T {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, next_descriptor() + more, hard).unwrap();
+    // The next numbers need not follow each other: what was inherited may lie in between.
+    let next: Vec<_> = (0..=more).map(|_| File::open("/dev/null").unwrap()).collect();
+    setrlimit(Resource::RLIMIT_NOFILE, next[more].as_raw_fd() as u64, hard).unwrap();
+    drop(next);
     let result = run();
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     result
