@@ -238,7 +238,7 @@ fn files_that_wait_for_their_sync_do_not_use_up_the_descriptors() {
     });
 }
 
-/// Those that wait for a thread are synced together.
+/// One sync serves all that wait for a thread by then.
 #[test]
 fn many_durable_writes_of_one_file_all_end() {
     for backend in backends() {

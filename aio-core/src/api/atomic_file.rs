@@ -72,11 +72,12 @@ impl AtomicFile {
     /// # Errors
     ///
     /// [`Error::InvalidInput`](crate::Error::InvalidInput) if any write to it, or change of its length or allocation,
-    /// failed, was refused or was cancelled, even if another call reported that or it was done again later. (A `try_write` that found
-    /// the queue full gave its buffer back, and was no write.)
+    /// failed, was refused or was cancelled, even if another call reported that or it was done again later. (A
+    /// `try_write` that found the queue full gave its buffer back, and was no write.)
     /// [`Error::Io`](crate::Error::Io) if it cannot be synced, closed or renamed.
-    /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::Closed`](crate::Error::Closed). In all of these cases
-    /// the target is as it was, and the temporary is gone. If at last the folder cannot be synced ([`OpKind::Sync`]
+    /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::Closed`](crate::Error::Closed),
+    /// [`Error::WorkerDied`](crate::Error::WorkerDied) if no worker is left. In all of these cases the target is as it
+    /// was, and the temporary is gone. If at last the folder cannot be synced ([`OpKind::Sync`]
     /// with the folder's path), the new file is in place, and may not be after a power failure.
     /// [`Error::Forked`](crate::Error::Forked).
     pub fn commit(self) -> Ticket<()> {
