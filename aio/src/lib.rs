@@ -145,7 +145,11 @@ pub use aio_core::{backend, buf, error, op};
 pub use backends::Backend;
 pub use builder::{Builder, builder};
 
-/// The README's quick start is compiled and run as a test.
+/// The code in the README and in the pages of `docs/` is compiled, and run where it has a `main`.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/guide.md")]
+    struct Guide;
+}
