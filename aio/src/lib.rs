@@ -152,4 +152,6 @@ mod pages {
     struct Readme;
     #[doc = include_str!("../../docs/guide.md")]
     struct Guide;
+    #[doc = include_str!("../../docs/deepspeed.md")]
+    struct DeepSpeed;
 }
