@@ -19,7 +19,7 @@ pub(crate) use png::png;
 #[cfg(test)]
 pub(crate) use style::colour;
 
-use crate::estimate::Estimate;
+use aio_cli::estimate::Estimate;
 
 /// Small multiples: one panel per workload, in each a horizontal bar per contender.
 #[derive(Debug, Clone)]

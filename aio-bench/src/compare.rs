@@ -2,6 +2,7 @@
 
 mod contender;
 mod contenders;
+mod machine;
 mod markdown;
 mod picture;
 mod plan;
@@ -15,13 +16,13 @@ use std::path::Path;
 use indicatif::ProgressBar;
 
 use crate::cli::CompareArgs;
-use crate::failure::Failure;
-use crate::host::cpu::Elapsed;
-use crate::host::disk;
-use crate::host::machine::Machine;
-use crate::interrupt;
-use crate::output;
-use crate::replace::replace;
+use crate::compare::machine::Machine;
+use aio_cli::failure::Failure;
+use aio_cli::host::cpu::Elapsed;
+use aio_cli::host::disk;
+use aio_cli::interrupt;
+use aio_cli::output;
+use aio_cli::replace::replace;
 use contender::{Contender, Entrant, field};
 use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};

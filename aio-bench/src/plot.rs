@@ -9,10 +9,10 @@ use std::path::Path;
 
 use crate::chart;
 use crate::cli::PlotArgs;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::output;
-use crate::replace::replace;
+use aio_cli::failure::Failure;
+use aio_cli::interrupt;
+use aio_cli::output;
+use aio_cli::replace::replace;
 
 use input::Input;
 use report::Report;

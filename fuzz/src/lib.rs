@@ -1,6 +1,6 @@
 //! What the fuzz targets share.
 
-use aio_bench::fuzzing::most_memory;
+use aio_cli::fuzzing::most_memory;
 
 /// Checks an input, and that it takes no more memory than it may.
 pub fn bounded(check: fn(&[u8]), input: &[u8]) {

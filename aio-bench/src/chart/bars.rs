@@ -7,8 +7,8 @@ use super::header::Header;
 use super::sheet::{MARGIN, Sheet, Side, WIDTH, sheet};
 use super::style::{self, HEADING, INK, LABEL, TICK};
 use super::{BarChart, Panel, Row};
-use crate::estimate::Estimate;
-use crate::failure::Failure;
+use aio_cli::estimate::Estimate;
+use aio_cli::failure::Failure;
 
 /// Between panels that stand side by side.
 const GUTTER: i32 = 36;

@@ -2,7 +2,7 @@
 
 use super::sheet::{MARGIN, Sheet, Side, WIDTH};
 use super::style::{self, LABEL, TITLE};
-use crate::failure::Failure;
+use aio_cli::failure::Failure;
 
 const LINE: i32 = LABEL + 5;
 

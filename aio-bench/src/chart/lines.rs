@@ -8,8 +8,8 @@ use super::marker::{Marker, RADIUS};
 use super::sheet::{MARGIN, Point, Sheet, Side, WIDTH, sheet};
 use super::style::{self, HEADING, INK, LABEL, TICK};
 use super::{LineChart, LinePanel};
-use crate::estimate::Estimate;
-use crate::failure::Failure;
+use aio_cli::estimate::Estimate;
+use aio_cli::failure::Failure;
 
 const GUTTER: i32 = 32;
 /// Of the area in which lines are.

@@ -4,7 +4,7 @@ use plotters::element::Circle;
 use plotters::style::{Color, RGBColor};
 
 use super::sheet::{Point, Sheet};
-use crate::failure::Failure;
+use aio_cli::failure::Failure;
 
 /// How far a marker reaches from its point.
 pub(crate) const RADIUS: i32 = 4;

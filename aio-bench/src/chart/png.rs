@@ -5,7 +5,7 @@ use std::sync::Arc;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb};
 
-use crate::failure::Failure;
+use aio_cli::failure::Failure;
 
 /// The widest and highest that is drawn: 1 GiB of pixels.
 const LARGEST: f32 = 16384.0;

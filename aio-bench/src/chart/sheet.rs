@@ -8,7 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, IntoFont, RGBColor, TextStyle};
 
 use super::style::INK;
-use crate::failure::Failure;
+use aio_cli::failure::Failure;
 
 pub(crate) type Point = (i32, i32);
 

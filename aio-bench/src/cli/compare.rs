@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::parse_usize;
-use crate::size;
+use aio_cli::size;
 
 /// Do the same work with every backend and with what people use otherwise, and show how they compare.
 ///
@@ -73,7 +72,7 @@ Examples:
   aio-bench compare --json > compare.json";
 
 fn parse_tensor(text: &str) -> Result<usize, String> {
-    match parse_usize(text)? {
+    match size::parse_usize(text)? {
         bytes if bytes < 16 => Err("it must be at least 16 bytes".to_owned()),
         bytes => Ok(bytes),
     }

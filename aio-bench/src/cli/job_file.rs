@@ -13,14 +13,18 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
-use super::Cli;
-use crate::failure::{Failure, one_line};
+use super::{Cli, NAME};
+use aio_cli::failure::{Failure, one_line};
 
 const RUN: &str = "run";
 const JOB: &str = "job";
 
 /// The command line, with the job file that it may name. As clap does, it exits if the line itself is wrong.
-pub(crate) fn parse() -> Result<Cli, Failure> {
+///
+/// # Errors
+///
+/// What is wrong with the job file.
+pub fn parse() -> Result<Cli, Failure> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
     // The command stands first: options of the default command do not go with one.
     if line.get(1).is_some_and(|word| word == RUN) {
@@ -57,7 +61,7 @@ fn read(path: &Path) -> io::Result<String> {
 /// The arguments that the text of a file stands for, on a line with the arguments `given`.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn job_arguments(text: &str, given: &[String]) -> Result<Vec<String>, String> {
-    let line = ["aio-bench", RUN].into_iter().chain(given.iter().map(String::as_str));
+    let line = [NAME, RUN].into_iter().chain(given.iter().map(String::as_str));
     let matches = nothing_required().try_get_matches_from(line).map_err(|error| error.to_string())?;
     from_table(text, matches.subcommand_matches(RUN).ok_or("there is no command to run")?)
 }
@@ -109,7 +113,7 @@ fn is_key(arg: &Arg) -> bool {
 
 /// What clap would propose for an option of that name.
 fn similar(key: &str) -> Option<String> {
-    let error = nothing_required().try_get_matches_from(["aio-bench", RUN, &format!("--{key}")]).err()?;
+    let error = nothing_required().try_get_matches_from([NAME, RUN, &format!("--{key}")]).err()?;
     match error.get(ContextKind::SuggestedArg)? {
         ContextValue::String(name) => Some(name.trim_start_matches('-').to_owned()),
         _ => None,
@@ -149,7 +153,7 @@ fn accept(key: &str, value: &Value, words: &[String]) -> Result<(), String> {
 
 /// What clap says of these words, if it does not take them.
 fn refused(words: &[String]) -> Option<String> {
-    let line = ["aio-bench", RUN].into_iter().chain(words.iter().map(String::as_str));
+    let line = [NAME, RUN].into_iter().chain(words.iter().map(String::as_str));
     let text = nothing_required().try_get_matches_from(line).err()?.to_string();
     text.trim_start_matches("error: ").split("\n\n").next().map(one_line)
 }

@@ -6,8 +6,7 @@ use aio::{Backend, DirectMode};
 use clap::Args;
 
 use super::op::WeightedOp;
-use super::{parse_seconds, parse_usize};
-use crate::size;
+use aio_cli::{duration, size};
 
 /// Run one job, as fio would, through the library's public API, and measure it.
 ///
@@ -53,7 +52,7 @@ pub(crate) struct RunArgs {
     pub(crate) size: Option<u64>,
 
     /// Bytes of a block.
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_usize)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size::parse_usize)]
     pub(crate) block_size: usize,
 
     /// Blocks in flight per thread.
@@ -85,7 +84,7 @@ pub(crate) struct RunArgs {
     pub(crate) bare: bool,
 
     /// Go on for this long, starting over at the end of the file.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "bytes",
+    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with = "bytes",
         allow_negative_numbers = true)]
     pub(crate) runtime: Option<f64>,
 
@@ -94,7 +93,7 @@ pub(crate) struct RunArgs {
     pub(crate) bytes: Option<u64>,
 
     /// Run for this long first. What ends in that time is not in any figure; the queue is kept full when it is over.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, allow_negative_numbers = true)]
     pub(crate) ramp: Option<f64>,
 
     /// Write patterns that say where they belong, check them in everything that is read, and in the end, untimed, read

@@ -5,8 +5,8 @@ use aio::Backend;
 use super::contenders::{fio, glommio, mmap, ours, rio, std_fs};
 use super::work::Work;
 use crate::cli::CompareArgs;
-use crate::failure::Failure;
-use crate::host::cpu::{Elapsed, Stopwatch};
+use aio_cli::failure::Failure;
+use aio_cli::host::cpu::{Elapsed, Stopwatch};
 
 /// Somebody who can move blocks.
 pub(crate) trait Contender {

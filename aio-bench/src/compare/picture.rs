@@ -2,7 +2,7 @@
 
 use super::report::Report;
 use crate::chart::{self, BarChart, Panel, Row};
-use crate::failure::Failure;
+use aio_cli::failure::Failure;
 
 /// SVG.
 pub(crate) fn svg(report: &Report) -> Result<String, Failure> {

@@ -8,9 +8,9 @@ use super::contender::Entrant;
 use super::contenders::{fio, ours};
 use super::plan::Spec;
 use crate::cli::CompareArgs;
-use crate::estimate::Estimate;
-use crate::host::cpu::Elapsed;
-use crate::host::machine::Machine;
+use crate::compare::machine::Machine;
+use aio_cli::estimate::Estimate;
+use aio_cli::host::cpu::Elapsed;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]

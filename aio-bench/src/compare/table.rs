@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::report::{ContenderReport, Report, ResultReport, WorkloadReport};
-use crate::output;
-use crate::size;
+use aio_cli::output;
+use aio_cli::size;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

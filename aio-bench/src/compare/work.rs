@@ -9,9 +9,9 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::syncfs;
 
 use super::plan::{Spec, Start};
-use crate::failure::Failure;
-use crate::generate::{self, SplitMix64};
-use crate::interrupt::{self, Made};
+use aio_cli::failure::Failure;
+use aio_cli::generate::{self, SplitMix64};
+use aio_cli::interrupt::{self, Made};
 
 /// A workload with its files, ready to be done again and again.
 ///
@@ -147,7 +147,7 @@ impl Work {
     }
 
     fn word(&self, block: u64) -> [u8; WORD] {
-        SplitMix64::new(block << 20 | self.generation).next().to_le_bytes()
+        SplitMix64::new(block << 20 | self.generation).next_u64().to_le_bytes()
     }
 
     fn fill(&self) -> io::Result<()> {

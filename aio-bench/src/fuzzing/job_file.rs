@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use clap::Parser;
 use toml::{Table, Value};
 
-use super::assert_readable;
 use crate::cli::{Cli, Command, RunArgs, job_arguments};
+use aio_cli::fuzzing::assert_readable;
 
 /// A file that is accepted gives arguments that `run` takes, with values in the documented ranges; written as a file
 /// again they are the same, and given on the command line they leave nothing of the file. One that is refused is told
@@ -30,7 +30,7 @@ fn parsed(arguments: &[String]) -> RunArgs {
     let required = required.into_iter().filter(|(option, _)| !has(option)).map(|(_, word)| word);
     let line = ["aio-bench", "run"].into_iter().chain(required).chain(arguments.iter().map(String::as_str));
     match Cli::try_parse_from(line) {
-        Ok(Cli { command: Some(Command::Run(args)), .. }) => args,
+        Ok(Cli { command: Command::Run(args) }) => args,
         other => panic!("{arguments:?} is no run: {other:?}"),
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::failure::Failure;
-use crate::interrupt;
+use aio_cli::failure::Failure;
+use aio_cli::interrupt;
 
 /// What `run` calls its results.
 const SCHEMA: &str = "aio-bench/run/1";

@@ -3,8 +3,8 @@
 use super::series::{Plot, Point, Series};
 use crate::chart::{self, Axis, BarChart, Line, LineChart, LinePanel, Panel, Row};
 use crate::cli::Over;
-use crate::estimate::Estimate;
-use crate::failure::Failure;
+use aio_cli::estimate::Estimate;
+use aio_cli::failure::Failure;
 
 /// Draws it; the SVG.
 pub(crate) fn draw(plot: &Plot) -> Result<String, Failure> {

@@ -9,7 +9,7 @@ use super::Format;
 use super::input::{self, Input};
 use super::series::{Plot, Point, Series};
 use crate::cli::Over;
-use crate::estimate::Estimate;
+use aio_cli::estimate::Estimate;
 
 /// The result of a plot.
 #[derive(Debug, Serialize)]

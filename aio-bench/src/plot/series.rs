@@ -6,8 +6,8 @@ use std::iter;
 use super::input::RunResult;
 use crate::chart;
 use crate::cli::Over;
-use crate::estimate::Estimate;
-use crate::failure::Failure;
+use aio_cli::estimate::Estimate;
+use aio_cli::failure::Failure;
 
 /// What is to be drawn.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use super::target::{New, Target};
 use super::verify::Verifier;
 use super::watch::Observer;
 use crate::cli::{Op, RunArgs, WeightedOp};
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::warm_up::buffers;
+use aio_cli::failure::Failure;
+use aio_cli::interrupt;
+use aio_cli::warm_up::buffers;
 
 /// What was written first.
 pub(crate) struct LaidOut {

@@ -8,7 +8,7 @@ use aio::DirectMode;
 use nix::fcntl::OFlag;
 
 use crate::cli::RunArgs;
-use crate::failure::Failure;
+use aio_cli::failure::Failure;
 
 /// How long each side goes on before it is the other's turn: short against what changes on a machine, long against
 /// what a turn costs.

@@ -5,9 +5,9 @@ use std::ops::{Deref, DerefMut};
 use aio::buf::{AlignedBuf, IoBufMut};
 use aio::{AioFile, AioHandle};
 
-use crate::failure::Failure;
-use crate::generate;
-use crate::warm_up::{arrived, buffers};
+use aio_cli::failure::Failure;
+use aio_cli::generate;
+use aio_cli::warm_up::{arrived, buffers};
 
 /// Memory that an op can own and that this program can fill.
 pub(crate) trait Block: IoBufMut + DerefMut<Target = [u8]> + 'static {}

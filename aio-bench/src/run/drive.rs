@@ -15,8 +15,8 @@ use aio::Ticket;
 use hdrhistogram::Histogram;
 
 use super::watch::Watch;
-use crate::host::cpu::{Elapsed, Stopwatch};
-use crate::interrupt;
+use aio_cli::host::cpu::{Elapsed, Stopwatch};
+use aio_cli::interrupt;
 pub(crate) use blocking::{Blocking, Call};
 use budget::Budget;
 pub(crate) use budget::Limit;

@@ -10,10 +10,10 @@ use super::offsets::Offsets;
 use super::verify::Verifier;
 use super::watch::{Quiet, Watch};
 use crate::cli::RunArgs;
-use crate::failure::Failure;
-use crate::interrupt;
-use crate::paths::Paths;
-use crate::warm_up::{attempted, buffers};
+use aio_cli::failure::Failure;
+use aio_cli::interrupt;
+use aio_cli::paths::Paths;
+use aio_cli::warm_up::{attempted, buffers};
 
 /// All that there is before memory.
 pub(crate) struct Job<'a> {

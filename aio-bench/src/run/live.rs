@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 
 use super::drive::{Limit, Plan};
-use crate::output;
-use crate::size;
+use aio_cli::output;
+use aio_cli::size;
 
 /// How often the line changes.
 const INTERVAL: Duration = Duration::from_millis(500);

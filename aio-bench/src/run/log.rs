@@ -17,8 +17,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Interv
 
 use super::drive;
 use crate::cli::RunArgs;
-use crate::failure::Failure;
-use crate::interrupt::Made;
+use aio_cli::failure::Failure;
+use aio_cli::interrupt::Made;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 

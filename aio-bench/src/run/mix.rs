@@ -7,7 +7,7 @@ use super::drive::{Call, Note, Work};
 use super::offsets::Offsets;
 use super::verify::Verifier;
 use crate::cli::WeightedOp;
-use crate::generate::SplitMix64;
+use aio_cli::generate::SplitMix64;
 
 /// The ops of a job, and what they do to a file.
 #[derive(Debug)]

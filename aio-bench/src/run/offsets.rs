@@ -1,6 +1,6 @@
 //! Where the blocks of a job lie.
 
-use crate::generate::SplitMix64;
+use aio_cli::generate::SplitMix64;
 
 /// An endless sequence of block-aligned offsets within the first blocks of a file.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use super::job::{Compared, Measured};
 use super::target::New;
 use super::watch;
 use crate::cli::{RunArgs, WeightedOp};
-use crate::host::resident::Memory;
-use crate::paths::Paths;
+use aio_cli::host::resident::Memory;
+use aio_cli::paths::Paths;
 
 /// The result of a job.
 #[derive(Debug, Serialize)]
@@ -239,7 +239,7 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::cpu::Elapsed;
+    use aio_cli::host::cpu::Elapsed;
 
     fn drive(blocks: u64, wall: u64, cpu: u64) -> Drive {
         let elapsed = Elapsed { wall: Duration::from_micros(wall), cpu: Duration::from_micros(cpu) };

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use aio::{AioFile, AioHandle, DirectMode, OpenOptions};
 
 use crate::cli::RunArgs;
-use crate::failure::Failure;
-use crate::host::disk;
-use crate::interrupt::Made;
-use crate::size;
+use aio_cli::failure::Failure;
+use aio_cli::host::disk;
+use aio_cli::interrupt::Made;
+use aio_cli::size;
 
 /// A file that the job can use.
 #[derive(Debug)]

@@ -16,8 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::failure::Failure;
-use crate::pattern::{self, Fault, Label};
+use aio_cli::failure::Failure;
+use aio_cli::pattern::{self, Fault, Label};
 
 /// Writes labels and checks them.
 #[derive(Debug)]

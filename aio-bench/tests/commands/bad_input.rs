@@ -2,30 +2,7 @@
 
 use std::process::Command;
 
-use assert_cmd::cargo::cargo_bin;
-
-use crate::bench::Bench;
-
-/// A folder with a file of 10 bytes in it, as every line below finds it and has to leave it.
-fn bench() -> Bench {
-    let bench = Bench::new();
-    bench.file("small", b"0123456789");
-    bench
-}
-
-fn assert_refused(lines: &[(&str, i32, &[&str])]) {
-    let bench = bench();
-    for (line, code, fragments) in lines {
-        let sentence = bench.refused(line, *code);
-        for fragment in *fragments {
-            assert!(sentence.contains(fragment), "{line}\nlacks {fragment:?}: {sentence}");
-        }
-        assert_eq!(
-            (bench.names(), bench.contents("small").as_slice()),
-            (vec!["small".to_owned()], &b"0123456789"[..])
-        );
-    }
-}
+use crate::support::refused::{assert_refused, bench};
 
 #[test]
 fn files_that_cannot_be_used() {
@@ -54,7 +31,7 @@ fn ranges_that_are_not_there() {
 
 #[test]
 fn an_empty_file_has_nothing_to_read() {
-    let bench = Bench::new();
+    let bench = crate::support::bench::Bench::new();
     bench.file("empty", b"");
     for (line, words) in [
         ("run --op read --file empty", "empty is empty: there is nothing to read"),
@@ -81,67 +58,17 @@ fn values_that_make_no_sense() {
         ("run --op read --file small --block-size 1 --bare", 2, &["--queue-depth 1", "this one has 32"]),
         ("run --op read --file small --queue-depth 1 --threads 2 --bare", 2, &["--threads 1", "this one has 1, 2"]),
         ("run --op read --file small --queue-depth 1 --extents 2 --bare", 2, &["--extents 1", "1 and 2"]),
-        ("swap --direct maybe", 2, &["maybe", "auto"]),
         ("run --op read --file small --runtime -1", 2, &["--runtime"]),
         ("run --op read --file small --block-size 1 --cpu 100000", 1, &["CPU 100000"]),
         ("run --op erase --file small", 2, &["erase", "randread"]),
         ("run --op read --file small --direct maybe", 2, &["maybe", "auto"]),
-        ("swap --tensors 0 --tensor-size 1", 2, &["--tensors"]),
-        ("swap --tensors 1000001 --tensor-size 1", 2, &["--tensors"]),
-        ("swap --tensors 2 --tensor-size 0", 2, &["--tensor-size", "at least 1 byte"]),
-        ("swap --tensors 1000000 --tensor-size 7E", 1, &["does not fit in memory"]),
-        ("swap --block-size 5", 2, &["--block-size = 5", "multiple of the page size"]),
-        ("swap --layout heap", 2, &["heap", "files", "extents"]),
         ("erase", 2, &["erase"]),
     ]);
 }
 
 #[test]
 fn backends_that_do_not_exist() {
-    assert_refused(&[
-        ("swap --backend tape", 2, &["tape", "uring", "libaio", "pthread"]),
-        ("run --op read --file small --backend tape", 2, &["tape", "uring", "libaio", "pthread"]),
-    ]);
-}
-
-#[test]
-fn folders_that_cannot_be_used() {
-    assert_refused(&[
-        ("swap --dir missing", 1, &["missing", "No such file"]),
-        ("swap --dir small", 1, &["small is not a folder"]),
-        ("swap --dir /proc", 1, &["/proc"]),
-        ("probe missing", 1, &["missing", "No such file"]),
-        ("probe small", 1, &["small is not a folder"]),
-    ]);
-}
-
-#[test]
-fn safetensors_files_that_are_none() {
-    assert_refused(&[
-        ("swap --from missing", 1, &["missing", "No such file"]),
-        ("swap --from .", 1, &["folder"]),
-        ("swap --from small", 1, &["small is not a usable safetensors file", "3978425819141910832"]),
-    ]);
-    let bench = bench();
-    let header = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
-    let tensor = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
-    let overlapping = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#;
-    for (contents, reason) in [
-        (Vec::new(), "it has 0 bytes"),
-        (header(tensor)[..20].to_vec(), "it was cut off"),
-        (header(tensor), "describes 4 bytes of tensors, and 0 are there"),
-        ([header(tensor), b"12345".to_vec()].concat(), "describes 4 bytes of tensors, and 5 are there"),
-        ([header(overlapping), b"123456".to_vec()].concat(), "invalid offset for tensor `b`"),
-        (header("{\"a\":}"), "bad header"),
-        (header("{}"), "holds no tensor"),
-        (u64::MAX.to_le_bytes().to_vec(), "the format allows"),
-    ] {
-        bench.file("model", &contents);
-        let sentence = bench.refused("swap --from model", 1);
-        assert!(sentence.contains("model") && sentence.contains(reason), "{reason}: {sentence}");
-        assert_eq!(sentence.trim_end().lines().count(), 1, "{sentence}");
-    }
-    assert_eq!(bench.names(), ["model", "small"]);
+    assert_refused(&[("run --op read --file small --backend tape", 2, &["tape", "uring", "libaio", "pthread"])]);
 }
 
 #[test]
@@ -149,7 +76,7 @@ fn a_file_size_limit_is_an_error_and_leaves_nothing() {
     let bench = bench();
     let limited = |line: &str| {
         let script = format!("ulimit -f 100 && exec \"$0\" {line}");
-        let program = cargo_bin!("aio-bench");
+        let program = crate::PROGRAM;
         let output =
             Command::new("sh").arg("-c").arg(script).arg(program).current_dir(bench.path()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -157,11 +84,6 @@ fn a_file_size_limit_is_an_error_and_leaves_nothing() {
     let (code, sentence) = limited("run --op write --file new --size 50M");
     assert!(
         code == Some(1) && sentence.contains("new") && sentence.contains("File too large"),
-        "{code:?} {sentence}"
-    );
-    let (code, sentence) = limited("swap --tensors 2 --tensor-size 5M --backend pthread --json");
-    assert!(
-        code == Some(1) && sentence.contains(".tensor") && sentence.contains("File too large"),
         "{code:?} {sentence}"
     );
     assert_eq!(bench.names(), ["small"]);

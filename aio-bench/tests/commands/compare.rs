@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::bench::{Bench, backends};
-use crate::schema::assert_valid;
+use crate::support::bench::{Bench, backends};
+use crate::support::schema::assert_valid;
 
 /// Little enough to be done in a moment.
 const SMALL: &str = "compare --size 2M --tensors 4 --tensor-size 8K --random-reads 16 --threads 2 --queue-depth 4";

@@ -1,11 +1,11 @@
 //! The help is the manual.
 
-use crate::bench::Bench;
+use crate::support::bench::Bench;
 
 #[test]
 fn every_command_explains_itself_with_examples() {
     let bench = Bench::new();
-    for command in ["swap", "probe", "run", "compare", "tune", "plot", "completions"] {
+    for command in ["run", "compare", "plot", "completions"] {
         let help = bench.text(&format!("{command} --help"));
         assert!(help.contains("Usage: aio-bench") && help.contains(&format!("  aio-bench {command}")), "{help}");
         assert!(bench.text(&format!("{command} -h")).len() < help.len());
@@ -15,7 +15,7 @@ fn every_command_explains_itself_with_examples() {
 #[test]
 fn the_overview_names_the_commands_and_the_exit_codes() {
     let help = Bench::new().text("--help");
-    for words in ["swap", "probe", "run", "compare", "tune", "plot", "completions", "Exit codes", "--tensor-size"] {
+    for words in ["run", "compare", "plot", "completions", "Exit codes"] {
         assert!(help.contains(words), "{words}\n{help}");
     }
     assert!(Bench::new().text("--version").starts_with("aio-bench "));

@@ -1,7 +1,7 @@
 //! `aio-bench run --job`.
 
-use crate::bench::Bench;
-use crate::schema::assert_valid;
+use crate::support::bench::Bench;
+use crate::support::schema::assert_valid;
 
 /// The result of a run with this job file and these options.
 fn run(bench: &Bench, file: &str, options: &str) -> serde_json::Value {

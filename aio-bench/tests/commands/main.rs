@@ -1,21 +1,29 @@
 //! `aio-bench` as its users meet it: command lines in, output, exit codes and files out.
 
 mod bad_input;
-mod bench;
 mod compare;
-mod completions;
 mod help;
 mod interrupt;
 mod job_file;
 mod mixed;
 mod plot;
-mod probe;
 mod run;
-mod schema;
 mod small_disks;
-mod soak;
+#[path = "../../../aio-cli/tests/support/mod.rs"]
 mod support;
-mod swap;
 mod terminal;
-mod tune;
 mod verify;
+
+const NAME: &str = "aio-bench";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_aio-bench");
+
+/// Some options of some commands.
+const OPTIONS: [&str; 2] = ["bare", "only"];
+
+/// What is typed, and what it becomes when a shell completes it, in a folder with a file `f` and a folder `d`.
+const COMPLETED: [(&str, &str); 4] = [
+    ("aio-bench pl", "aio-bench plot "),
+    ("aio-bench run --queue-d", "aio-bench run --queue-depth "),
+    ("aio-bench plot --x bl", "aio-bench plot --x block-size "),
+    ("aio-bench compare --dir ", "aio-bench compare --dir d/"),
+];

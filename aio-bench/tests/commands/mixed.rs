@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use assert_cmd::cargo::cargo_bin;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
@@ -12,9 +11,9 @@ use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 
-use crate::bench::{Bench, backends};
-use crate::schema::assert_valid;
-use crate::terminal::{seen, terminal};
+use crate::support::bench::{Bench, backends};
+use crate::support::schema::assert_valid;
+use crate::support::screen::{seen, terminal};
 
 fn run(bench: &Bench, line: &str) -> Value {
     let result = bench.json(line);
@@ -149,7 +148,7 @@ fn a_terminal_sees_how_it_goes() {
     bench.file("f", &[7; 65536]);
     let line = "run --op read --file f --block-size 4K --ramp 0.6 --runtime 1.2 --json";
     let (screen, stderr) = terminal(80);
-    let mut child = Command::new(cargo_bin!("aio-bench"))
+    let mut child = Command::new(crate::PROGRAM)
         .args(line.split(' '))
         .current_dir(bench.path())
         .env_remove("RUST_LOG")

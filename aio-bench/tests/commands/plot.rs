@@ -3,11 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
-use crate::schema;
+use crate::support::bench::Bench;
+use crate::support::schema;
 
 /// A result of `run`, with these changes.
 fn result(backend: &str, queue_depth: u64, gb_per_s: f64, changes: &Value) -> Value {
@@ -192,7 +191,7 @@ fn bad_input_is_a_sentence_and_no_picture() {
     bench.file("empty", b"");
     bench.file("cut", &depths().as_bytes()[..900]);
     bench.file("foreign", br#"{"jobs": [{"read": {"bw": 1}}]}"#);
-    bench.file("swap", br#"{"schema": "aio-bench/swap/1"}"#);
+    bench.file("swap", br#"{"schema": "tensor-aio/swap/1"}"#);
     bench.file("old.svg", b"what was there");
     let before = bench.names();
     for (line, code, fragments) in [
@@ -205,7 +204,7 @@ fn bad_input_is_a_sentence_and_no_picture() {
         (
             "plot depths.json swap --out old.svg",
             1,
-            &["swap has a result (number 1) of the schema \"aio-bench/swap/1\""],
+            &["swap has a result (number 1) of the schema \"tensor-aio/swap/1\""],
         ),
         ("plot depths.json --out old.gif", 2, &["old.gif", ".svg or .png"]),
         ("plot depths.json --out picture", 2, &["picture", ".svg or .png"]),
@@ -236,8 +235,7 @@ fn where_there_is_no_room_the_older_picture_stays() {
         // The limit is of each file, in blocks of 512 bytes: the picture begins to be written.
         let script = format!("ulimit -f 8 && exec \"$0\" plot depths.json --out {out}");
         let mut sh = Command::new("sh");
-        let output =
-            sh.arg("-c").arg(script).arg(cargo_bin!("aio-bench")).current_dir(bench.path()).output().unwrap();
+        let output = sh.arg("-c").arg(script).arg(crate::PROGRAM).current_dir(bench.path()).output().unwrap();
         let sentence = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{sentence}");
         assert!(sentence.contains(&format!("cannot write {out}: File too large")), "{sentence}");

@@ -1,7 +1,7 @@
 //! `aio-bench run`.
 
-use crate::bench::{Bench, backends, keys};
-use crate::schema::assert_valid;
+use crate::support::bench::{Bench, backends};
+use crate::support::schema::assert_valid;
 
 const KEYS: [&str; 25] = [
     "allocate_seconds",
@@ -30,6 +30,13 @@ const KEYS: [&str; 25] = [
     "threads",
     "verify",
 ];
+
+/// The names of an object's keys.
+fn keys(object: &serde_json::Value) -> Vec<&str> {
+    let mut keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
 
 #[test]
 fn every_backend_writes_a_new_file_and_reads_it_back() {

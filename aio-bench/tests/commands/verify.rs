@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::Value;
 
-use crate::bench::{Bench, backends};
-use crate::schema::assert_valid;
+use crate::support::bench::{Bench, backends};
+use crate::support::schema::assert_valid;
 
 const BLOCK: usize = 4096;
 const READ: &str = "run --op read --file f --block-size 4K --verify --json";

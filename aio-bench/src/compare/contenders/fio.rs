@@ -8,9 +8,9 @@ use serde::Deserialize;
 use crate::compare::contender::{Contender, failed};
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
-use crate::failure::Failure;
-use crate::host::cpu::Elapsed;
-use crate::interrupt;
+use aio_cli::failure::Failure;
+use aio_cli::host::cpu::Elapsed;
+use aio_cli::interrupt;
 
 /// How fio does I/O.
 #[derive(Debug, Clone, Copy)]

@@ -9,9 +9,9 @@ use memmap2::MmapMut;
 use crate::compare::contender::{Contender, PAGE_CACHE, failed, timed};
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
-use crate::failure::Failure;
-use crate::generate;
-use crate::host::cpu::Elapsed;
+use aio_cli::failure::Failure;
+use aio_cli::generate;
+use aio_cli::host::cpu::Elapsed;
 
 /// As in tables.
 pub(crate) const NAME: &str = "mmap + copy";

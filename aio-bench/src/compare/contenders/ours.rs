@@ -9,10 +9,10 @@ use aio::{AioFile, AioHandle, Backend, OpenOptions, Ticket};
 use crate::compare::contender::{Contender, timed};
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
-use crate::failure::Failure;
-use crate::generate;
-use crate::host::cpu::Elapsed;
-use crate::host::disk;
+use aio_cli::failure::Failure;
+use aio_cli::generate;
+use aio_cli::host::cpu::Elapsed;
+use aio_cli::host::disk;
 
 /// As in tables.
 pub(crate) fn name(backend: Backend) -> String {

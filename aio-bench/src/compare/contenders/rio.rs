@@ -29,9 +29,9 @@ mod there {
     use crate::compare::contender::{Contender, failed, timed};
     use crate::compare::plan::Start;
     use crate::compare::work::Work;
-    use crate::failure::Failure;
-    use crate::generate;
-    use crate::host::cpu::Elapsed;
+    use aio_cli::failure::Failure;
+    use aio_cli::generate;
+    use aio_cli::host::cpu::Elapsed;
 
     struct Rio {
         ring: rio::Rio,

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Limit};
 use super::{Drive, Note};
-use crate::host::cpu::Stopwatch;
-use crate::interrupt;
 use crate::run::watch::Watch;
+use aio_cli::host::cpu::Stopwatch;
+use aio_cli::interrupt;
 
 /// A call that moves one block. Closures are calls that need nothing before and after.
 pub(crate) trait Call {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::interrupt;
+use aio_cli::interrupt;
 
 /// When to stop.
 #[derive(Debug, Clone, Copy)]

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::{BareReport, KindReport, Latency, NewFile, Report, VerifyReport};
-use crate::host::resident::Memory;
-use crate::paths::Paths;
-use crate::size;
+use aio_cli::host::resident::Memory;
+use aio_cli::paths::Paths;
+use aio_cli::size;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,100 @@
+//! `tensor-aio soak`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aio::Backend;
+use clap::Args;
+
+use crate::{duration, size};
+
+/// Do what the library can do, at random, for a long time, and verify every byte.
+///
+/// On every backend at the same time: reads and writes of a few bytes up to a mebibyte, at any offset, many in flight;
+/// vectored, blocking, in scopes, by path; through aligned, ordinary and odd memory; validated, durable, in the
+/// background, cancelled, timed out, their tickets dropped; files that grow and are cut; syncs; handles that are closed or dropped
+/// with ops in flight and opened again with another configuration, direct and buffered. What is written says which file,
+/// offset and write it belongs to, and whatever is read is held against that.
+///
+/// With --faults, a layer between the library and its backend injects faults: short transfers, storms of EINTR, EAGAIN
+/// and EBUSY, delayed and reordered completions, refused and partial submissions, and pages that cannot be read or
+/// written, on which an op has to fail with the error of that page, and no other op may.
+///
+/// At the end it counts what the process still holds: file descriptors, threads, mappings of queues, arenas. Exit code 1
+/// if a byte was wrong, an op ended as it must not, or something was left behind.
+///
+/// The files are made in a new folder inside --dir, which is removed at the end, also after Ctrl-C.
+#[derive(Debug, Args)]
+#[command(after_long_help = SOAK_EXAMPLES)]
+pub(crate) struct SoakArgs {
+    /// How long, in hours.
+    #[arg(long, value_name = "H", value_parser = parse_hours, allow_negative_numbers = true, conflicts_with = "seconds")]
+    pub(crate) hours: Option<f64>,
+
+    /// How long, in seconds [default: 60].
+    #[arg(long, value_name = "S", value_parser = duration::parse_seconds, allow_negative_numbers = true)]
+    pub(crate) seconds: Option<f64>,
+
+    /// The folder that the files are made in.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+
+    /// A backend, uring, libaio or pthread; may be given several times [default: all that work here]
+    #[arg(long = "backend", value_name = "BACKEND", value_parser = parse_backend)]
+    pub(crate) backends: Vec<Backend>,
+
+    /// Most bytes of disk space, at least 16M. Memory for data is bounded too: 48 MiB per backend.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    pub(crate) size: u64,
+
+    /// Inject faults.
+    #[arg(long)]
+    pub(crate) faults: bool,
+
+    /// What is drawn at random follows from this number [default: the clock]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl SoakArgs {
+    /// How long it lasts.
+    pub(crate) fn time(&self) -> Duration {
+        let seconds = self.hours.map(|hours| hours * 3600.0).or(self.seconds).unwrap_or(60.0);
+        Duration::from_secs_f64(seconds)
+    }
+}
+
+const SOAK_EXAMPLES: &str = "\
+Examples:
+  tensor-aio soak --seconds 30
+  tensor-aio soak --hours 8 --dir /mnt/nvme --size 4G
+  tensor-aio soak --hours 1 --faults --backend uring --seed 7 --json";
+
+fn parse_hours(text: &str) -> Result<f64, String> {
+    /// A week, as for seconds.
+    const LONGEST: f64 = 168.0;
+    match text.trim().parse::<f64>() {
+        Ok(hours) if hours > 0.0 && hours <= LONGEST => Ok(hours),
+        _ => Err(format!("{text:?} is not a number of hours above 0 and at most {LONGEST}")),
+    }
+}
+
+fn parse_backend(text: &str) -> Result<Backend, String> {
+    match text.parse() {
+        Ok(Backend::Auto) => Err("name one backend: uring, libaio or pthread".to_owned()),
+        Ok(backend) => Ok(backend),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 16 << 20;
+    match size::parse(text)? {
+        bytes if bytes < LEAST => Err("it must be at least 16M".to_owned()),
+        bytes => Ok(bytes),
+    }
+}

@@ -1,0 +1,105 @@
+//! `tensor-aio tune`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+
+use crate::size;
+
+/// Search for the configuration that is fastest on a folder's device, within a time budget.
+///
+/// Varies backend, block_size, queue_depth, intra_op_parallelism, single_submit, overlap_events and direct or buffered
+/// I/O, and measures each candidate with a few large ops in flight (8 of 16 MiB), as when tensors are swapped: reads
+/// with a cold page cache, and overwrites of an allocated file until the data is on the device. Many candidates are
+/// looked at shortly, the better half longer, and so on; the last few and the defaults are measured in interleaved
+/// rounds until the time is up. What is not ahead of the defaults by more than noise is not recommended.
+///
+/// Several folders are tuned one after the other, and then run at the same time.
+///
+/// The data files are made in new folders of their own inside each DIR, which are removed at the end, also after a
+/// failure or Ctrl-C. Memory for data: 128 MiB per folder that is measured at the same time.
+#[derive(Debug, Args)]
+#[command(after_long_help = TUNE_EXAMPLES)]
+pub(crate) struct TuneArgs {
+    /// Folders, one per device; they must exist.
+    #[arg(required = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dirs: Vec<PathBuf>,
+
+    /// Wall-clock time for everything: seconds (60, 60s) or minutes (2m).
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_budget, allow_negative_numbers = true)]
+    pub(crate) budget: Duration,
+
+    /// Bytes of the data file in each folder, at least 1M. Less is made where a slow device would spend more than a
+    /// seventh of its time on it.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_file_size)]
+    pub(crate) size: u64,
+
+    /// Save the recommended configuration: an "aio" block for a DeepSpeed configuration, and a "tensor_aio" block
+    /// beside it. For one DIR.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+
+    /// Replace the FILE of --write if it exists.
+    #[arg(long, requires = "write")]
+    pub(crate) overwrite: bool,
+
+    /// Which candidates are drawn, and in which order they are measured.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const TUNE_EXAMPLES: &str = "\
+Examples:
+  tensor-aio tune /mnt/nvme
+  tensor-aio tune /mnt/nvme --budget 5m --write aio.json
+  tensor-aio tune /mnt/nvme0 /mnt/nvme1 --budget 3m --json
+  tensor-aio tune . --budget 20s --size 256M";
+
+fn parse_budget(text: &str) -> Result<Duration, String> {
+    /// A day.
+    const LONGEST: f64 = 86_400.0;
+    let text = text.trim();
+    let (number, unit) = match (text.strip_suffix('m'), text.strip_suffix('s')) {
+        (Some(minutes), _) => (minutes, 60.0),
+        (None, Some(seconds)) => (seconds, 1.0),
+        (None, None) => (text, 1.0),
+    };
+    match number.trim_end().parse::<f64>().map(|number| number * unit) {
+        Ok(seconds) if (1.0..=LONGEST).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("{text:?} is not a time from 1s to 1440m: write 60, 60s or 2m")),
+    }
+}
+
+fn parse_file_size(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 20;
+    match size::parse(text)? {
+        bytes if bytes < LEAST => Err("it must be at least 1M".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_seconds_or_minutes() {
+        for (text, seconds) in [("60", 60), ("60s", 60), ("2m", 120), (" 1.5m ", 90), ("1", 1), ("1440m", 86_400)] {
+            assert_eq!(parse_budget(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "0", "0s", "-1", "1h", "m", "nan", "inf", "1441m", "0.5", "2ms"] {
+            assert!(parse_budget(text).unwrap_err().contains("is not a time"), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_have_a_least_size() {
+        assert_eq!(parse_file_size("1M"), Ok(1 << 20));
+        assert!(parse_file_size("1000K").is_err() && parse_file_size("0").is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! Why a command ends with something else than exit code 0.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use aio_core::Printable;
+
+/// What a command failed with, and so its exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line asks for something that cannot be: exit code 2.
+    Usage(String),
+    /// It was tried and did not work, or did not verify: exit code 1.
+    Failed(String),
+    /// `probe` found what it was told to fail on, which these words name: exit code 3.
+    Found(String),
+    /// A signal asked for an early end: exit code 128 + its number, as shells report it.
+    Interrupted(i32),
+}
+
+impl Failure {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            Self::Found(_) => 3,
+            Self::Interrupted(signal) => 128 + u8::try_from(*signal).unwrap_or(0),
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(sentence) => write!(f, "{sentence}\n\nFor more information, try '--help'."),
+            Self::Failed(sentence) => f.write_str(sentence),
+            Self::Found(names) => write!(f, "found: {names}"),
+            Self::Interrupted(_) => {
+                f.write_str("interrupted: nothing is in flight any more, data files made were removed")
+            }
+        }
+    }
+}
+
+impl From<aio::Error> for Failure {
+    fn from(error: aio::Error) -> Self {
+        match error {
+            aio::Error::Config { key, value, accepted } => {
+                Self::Usage(format!("{} = {value} is not valid: {accepted}", option(&key)))
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// A text from outside as part of a sentence: one line, not endless, without what a terminal would obey.
+pub fn one_line(text: &str) -> String {
+    const CHARS: usize = 400;
+    // One more than is shown tells whether there is more.
+    let end = text.char_indices().nth(CHARS + 1).map_or(text.len(), |(end, _)| end);
+    let escaped = Printable(&text[..end]).to_string();
+    match escaped.char_indices().nth(CHARS) {
+        Some((end, _)) => escaped[..end].to_owned() + "...",
+        None => escaped,
+    }
+}
+
+/// The command line's name for what the configuration calls `key`.
+fn option(key: &str) -> &str {
+    match key {
+        "queue_depth" => "--queue-depth",
+        "block_size" => "--block-size",
+        "intra_op_parallelism" => "--threads",
+        other => other,
+    }
+}
+
+impl<B> From<aio::error::OpError<B>> for Failure {
+    fn from(failed: aio::error::OpError<B>) -> Self {
+        aio::Error::from(failed).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_what_is_long_is_cut() {
+        assert_eq!(one_line("a \u{1b}[31m\r\n\tb\u{9b} é"), "a \\u{1b}[31m\\r\\n\tb\\u{9b} é");
+        assert_eq!(one_line(&"é".repeat(400)), "é".repeat(400));
+        assert_eq!(one_line(&"é".repeat(401)), "é".repeat(400) + "...");
+        assert_eq!(one_line(&"\0".repeat(100)), "\\u{0}".repeat(80) + "...");
+    }
+}

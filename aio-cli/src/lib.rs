@@ -1,0 +1,49 @@
+//! `tensor-aio`: move tensors between memory and files, see what a machine offers, and find its fastest settings.
+//!
+//! `tensor-aio --help` is the manual. Each command is a module: [`swap`], [`probe`], [`tune`], [`soak`], [`completions`].
+//!
+//! A library so that `tensor-aio` and the fuzzers can use the parts: nothing in it is a public API. It leaves signals and
+//! logging to the process, which is `src/main.rs`.
+#![deny(unsafe_code)]
+// Nobody reads this documentation but those who change it.
+#![allow(rustdoc::private_intra_doc_links)]
+
+mod cli;
+mod probe;
+mod soak;
+mod swap;
+mod tune;
+
+// What `tensor-aio` has, too.
+#[doc(hidden)]
+pub mod completions;
+#[doc(hidden)]
+pub mod duration;
+#[doc(hidden)]
+pub mod estimate;
+#[doc(hidden)]
+pub mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+#[doc(hidden)]
+pub mod generate;
+#[doc(hidden)]
+pub mod host;
+#[doc(hidden)]
+pub mod interrupt;
+#[doc(hidden)]
+pub mod output;
+#[doc(hidden)]
+pub mod paths;
+#[doc(hidden)]
+pub mod pattern;
+#[doc(hidden)]
+pub mod replace;
+#[doc(hidden)]
+pub mod size;
+#[doc(hidden)]
+pub mod warm_up;
+
+#[doc(hidden)]
+pub use cli::Cli;

@@ -1,0 +1,90 @@
+//! The result of a command goes to stdout, alone; everything else goes to stderr.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use indicatif::ProgressStyle;
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Prints the result of a command: one JSON object, or text.
+pub fn result(result: &(impl Serialize + fmt::Display), as_json: bool) -> Result<(), Failure> {
+    let text = if as_json { json(result)? } else { result.to_string() };
+    print(&text)
+}
+
+/// A result as one JSON object.
+pub fn json(result: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(result)
+        .map_err(|error| Failure::Failed(format!("cannot express the result as JSON: {error}")))
+}
+
+/// Prints `text` and ends the line. Its colours go to terminals only, and with NO_COLOR nowhere.
+///
+/// A reader that went away (`tensor-aio probe | head -1`) has what it wanted: that is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = anstream::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::Failed(format!("cannot write the result to stdout: {error}"))),
+    }
+}
+
+/// How a bar or a line of progress looks. The templates are constants that indicatif takes.
+pub fn progress_style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Columns of a table that goes into a file or a pipe.
+const WIDTH: u16 = 110;
+
+/// A table, as wide as the terminal if there is one.
+pub fn table<const COLUMNS: usize>(
+    header: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(WIDTH);
+    }
+    let mut longest = header.map(longest_word);
+    table.set_header(header);
+    for row in rows {
+        for (longest, cell) in longest.iter_mut().zip(&row) {
+            *longest = longest_word(cell).max(*longest);
+        }
+        table.add_row(row);
+    }
+    keep_words(&mut table, &longest);
+    table
+}
+
+/// On a narrow terminal, has cells broken between words and not within them, without the space around cells if need be:
+/// digits that go on in the next line read as another number. Where not even the words fit in, they are broken.
+fn keep_words(table: &mut Table, longest: &[usize]) {
+    let (width, borders) = (table.width().map_or(usize::MAX, usize::from), longest.len() + 1);
+    let words: usize = longest.iter().sum();
+    let Some(padding) = [1, 0].into_iter().find(|padding| words + 2 * padding * longest.len() + borders <= width)
+    else {
+        return;
+    };
+    for (column, longest) in table.column_iter_mut().zip(longest) {
+        let least = u16::try_from(longest + 2 * padding).unwrap_or(u16::MAX);
+        column.set_padding((padding as u16, padding as u16));
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+    }
+}
+
+/// Columns that it takes.
+fn longest_word(text: &str) -> usize {
+    text.split_whitespace().map(textwrap::core::display_width).max().unwrap_or(0)
+}
+
+/// Columns that text may have: those of the terminal, if there is one.
+pub fn width() -> usize {
+    Table::new().width().unwrap_or(WIDTH).into()
+}

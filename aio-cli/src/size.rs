@@ -1,0 +1,92 @@
+//! Byte counts as people write them (`64K`, `1GiB`, `4096`) and read them (`1.4 GiB`).
+
+use bytesize::ByteSize;
+
+/// The largest offset that a file can have, and so the largest size that means anything here.
+const LARGEST: u64 = i64::MAX as u64;
+
+/// Reads a size: plain bytes, or a number with a unit. `K`, `M`, `G`, `T` are binary, as in fio; `KiB`, `MiB`, ...
+/// are too; `KB`, `MB`, ... are decimal. Upper and lower case are the same.
+pub fn parse(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let explained = || {
+        format!(
+            "{text:?} is not a size: write bytes (4096), binary units (64K, 1M, 1GiB) or decimal units (10MB), \
+             at most 8 EiB"
+        )
+    };
+    // bytesize reads a lone K as 1000; storage tools and this one mean 1024.
+    let binary = match text.char_indices().last() {
+        Some((_, unit)) if "kmgtpeKMGTPE".contains(unit) => format!("{text}iB"),
+        _ => text.to_owned(),
+    };
+    match binary.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if bytes <= LARGEST => Ok(bytes),
+        _ => Err(explained()),
+    }
+}
+
+/// [`parse`], without zero.
+pub fn parse_positive(text: &str) -> Result<u64, String> {
+    match parse(text)? {
+        0 => Err("it must be at least 1 byte".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// [`parse_positive`], of what lies in memory.
+///
+/// # Errors
+///
+/// As of [`parse`].
+pub fn parse_usize(text: &str) -> Result<usize, String> {
+    usize::try_from(parse_positive(text)?).map_err(|error| error.to_string())
+}
+
+/// Binary units for people: `1.4 GiB`.
+pub fn show(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// Decimal units, which rates are in: `1.5 GB`.
+pub fn show_decimal(bytes: u64) -> String {
+    ByteSize(bytes).display().si().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_binary_unless_they_say_decimal() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("512B", 512),
+            ("64K", 64 << 10),
+            ("64k", 64 << 10),
+            ("64Ki", 64 << 10),
+            ("64KiB", 64 << 10),
+            ("1M", 1 << 20),
+            ("1MiB", 1 << 20),
+            ("1.5G", 3 << 29),
+            ("1GiB", 1 << 30),
+            ("2T", 2 << 40),
+            (" 1 MiB ", 1 << 20),
+            ("10MB", 10_000_000),
+            ("1kB", 1000),
+        ] {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_explained() {
+        for text in ["", "K", "-1", "ten", "1X", "1.2.3M", "0x10", "99999999E", "18446744073709551615", "1é", "NaN"]
+        {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains("is not a size"), "{text}: {error}");
+        }
+        assert!(parse_positive("0K").is_err());
+    }
+}

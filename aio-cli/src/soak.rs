@@ -1,0 +1,100 @@
+//! Everything at random, for a long time, with every byte verified.
+
+mod cells;
+mod counts;
+mod expected;
+mod lane;
+mod ledger;
+mod live;
+mod report;
+mod stint;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use aio::Backend;
+use aio_testkit::leftovers::Leftovers;
+
+use crate::cli::SoakArgs;
+use crate::failure::Failure;
+use crate::host::disk;
+use crate::interrupt::{self, Made};
+use crate::output;
+use counts::Counts;
+use lane::Lane;
+use live::Live;
+use report::Report;
+
+/// Soaks, prints what happened, and fails if anything was not as it must be.
+///
+/// When a signal ends it early, what happened until then is printed and marked.
+pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
+    let dir = disk::require_folder(&args.dir)?;
+    disk::require_room(&dir, std::iter::once(args.size))?;
+    let backends = backends(args)?;
+    let seed = args.seed.unwrap_or_else(from_clock);
+    let made = Made::folder_in(&dir)
+        .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
+
+    let share = args.size / backends.len() as u64;
+    let lanes = backends.iter().map(|backend| {
+        let mut lane = Lane::new(*backend, made.path(), share, seed, args.faults)?;
+        // What the process keeps for good, it has after this.
+        lane.warm_up()?;
+        Ok((lane, Arc::new(Counts::default())))
+    });
+    let lanes = lanes.collect::<Result<Vec<_>, Failure>>()?;
+    let before = Leftovers::now();
+    let clock = Instant::now();
+    let counts: Vec<_> = lanes.iter().map(|(_, counts)| Arc::clone(counts)).collect();
+    let live = Live::new(clock, args.time());
+    let ended = thread::scope(|scope| {
+        let until = || clock.elapsed() >= args.time() || interrupt::check().is_err();
+        let lanes: Vec<_> =
+            lanes.into_iter().map(|(lane, counts)| scope.spawn(move || lane.run(&counts, &until))).collect();
+        live.watch(&counts, || lanes.iter().all(thread::ScopedJoinHandle::is_finished));
+        lanes.into_iter().map(|lane| lane.join()).collect::<Vec<_>>()
+    });
+    drop(live);
+    let ended = ended.into_iter().map(|ended| {
+        ended.map_err(|panic| {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Failure::Failed(format!("a thread of the soak panicked: {message}"))
+        })
+    });
+    let lanes = ended.collect::<Result<Vec<_>, Failure>>()?;
+    let interrupted = interrupt::check();
+    let report = Report::new(args, seed, clock.elapsed(), lanes, before.check().err(), interrupted.is_err());
+    output::result(&report, args.json)?;
+    match report.verdict() {
+        Some(sentence) => Err(Failure::Failed(sentence)),
+        None => interrupted,
+    }
+}
+
+/// Those that were asked for, or all that work here.
+fn backends(args: &SoakArgs) -> Result<Vec<Backend>, Failure> {
+    if args.backends.is_empty() {
+        let works = |backend: &Backend| backend.probe().is_ok();
+        let backends: Vec<_> = Backend::COMPILED.iter().copied().filter(works).collect();
+        return match backends.is_empty() {
+            true => Err(Failure::Failed("no backend works here: see `tensor-aio probe`".to_owned())),
+            false => Ok(backends),
+        };
+    }
+    let mut backends: Vec<Backend> = Vec::new();
+    for backend in &args.backends {
+        if backends.contains(backend) {
+            return Err(Failure::Usage(format!("--backend {backend} is given twice")));
+        }
+        backend.probe().map_err(|unavailable| Failure::Failed(unavailable.to_string()))?;
+        backends.push(*backend);
+    }
+    Ok(backends)
+}
+
+fn from_clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,321 @@
+//! What was found, for programs; [`text`] is for people.
+
+mod text;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::candidate::Candidate;
+use super::folder::{DataFile, Place};
+use super::sample::{Pair, Sample};
+use super::search::{Entry, Found};
+use super::together::{Rates, Together};
+use super::verdict::{Choice, ROUNDS_TO_TELL, Verdict, verdict};
+use super::workload::{Direction, Shape};
+use crate::estimate::Estimate;
+
+/// Everything.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) schema: &'static str,
+    /// A signal ended it early.
+    pub(crate) partial: bool,
+    pub(crate) budget_seconds: f64,
+    pub(crate) elapsed_seconds: f64,
+    pub(crate) seed: u64,
+    pub(crate) op_bytes: usize,
+    pub(crate) ops_in_flight: usize,
+    /// Memory for data, per folder that is measured at the same time.
+    pub(crate) buffer_bytes: usize,
+    pub(crate) unavailable_backends: Vec<Unavailable>,
+    pub(crate) folders: Vec<FolderReport>,
+    /// All folders at the same time; `null` for one folder.
+    pub(crate) together: Option<TogetherReport>,
+    pub(crate) notes: Vec<String>,
+    /// What `--write` made.
+    pub(crate) written: Option<PathBuf>,
+}
+
+/// A backend that is not in the search.
+#[derive(Debug, Serialize)]
+pub(crate) struct Unavailable {
+    pub(crate) backend: &'static str,
+    pub(crate) reason: String,
+}
+
+/// One folder.
+#[derive(Debug, Serialize)]
+pub(crate) struct FolderReport {
+    pub(crate) dir: PathBuf,
+    pub(crate) file_system: Option<String>,
+    pub(crate) direct_io: bool,
+    /// What the defaults take.
+    pub(crate) auto_backend: &'static str,
+    pub(crate) file_bytes: u64,
+    /// Candidates that were measured, the defaults among them.
+    pub(crate) measured: usize,
+    /// Candidates that it did not get to.
+    pub(crate) left_out: usize,
+    pub(crate) refused: Vec<Refused>,
+    /// Rounds of the last rung.
+    pub(crate) rounds: usize,
+    /// `null` if it was interrupted before anything was measured.
+    pub(crate) best: Option<Best>,
+    pub(crate) recommendation: Option<Recommendation>,
+    pub(crate) trials: Vec<TrialReport>,
+    #[serde(skip)]
+    contenders: Vec<Contender>,
+}
+
+/// A candidate that cannot be had.
+#[derive(Debug, Serialize)]
+pub(crate) struct Refused {
+    pub(crate) config: Candidate,
+    pub(crate) reason: String,
+}
+
+/// What came out ahead, by the last rounds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Best {
+    pub(crate) defaults: Contender,
+    pub(crate) overall: Contender,
+    pub(crate) read: Contender,
+    pub(crate) write: Contender,
+}
+
+/// A configuration of the last rounds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Contender {
+    pub(crate) config: Candidate,
+    pub(crate) read: Figures,
+    pub(crate) write: Figures,
+    /// To the defaults of the same round, by what it is best in.
+    pub(crate) ratio: Estimate,
+    pub(crate) beats_defaults: bool,
+}
+
+/// What to use.
+#[derive(Debug, Serialize)]
+pub(crate) struct Recommendation {
+    pub(crate) config: Candidate,
+    pub(crate) is_defaults: bool,
+    pub(crate) reason: String,
+}
+
+/// One direction of the looks of a rung.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) gb_per_s: Values,
+    /// The median.
+    pub(crate) cpu_seconds_per_gb: f64,
+}
+
+/// A value per look, and what they say together.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Values {
+    pub(crate) values: Vec<f64>,
+    #[serde(flatten)]
+    pub(crate) spread: Estimate,
+}
+
+/// One direction of a candidate in a rung.
+#[derive(Debug, Serialize)]
+pub(crate) struct TrialReport {
+    pub(crate) config: Candidate,
+    pub(crate) rung: usize,
+    pub(crate) stage: &'static str,
+    pub(crate) direction: &'static str,
+    pub(crate) bytes: u64,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+/// All folders at the same time, each with its recommended configuration.
+#[derive(Debug, Serialize)]
+pub(crate) struct TogetherReport {
+    pub(crate) read: TogetherRates,
+    pub(crate) write: TogetherRates,
+}
+
+/// In GB/s.
+#[derive(Debug, Serialize)]
+pub(crate) struct TogetherRates {
+    /// Of each folder by itself, in order: the median.
+    pub(crate) alone: Vec<f64>,
+    pub(crate) sum_of_alone: f64,
+    /// Of each folder beside the others.
+    pub(crate) each: Vec<Values>,
+    /// All that moved, until the last folder was through.
+    pub(crate) together: Values,
+}
+
+impl Report {
+    pub(crate) fn new(budget_seconds: f64, seed: u64, shape: Shape, unavailable: Vec<Unavailable>) -> Self {
+        Self {
+            schema: "tensor-aio/tune/1",
+            partial: false,
+            budget_seconds,
+            elapsed_seconds: 0.0,
+            seed,
+            op_bytes: shape.op_bytes,
+            ops_in_flight: shape.ops_in_flight,
+            buffer_bytes: shape.buffer_bytes(),
+            unavailable_backends: unavailable,
+            folders: Vec::new(),
+            together: None,
+            notes: Vec::new(),
+            written: None,
+        }
+    }
+}
+
+impl FolderReport {
+    pub(crate) fn new<S>(place: &Place, data: &DataFile, found: &Found<Candidate, S>) -> Self {
+        let last = last_rung(found);
+        let in_last: Vec<(&Entry<Candidate>, &[Pair])> =
+            found.entries.iter().filter_map(|entry| Some((entry, entry.pairs(last)?))).collect();
+        let rounds: Vec<&[Pair]> = in_last.iter().map(|(_, pairs)| *pairs).collect();
+        let verdict = verdict(&rounds);
+        let contender = |choice: &Choice| {
+            let (entry, pairs) = in_last.get(choice.index)?;
+            Some(Contender::new(&entry.candidate, pairs, choice))
+        };
+        let contenders: Vec<_> = verdict.iter().flat_map(|verdict| &verdict.choices).filter_map(contender).collect();
+        let best = verdict.as_ref().and_then(|verdict| {
+            let (defaults, overall) = (contender(verdict.choices.first()?)?, contender(&verdict.overall)?);
+            Some(Best { defaults, overall, read: contender(&verdict.read)?, write: contender(&verdict.write)? })
+        });
+        let recommendation = verdict.as_ref().and_then(|verdict| {
+            let config = in_last.get(verdict.recommended.index)?.0.candidate.clone();
+            let reason = reason(verdict, &in_last.get(verdict.overall.index)?.0.candidate);
+            Some(Recommendation { config, is_defaults: verdict.recommended.index == 0, reason })
+        });
+        let refused = found
+            .entries
+            .iter()
+            .filter_map(|entry| Some(Refused { config: entry.candidate.clone(), reason: entry.refused.clone()? }));
+        Self {
+            dir: place.dir.clone(),
+            file_system: place.file_system.clone(),
+            direct_io: data.direct,
+            auto_backend: data.auto_backend,
+            file_bytes: data.bytes,
+            measured: found.entries.iter().filter(|entry| !entry.trials.is_empty()).count(),
+            left_out: found.left_out,
+            refused: refused.collect(),
+            rounds: verdict.as_ref().map_or(0, |verdict| verdict.rounds),
+            best,
+            recommendation,
+            trials: found.entries.iter().flat_map(|entry| trials(entry, found.final_rung)).collect(),
+            contenders,
+        }
+    }
+
+    /// What to use here, and what it did alone.
+    pub(crate) fn recommended(&self) -> Option<&Contender> {
+        let config = &self.recommendation.as_ref()?.config;
+        self.contenders.iter().find(|contender| contender.config == *config)
+    }
+}
+
+/// The final rounds, or without them the last rung in which something was compared with the defaults.
+fn last_rung<S>(found: &Found<Candidate, S>) -> usize {
+    let compared = |rung: &usize| {
+        let (defaults, others) = (found.entries.first(), found.entries.iter().skip(1));
+        defaults.is_some_and(|entry| entry.pairs(*rung).is_some())
+            && others.clone().any(|entry| entry.pairs(*rung).is_some())
+    };
+    let rungs = found.entries.iter().flat_map(|entry| entry.trials.iter().map(|trial| trial.rung));
+    found.final_rung.or_else(|| rungs.filter(compared).max()).unwrap_or(0)
+}
+
+fn reason(verdict: &Verdict, overall: &Candidate) -> String {
+    let Verdict { recommended, overall: best, rounds, .. } = verdict;
+    let Estimate { median, low, high } = if recommended.index == 0 { best.ratio } else { recommended.ratio };
+    let times = format!("{median:.2} times the defaults [{low:.2}..{high:.2}] in {rounds} rounds");
+    if recommended.index != 0 {
+        return format!("it is {times}, further than the defaults vary by themselves");
+    }
+    if best.index == 0 {
+        return "nothing that was measured is faster than the defaults in both directions together".to_owned();
+    }
+    if *rounds < ROUNDS_TO_TELL {
+        return format!(
+            "({overall}) came out at {median:.2} times the defaults, but it takes {ROUNDS_TO_TELL} rounds to tell that \
+             from noise, and the time was enough for {rounds}: give a larger --budget"
+        );
+    }
+    format!("({overall}) is {times}, which is within their spread: noise is not a win")
+}
+
+fn trials(entry: &Entry<Candidate>, final_rung: Option<usize>) -> impl Iterator<Item = TrialReport> + '_ {
+    entry.trials.iter().flat_map(move |trial| {
+        let stage = match trial.rung {
+            0 => "warm_up",
+            rung if Some(rung) == final_rung => "final",
+            _ => "halving",
+        };
+        [Direction::Read, Direction::Write].map(|direction| TrialReport {
+            config: entry.candidate.clone(),
+            rung: trial.rung,
+            stage,
+            direction: match direction {
+                Direction::Read => "read",
+                Direction::Write => "write",
+            },
+            bytes: trial.bytes,
+            figures: Figures::new(&trial.pairs, direction),
+        })
+    })
+}
+
+impl Contender {
+    fn new(config: &Candidate, pairs: &[Pair], choice: &Choice) -> Self {
+        Self {
+            config: config.clone(),
+            read: Figures::new(pairs, Direction::Read),
+            write: Figures::new(pairs, Direction::Write),
+            ratio: choice.ratio,
+            beats_defaults: choice.beats_defaults,
+        }
+    }
+}
+
+impl Figures {
+    fn new(pairs: &[Pair], direction: Direction) -> Self {
+        let samples = pairs.iter().map(|pair| match direction {
+            Direction::Read => pair.read,
+            Direction::Write => pair.write,
+        });
+        let cpu = Estimate::of_most(samples.clone().map(|sample| sample.cpu_seconds_per_gb));
+        Self {
+            gb_per_s: Values::new(samples.map(|sample: Sample| sample.gb_per_s).collect()),
+            cpu_seconds_per_gb: cpu.map_or(0.0, |cpu| cpu.median),
+        }
+    }
+}
+
+impl Values {
+    /// Of at least one value; of none all is 0.
+    fn new(values: Vec<f64>) -> Self {
+        let none = Estimate { median: 0.0, low: 0.0, high: 0.0 };
+        Self { spread: Estimate::of_most(values.iter().copied()).unwrap_or(none), values }
+    }
+}
+
+impl TogetherReport {
+    /// `alone`: what each folder read and wrote by itself.
+    pub(crate) fn new(found: Together, alone: &[(f64, f64)]) -> Self {
+        let rates = |rates: Rates, alone: Vec<f64>| TogetherRates {
+            sum_of_alone: alone.iter().sum(),
+            alone,
+            each: rates.each.into_iter().map(Values::new).collect(),
+            together: Values::new(rates.all),
+        };
+        Self {
+            read: rates(found.read, alone.iter().map(|(read, _)| *read).collect()),
+            write: rates(found.write, alone.iter().map(|(_, write)| *write).collect()),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Ctrl-C, and the like: everything goes, and the exit code says why.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::support::bench::Bench;
+use crate::support::child::{end, send, start, wait_until};
+use crate::support::schema::assert_valid;
+
+/// A swap that goes on for long after its first file.
+const LONG_SWAP: &str = "swap --tensors 128 --tensor-size 1M --json";
+
+/// What a swap printed says that it is not all, and is described.
+fn assert_partial(stdout: &str) {
+    let partial = serde_json::from_str(stdout).unwrap();
+    assert_valid("swap", &partial);
+    assert_eq!((&partial["partial"], &partial["verified"]), (&true.into(), &false.into()), "{partial}");
+    let rows = partial["backends"].as_array().unwrap();
+    let (last, through) = rows.split_last().unwrap();
+    assert_eq!(last["reason"], "interrupted", "{partial}");
+    assert!(through.iter().all(|row| row["available"] == false || row["verified"] == 128), "{partial}");
+}
+
+/// Whether some tensor is being written in the folder that a swap made.
+fn writes_tensors(dir: &Path) -> bool {
+    let folders = fs::read_dir(dir).unwrap().flatten();
+    let mut files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
+    files.any(|file| file.file_name().to_string_lossy().contains(".tensor"))
+}
+
+#[test]
+fn a_swap_is_cleaned_up() {
+    for (signal, code, layout) in [
+        (Signal::SIGINT, 130, "files"),
+        (Signal::SIGTERM, 143, "files"),
+        (Signal::SIGHUP, 129, "files"),
+        (Signal::SIGINT, 130, "extents"),
+    ] {
+        let bench = Bench::new();
+        let mut child = start(&bench, &format!("{LONG_SWAP} --layout {layout}"));
+        wait_until(&mut child, || writes_tensors(bench.path()));
+        send(&child, signal);
+        let (ended, stdout, stderr) = end(child);
+        assert_partial(&stdout);
+        assert_eq!((ended, bench.names()), (Some(code), Vec::new()), "{stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+        assert!(stderr.starts_with("error: interrupted"), "{stderr}");
+    }
+}
+
+#[test]
+fn text_says_that_it_is_partial() {
+    let bench = Bench::new();
+    let mut child = start(&bench, LONG_SWAP.trim_end_matches(" --json"));
+    wait_until(&mut child, || writes_tensors(bench.path()));
+    send(&child, Signal::SIGINT);
+    let (code, stdout, stderr) = end(child);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stdout.contains("PARTIAL") && stdout.contains("of 128, interrupted"), "{stdout}");
+}
+
+#[test]
+fn the_second_signal_is_cleaned_up_after_too() {
+    let bench = Bench::new();
+    let mut child = start(&bench, LONG_SWAP);
+    wait_until(&mut child, || writes_tensors(bench.path()));
+    send(&child, Signal::SIGINT);
+    send(&child, Signal::SIGTERM);
+    let (code, stdout, stderr) = end(child);
+    if !stdout.is_empty() {
+        assert_partial(&stdout);
+    }
+    assert!(matches!(code, Some(130 | 143)), "{code:?} {stderr}");
+    assert!(bench.names().is_empty(), "{:?} {stderr}", bench.names());
+}

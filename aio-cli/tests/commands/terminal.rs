@@ -1,0 +1,49 @@
+//! The command on a narrow terminal.
+
+use crate::support::bench::Bench;
+use crate::support::screen::{assert_bars_take_one_line, run};
+
+/// The lines of a table, of which none is too long.
+fn table(text: &str, columns: usize) -> Vec<&str> {
+    let lines: Vec<_> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
+    let drawn = |line: &&str| line.starts_with(['┌', '│', '╞', '└']);
+    let lines: Vec<_> = lines.into_iter().filter(drawn).collect();
+    assert!(lines.len() > 4 && lines.iter().all(|line| line.chars().count() <= columns), "{text}");
+    lines
+}
+
+/// Cells of all rows and lines.
+fn cells<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    lines.iter().flat_map(|line| line.split(['│', '┆'])).map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+#[test]
+fn tables_fit_in_and_their_words_stay_whole() {
+    let bench = Bench::new();
+    let (text, _) = run(&bench, "swap --tensors 2 --tensor-size 4K", 60);
+    let lines = table(&text, 60);
+    for word in ["swap-out", "verified", "2 of 2"] {
+        assert!(cells(&lines).contains(&word), "{word}\n{text}");
+    }
+
+    let (text, _) = run(&bench, "tune . --size 1M --budget 1", 60);
+    let lines = table(&text, 60);
+    let cells = cells(&lines);
+    // The spread of the ratio of the defaults to themselves, if they came to be measured again or not.
+    assert!(cells.contains(&"[1.00..1.00]"), "{text}");
+    for cell in cells.iter().filter(|cell| cell.contains("..") || cell.contains(['[', ']'])) {
+        assert!(cell.contains('[') && cell.contains("..") && cell.ends_with(']'), "{cell}\n{text}");
+    }
+}
+
+#[test]
+fn where_not_even_words_fit_in_they_are_broken() {
+    let bench = Bench::new();
+    let (text, _) = run(&bench, "swap --tensors 2 --tensor-size 4K", 40);
+    table(&text, 40);
+}
+
+#[test]
+fn bars_take_one_line() {
+    assert_bars_take_one_line(&Bench::new(), &["swap --tensors 64 --tensor-size 64K", "tune . --size 1M --budget 1"]);
+}

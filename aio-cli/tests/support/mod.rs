@@ -1,0 +1,12 @@
+//! Running a command as its users do: what the tests of `tensor-aio` and of `aio-bench` share.
+//!
+//! Each names its command in `crate::NAME`, and the file in `crate::PROGRAM`.
+
+pub(crate) mod bench;
+pub(crate) mod child;
+pub(crate) mod completing;
+#[path = "../../../aio/tests/support/disk.rs"]
+pub(crate) mod disk;
+pub(crate) mod refused;
+pub(crate) mod schema;
+pub(crate) mod screen;

@@ -1,0 +1,60 @@
+//! The command on a terminal of so many columns.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use nix::pty::{Winsize, openpty};
+
+use super::bench::Bench;
+
+/// A new terminal: the side of its screen, and the one that programs write to.
+pub(crate) fn terminal(columns: u16) -> (File, OwnedFd) {
+    let size = Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(Some(&size), None).unwrap();
+    (terminal.master.into(), terminal.slave)
+}
+
+/// All that is written to it, until no program has it any more: reading is an error then.
+pub(crate) fn seen(mut screen: File) -> String {
+    let (mut seen, mut some) = (Vec::new(), [0; 4096]);
+    while let Ok(len @ 1..) = screen.read(&mut some) {
+        seen.extend_from_slice(&some[..len]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+/// What a command that succeeds writes to stdout and to stderr, which are terminals.
+pub(crate) fn run(bench: &Bench, line: &str, columns: u16) -> (String, String) {
+    let (screens, programs): (Vec<_>, Vec<_>) = (0..2).map(|_| terminal(columns)).unzip();
+    let [stdout, stderr] = <[OwnedFd; 2]>::try_from(programs).unwrap();
+    let mut command = Command::new(crate::PROGRAM);
+    command.args(line.split(' ')).current_dir(bench.path()).env("TERM", "xterm").env_remove("RUST_LOG");
+    let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap();
+    // It holds the terminals open, too.
+    drop(command);
+    let threads: Vec<_> = screens.into_iter().map(|screen| std::thread::spawn(|| seen(screen))).collect();
+    let [stdout, stderr] = <[_; 2]>::try_from(threads).unwrap().map(|thread| thread.join().unwrap());
+    assert!(child.wait().unwrap().success(), "{line}: {stdout}{stderr}");
+    (stdout, stderr)
+}
+
+/// Runs these lines on a narrow terminal, and looks at what they draw there while they run.
+pub(crate) fn assert_bars_take_one_line(bench: &Bench, lines: &[&str]) {
+    for line in lines {
+        let (_, bar) = run(bench, line, 60);
+        let drawn: Vec<_> = bar.split(['\r', '\n']).map(without_escapes).filter(|line| !line.is_empty()).collect();
+        assert!(!drawn.is_empty() && drawn.iter().all(|line| line.chars().count() <= 60), "{line}: {drawn:?}");
+    }
+}
+
+/// Without control sequences (ESC, [, parameters, a letter).
+fn without_escapes(text: &str) -> String {
+    let mut pieces = text.split("\u{1b}[");
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        plain.push_str(piece.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or_default());
+    }
+    plain
+}
