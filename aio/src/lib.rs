@@ -148,10 +148,10 @@ pub use builder::{Builder, builder};
 /// The code in the README and in the pages of `docs/` is compiled, and run where it has a `main`.
 #[cfg(doctest)]
 mod pages {
-    #[doc = include_str!("../../README.md")]
+    #[doc = include_str!("../README.md")]
     struct Readme;
-    #[doc = include_str!("../../docs/guide.md")]
+    #[doc = include_str!("../docs/guide.md")]
     struct Guide;
-    #[doc = include_str!("../../docs/deepspeed.md")]
+    #[doc = include_str!("../docs/deepspeed.md")]
     struct DeepSpeed;
 }
