@@ -1,18 +1,21 @@
-//! Swaps the optimizer states of a layer out to a file and in again, as training does with a model that is larger than
-//! memory.
+//! Swaps optimizer states, layer by layer, as training does with a model that is larger than memory: while a layer is
+//! updated, the next one is read and the one before is written.
 //!
 //!     cargo run --release -p tensor-aio --example swap [FOLDER]
 
-use std::ops::Range;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use aio::buf::AlignedBuf;
 use aio::op::AlignedLayout;
-use aio::{AioFile, AioHandle};
+use aio::{AioFile, AioHandle, Ticket};
 
 /// What Adam keeps of a layer: names, and numbers of elements.
 const STATES: [(&str, usize); 4] =
-    [("weights", 4_000_000), ("momentum", 4_000_000), ("variance", 4_000_000), ("bias", 1000)];
+    [("weights", 2_000_000), ("momentum", 2_000_000), ("variance", 2_000_000), ("bias", 1000)];
+/// Three at least: the layer that is read is then never the one that is still being written.
+const LAYERS: usize = 8;
+const STEPS: usize = 3;
 
 fn main() -> aio::Result<()> {
     let folder = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
@@ -21,59 +24,62 @@ fn main() -> aio::Result<()> {
     let file = aio.create(&path)?;
     println!("on {}, direct I/O: {}", aio.backend_name(), file.is_direct());
 
-    let outcome = swap(&aio, &file);
+    let outcome = train(&aio, &file);
     let _ = std::fs::remove_file(path);
     outcome
 }
 
-fn swap(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
-    // One file for all of them, laid out so that nothing is copied on its way.
+fn train(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
+    // A layer is one buffer and one range of the file, laid out so that nothing is copied on its way.
     let mut layout = AlignedLayout::new(file.alignment());
     let mut places = Vec::new();
     for (_, elements) in STATES {
-        places.push(layout.push((elements * size_of::<f32>()) as u64)?);
+        let start = layout.push((elements * size_of::<f32>()) as u64)?.start as usize / size_of::<f32>();
+        places.push(start..start + elements);
     }
-    file.allocate(0, layout.end()).wait()?; // a full disk is an error here, and not half-way
+    let offset = |layer: usize| layer as u64 * layout.end();
+    let alloc = || aio.alloc(layout.end() as usize);
+    let read = |layer| -> aio::Result<Ticket<AlignedBuf>> { Ok(file.read(alloc()?, offset(layer))) };
 
-    let mut states = Vec::new();
-    for (number, place) in places.iter().enumerate() {
-        let mut state = alloc(aio, &layout, place)?;
-        state.as_mut_slice_of::<f32>()?.fill(number as f32); // past the tensor, too
-        states.push(state);
-    }
-
-    // All are in flight at once. Each buffer belongs to its op until the ticket gives it back.
-    let writes: Vec<_> =
-        states.into_iter().zip(&places).map(|(state, place)| file.write(state, place.start)).collect();
-    for ((name, _), write) in STATES.iter().zip(writes) {
-        let state = write.wait()?;
-        println!("{name}: {} bytes out", state.len()); // it is dropped here, and its memory is free for other tensors
+    file.allocate(0, offset(LAYERS)).wait()?; // a full disk is an error here, and not half-way
+    for layer in 0..LAYERS {
+        let mut states = alloc()?;
+        states.fill(0);
+        file.write(states, offset(layer)).wait()?;
     }
 
-    let mut reads = Vec::new();
-    for place in &places {
-        reads.push(file.read(alloc(aio, &layout, place)?, place.start));
-    }
-    for (number, read) in reads.into_iter().enumerate() {
-        let (name, elements) = STATES[number];
-        let state = read.wait()?;
-        let numbers = &state.as_slice_of::<f32>()?[..elements];
-        assert!(numbers.iter().all(|value| *value == number as f32));
-        println!("{name}: {elements} numbers in, all of them right");
-    }
+    let mut waited = Duration::ZERO;
+    let mut incoming = read(0)?;
+    let mut outgoing: Option<Ticket<AlignedBuf>> = None;
+    for layer in (0..LAYERS).cycle().take(STEPS * LAYERS) {
+        let start = Instant::now();
+        let mut states = incoming.wait()?;
+        waited += start.elapsed();
 
+        incoming = read((layer + 1) % LAYERS)?; // in flight while this layer is updated
+        let numbers = states.as_mut_slice_of::<f32>()?;
+        for place in &places {
+            numbers[place.clone()].iter_mut().for_each(|number| *number += 1.0);
+        }
+
+        // The ticket gives the memory back, and here it is dropped: so three layers at most are in memory.
+        if let Some(written) = outgoing.replace(file.write(states, offset(layer))) {
+            written.wait()?;
+        }
+    }
+    if let Some(written) = outgoing {
+        written.wait()?;
+    }
+    println!("{STEPS} steps of {LAYERS} layers waited {waited:.1?} for the next layer");
+
+    for layer in 0..LAYERS {
+        let states = read(layer)?.wait()?;
+        let numbers = states.as_slice_of::<f32>()?;
+        for ((name, _), place) in STATES.iter().zip(&places) {
+            assert!(numbers[place.clone()].iter().all(|number| *number == STEPS as f32), "{name}");
+        }
+    }
     let stats = aio.stats();
-    println!(
-        "{} bytes out and in again: {} past the page cache, {} copied on the way",
-        layout.end(),
-        stats.bytes_direct,
-        stats.bytes_staged
-    );
+    println!("all of them right; {} bytes past the page cache, {} copied", stats.bytes_direct, stats.bytes_staged);
     Ok(())
-}
-
-/// Memory for a tensor, in whole units: so all of it can bypass the page cache.
-fn alloc(aio: &AioHandle, layout: &AlignedLayout, place: &Range<u64>) -> aio::Result<AlignedBuf> {
-    let len = (place.end - place.start).next_multiple_of(layout.unit());
-    aio.alloc(len as usize)
 }
