@@ -33,14 +33,24 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(sentence) => write!(f, "{sentence}\n\nFor more information, try '--help'."),
-            Self::Failed(sentence) => f.write_str(sentence),
+            Self::Usage(sentence) => {
+                shown(f, sentence)?;
+                f.write_str("\n\nFor more information, try '--help'.")
+            }
+            Self::Failed(sentence) => shown(f, sentence),
             Self::Found(names) => write!(f, "found: {names}"),
             Self::Interrupted(_) => {
                 f.write_str("interrupted: nothing is in flight any more, data files made were removed")
             }
         }
     }
+}
+
+/// With what paths and the like bring along escaped; TOML's errors have several lines.
+fn shown(f: &mut fmt::Formatter<'_>, sentence: &str) -> fmt::Result {
+    let mut lines = sentence.split('\n');
+    lines.next().map_or(Ok(()), |line| write!(f, "{}", Printable(line)))?;
+    lines.try_for_each(|line| write!(f, "\n{}", Printable(line)))
 }
 
 impl From<aio::Error> for Failure {
@@ -84,7 +94,7 @@ impl<B> From<aio::error::OpError<B>> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::{Failure, one_line};
 
     #[test]
     fn what_a_terminal_would_obey_is_escaped_and_what_is_long_is_cut() {
@@ -92,5 +102,7 @@ mod tests {
         assert_eq!(one_line(&"é".repeat(400)), "é".repeat(400));
         assert_eq!(one_line(&"é".repeat(401)), "é".repeat(400) + "...");
         assert_eq!(one_line(&"\0".repeat(100)), "\\u{0}".repeat(80) + "...");
+        assert_eq!(Failure::Failed("a\u{1b}[31m\n  b\r".to_owned()).to_string(), "a\\u{1b}[31m\n  b\\r");
+        assert!(Failure::Usage("a\u{7}".to_owned()).to_string().starts_with("a\\u{7}\n\nFor more"));
     }
 }
