@@ -15,6 +15,7 @@ mod compare;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod input_file;
 mod plot;
 mod run;
 

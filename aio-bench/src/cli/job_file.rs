@@ -4,8 +4,7 @@
 //! have one home. What the command line gives, or what conflicts with it, is left out of the file's.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
@@ -14,6 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
 use super::{Cli, NAME};
+use crate::input_file;
 use aio_cli::failure::{Failure, one_line};
 
 const RUN: &str = "run";
@@ -50,12 +50,8 @@ fn arguments(path: &Path, given: &ArgMatches) -> Result<Vec<String>, Failure> {
 fn read(path: &Path) -> io::Result<String> {
     /// In bytes: far more than all options take.
     const MOST: u64 = 1 << 20;
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than any job file, 1 MiB"));
-    }
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+    String::from_utf8(input_file::read(input_file::open(path)?, MOST)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 /// The arguments that the text of a file stands for, on a line with the arguments `given`.

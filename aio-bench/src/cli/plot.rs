@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Args)]
 #[command(after_long_help = PLOT_EXAMPLES)]
 pub(crate) struct PlotArgs {
-    /// Files with results; - is stdin.
+    /// Files or pipes with results, at most 16 MiB each; - is stdin.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 

@@ -1,18 +1,18 @@
 //! Results of `run`, as they were saved.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use aio_cli::failure::Failure;
 use aio_cli::interrupt;
+
+use crate::input_file;
 
 /// What `run` calls its results.
 const SCHEMA: &str = "aio-bench/run/1";
@@ -162,34 +162,25 @@ impl RunResult {
 }
 
 fn contents(file: &Path) -> Result<Vec<u8>, Failure> {
-    let text = if file == Path::new("-") { stdin()? } else { fs::read(file) };
-    text.map_err(|error| Failure::Failed(format!("cannot read {}: {error}", name(file))))
+    /// In bytes: some ten thousand results.
+    const MOST: u64 = 16 << 20;
+    let opened = match is_stdin(file) {
+        true => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        false => input_file::open(file),
+    };
+    opened.and_then(|opened| input_file::read(opened, MOST)).map_err(|error| {
+        let failed = Failure::Failed(format!("cannot read {}: {error}", name(file)));
+        interrupt::check().err().unwrap_or(failed)
+    })
 }
 
-/// All of stdin. A signal ends the waiting for it, which the call that waits would only begin again.
-fn stdin() -> Result<io::Result<Vec<u8>>, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let reader = thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        let mut text = Vec::new();
-        let read = io::stdin().lock().read_to_end(&mut text);
-        // Nobody takes it after a signal.
-        let _ = sender.send(read.map(|_| text));
-    });
-    if let Err(error) = reader {
-        return Ok(Err(error));
-    }
-    loop {
-        match receiver.recv_timeout(Duration::from_millis(50)) {
-            Ok(text) => return Ok(text),
-            Err(RecvTimeoutError::Timeout) => interrupt::check()?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(Err(io::ErrorKind::UnexpectedEof.into())),
-        }
-    }
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
 }
 
 /// A file as sentences call it.
 pub(crate) fn name(file: &Path) -> String {
-    if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() }
+    if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() }
 }
 
 #[cfg(test)]

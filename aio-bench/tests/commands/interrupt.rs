@@ -4,6 +4,8 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use crate::support::bench::Bench;
@@ -79,19 +81,29 @@ fn a_file_that_was_there_stays() {
 #[test]
 fn a_plot_that_waits_for_its_input_ends_at_once() {
     let bench = Bench::new();
-    let mut plot = Command::new(crate::PROGRAM);
-    plot.args(["plot", "-", "--out", "a.svg"]).current_dir(bench.path());
-    let mut child = plot.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Held open until the end: there is always more to wait for.
-    let stdin = child.stdin.take();
-    let tasks = format!("/proc/{}/task", child.id());
-    let reads = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "stdin\n");
-    wait_until(&mut child, || fs::read_dir(&tasks).is_ok_and(|tasks| tasks.flatten().any(reads)));
-    send(&child, Signal::SIGINT);
-    let (code, _, stderr) = end(child);
-    assert!(code == Some(130) && stderr.contains("interrupted"), "{code:?} {stderr}");
-    drop(stdin);
-    assert!(bench.names().is_empty());
+    let fifo = bench.path().join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    for (input, signal, code) in [("-", Signal::SIGINT, 130), ("fifo", Signal::SIGTERM, 143)] {
+        let mut plot = Command::new(crate::PROGRAM);
+        plot.args(["plot", input, "--out", "a.svg"]).current_dir(bench.path());
+        let mut child = plot.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Held open until the end: there is always more to wait for.
+        let stdin = child.stdin.take();
+        let fds = format!("/proc/{}/fd", child.id());
+        // What it reads from: the FIFO, or stdin once more.
+        let opened = |fd: fs::DirEntry| {
+            let file = fs::read_link(fd.path()).ok();
+            let stdin = fs::read_link(format!("{fds}/0")).ok();
+            file.is_some()
+                && if input == "-" { file == stdin && fd.file_name() != "0" } else { file.as_ref() == Some(&fifo) }
+        };
+        wait_until(&mut child, || fs::read_dir(&fds).is_ok_and(|fds| fds.flatten().any(opened)));
+        send(&child, signal);
+        let (ended, _, stderr) = end(child);
+        assert!(ended == Some(code) && stderr.contains("interrupted"), "{input}: {ended:?} {stderr}");
+        drop(stdin);
+        assert_eq!(bench.names(), ["fifo"]);
+    }
 }
 
 #[test]

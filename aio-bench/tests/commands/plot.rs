@@ -3,9 +3,12 @@
 use std::fs;
 use std::process::Command;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::support::bench::Bench;
+use crate::support::child::{end, start};
 use crate::support::schema;
 
 /// A result of `run`, with these changes.
@@ -193,10 +196,12 @@ fn bad_input_is_a_sentence_and_no_picture() {
     bench.file("foreign", br#"{"jobs": [{"read": {"bw": 1}}]}"#);
     bench.file("swap", br#"{"schema": "tensor-aio/swap/1"}"#);
     bench.file("old.svg", b"what was there");
+    fs::File::create(bench.path().join("sparse")).unwrap().set_len((16 << 20) + 1).unwrap();
     let before = bench.names();
     for (line, code, fragments) in [
         ("plot missing --out old.svg", 1, &["cannot read missing", "No such file"][..]),
-        ("plot . --out old.svg", 1, &["cannot read .", "directory"]),
+        ("plot . --out old.svg", 1, &["cannot read .", "neither a regular file nor a pipe"]),
+        ("plot sparse --out old.svg", 1, &["cannot read sparse", "larger than 16.0 MiB"]),
         ("plot text --out old.svg", 1, &["text is not JSON", "aio-bench/run/1"]),
         ("plot empty --out old.svg", 1, &["empty holds no result"]),
         ("plot cut --out old.svg", 1, &["cut is not JSON", "EOF"]),
@@ -224,6 +229,30 @@ fn bad_input_is_a_sentence_and_no_picture() {
     }
     fs::create_dir(bench.path().join("folder.svg")).unwrap();
     assert!(bench.refused("plot depths.json --out folder.svg", 1).contains("not a regular file"));
+}
+
+#[test]
+fn a_pipe_is_read_to_its_end_and_not_further_than_the_limit() {
+    let bench = bench();
+    mkfifo(&bench.path().join("fifo"), Mode::S_IRWXU).unwrap();
+    // Opens the FIFO for reading first, so that it finds no writer.
+    let child = start(&bench, "plot fifo --out a.svg");
+    fs::write(bench.path().join("fifo"), depths()).unwrap();
+    let (code, stdout, stderr) = end(child);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("from 24 results"), "{stdout}");
+
+    for (input, sentence) in [
+        ("-", "error: cannot read stdin: it is larger than 16.0 MiB\n"),
+        ("/dev/zero", "error: cannot read /dev/zero: it is neither a regular file nor a pipe\n"),
+    ] {
+        let script = format!("ulimit -v 1000000 && exec \"$0\" plot {input} --out b.svg");
+        let mut sh = Command::new("sh");
+        sh.arg("-c").arg(script).arg(crate::PROGRAM).current_dir(bench.path());
+        let output = sh.stdin(fs::File::open("/dev/zero").unwrap()).output().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), sentence));
+    }
+    assert_eq!(bench.names(), ["a.svg", "depths.json", "fifo"]);
 }
 
 #[test]
