@@ -9,7 +9,6 @@
 // Nobody reads this documentation but those who change it.
 #![allow(rustdoc::private_intra_doc_links)]
 
-mod chart;
 mod cli;
 mod compare;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,72 +1,62 @@
-//! Pictures of saved results of `run`.
+//! Pictures of measurements: saved results of `run` as lines or bars, and the bars of `compare`.
 
+mod bars;
 mod input;
-mod picture;
+mod lines;
 mod report;
 mod series;
+mod sheet;
 
-use std::path::Path;
+use aio_core::Printable;
 
-use crate::chart;
 use crate::cli::PlotArgs;
+use aio_cli::estimate::Estimate;
 use aio_cli::failure::Failure;
 use aio_cli::interrupt;
 use aio_cli::output;
 use aio_cli::replace::replace;
 
+pub(crate) use bars::{Panel, Row, bars};
 use input::Input;
 use report::Report;
-use series::Plot;
-
-/// Of a PNG, unless another one is asked for: twice that of the drawing, so that text is sharp.
-const PNG_WIDTH: u32 = 1960;
+use series::{Plot, Point};
 
 /// Draws what the files hold.
 pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
     // Before anything is read: stdin can be read only once.
-    let format = Format::of(&args.out)?;
-    if args.width.is_some() && format == Format::Svg {
-        return Err(Failure::Usage("--width is of a PNG; an SVG has no pixels".to_owned()));
+    if !args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg")) {
+        let out = Printable(args.out.display());
+        return Err(Failure::Usage(format!("--out {out} cannot be: pictures are SVG, end the name in .svg")));
     }
     let input = Input::read(&args.files)?;
     for left_out in &input.left_out {
         eprintln!("note: {left_out}");
     }
     let plot = Plot::new(&input.results, args.x)?;
-    let svg = picture::draw(&plot)?;
-    let bytes = match format {
-        Format::Svg => svg.into_bytes(),
-        Format::Png => chart::png(&svg, args.width.unwrap_or(PNG_WIDTH))?,
+    let svg = match plot.over {
+        Some(over) => lines::lines(&plot, over)?,
+        None => bars("Throughput and latency", &plot.subtitle(), &panels(&plot))?,
     };
     interrupt::check()?;
-    replace(&args.out, &bytes)?;
-    output::result(&Report::new(&args.out, format, &input, &plot), args.json)
+    replace(&args.out, svg.as_bytes())?;
+    output::result(&Report::new(&args.out, input, plot), args.json)
 }
 
-/// What a picture is written as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Svg,
-    Png,
-}
-
-impl Format {
-    fn of(out: &Path) -> Result<Self, Failure> {
-        let extension = out.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-        match extension.as_deref() {
-            Some("svg") => Ok(Self::Svg),
-            Some("png") => Ok(Self::Png),
-            _ => {
-                let out = out.display();
-                Err(Failure::Usage(format!("--out {out} does not say what to draw: end its name in .svg or .png")))
-            }
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Svg => "svg",
-            Self::Png => "png",
-        }
-    }
+/// Of results among which nothing varies that lines could be drawn over.
+fn panels(plot: &Plot) -> Vec<Panel> {
+    let panel = |title: &str, unit, figure: fn(&Point) -> Estimate| {
+        let rows = plot.series.iter().enumerate().flat_map(|(colour, series)| {
+            series.points.iter().map(move |point| Row {
+                name: series.name.clone(),
+                colour,
+                figure: Ok(figure(point)),
+            })
+        });
+        Panel { title: title.to_owned(), unit, rows: rows.collect(), reference: None }
+    };
+    vec![
+        panel("throughput", "GB/s", |point| point.gb_per_s),
+        panel("latency of an op, p50", "us", |point| point.latency_us.p50),
+        panel("latency of an op, p99", "us", |point| point.latency_us.p99),
+    ]
 }

@@ -13,11 +13,6 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Whether it is one that can be drawn.
-    pub fn is_finite(&self) -> bool {
-        [self.median, self.low, self.high].iter().all(|figure| figure.is_finite())
-    }
-
     /// Of all of these, from the lowest to the highest; `None` if there are none.
     pub fn of(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
         Self::without(|_| 0, measured)

@@ -22,17 +22,13 @@ pub(crate) struct PlotArgs {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
-    /// The picture, as SVG or PNG by its extension.
-    #[arg(long, value_name = "FILE.svg|FILE.png")]
+    /// The picture, an SVG, whose name ends in .svg.
+    #[arg(long, value_name = "FILE.svg")]
     pub(crate) out: PathBuf,
 
     /// What to draw over [default: whichever of the two varies]
     #[arg(long, value_enum)]
     pub(crate) x: Option<Over>,
-
-    /// Width of a PNG in pixels [default: 1960]
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(100..=16384))]
-    pub(crate) width: Option<u32>,
 
     /// Print one JSON object with what was drawn instead of a line of text.
     #[arg(long)]
@@ -57,5 +53,5 @@ Examples:
     done
   done
   aio-bench plot depths.json --out depths.svg
-  aio-bench plot a.json b.json --x block-size --out sizes.png --width 1200
+  aio-bench plot a.json b.json --x block-size --out sizes.svg
   aio-bench run --op read --file big --json | aio-bench plot - --out now.svg";

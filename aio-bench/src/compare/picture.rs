@@ -1,14 +1,14 @@
 //! The report as a picture: a panel per workload, a bar per contender.
 
 use super::report::Report;
-use crate::chart::{self, BarChart, Panel, Row};
+use crate::plot::{Panel, Row, bars};
 use aio_cli::failure::Failure;
 
 /// SVG.
 pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
     let panels = report.workloads.iter().map(|workload| Panel {
         title: workload.title(),
-        unit: "GB/s".to_owned(),
+        unit: "GB/s",
         rows: workload
             .results
             .iter()
@@ -18,13 +18,7 @@ pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
         reference: workload.best_fio_gb_per_s,
     });
     let partial = if report.partial { ", interrupted" } else { "" };
-    let chart = BarChart {
-        title: "Tensor I/O compared".to_owned(),
-        subtitle: format!(
-            "GB/s, median of {} rounds, lowest to highest; the line is the best fio{partial}",
-            report.rounds
-        ),
-        panels: panels.collect(),
-    };
-    chart::bars(&chart)
+    let subtitle =
+        format!("GB/s, median of {} rounds, lowest to highest; the line is the best fio{partial}", report.rounds);
+    bars("Tensor I/O compared", &subtitle, &panels.collect::<Vec<_>>())
 }

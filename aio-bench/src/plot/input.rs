@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use aio_core::Printable;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use aio_cli::failure::Failure;
-use aio_cli::interrupt;
-
 use crate::input_file;
+use aio_cli::failure::{Failure, one_line};
+use aio_cli::interrupt;
 
 /// What `run` calls its results.
 const SCHEMA: &str = "aio-bench/run/1";
@@ -64,17 +64,17 @@ pub(crate) struct Latency {
 }
 
 /// A result that is not drawn, though it is one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct LeftOut {
-    pub(crate) file: PathBuf,
+    file: String,
     /// The first one of a file is 1.
-    pub(crate) number: usize,
-    pub(crate) reason: String,
+    result: usize,
+    reason: String,
 }
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "result {} of {} is left out: {}", self.number, name(&self.file), self.reason)
+        write!(f, "result {} of {} is left out: {}", self.result, self.file, self.reason)
     }
 }
 
@@ -112,10 +112,10 @@ impl Input {
             for value in values {
                 number += 1;
                 let result = RunResult::from(value)
-                    .map_err(|what| failed(format!("has a result (number {number}) {what}")))?;
+                    .map_err(|what| failed(format!("has a result (number {number}) {}", one_line(&what))))?;
                 match result.why_not() {
                     None => self.results.push(result),
-                    Some(reason) => self.left_out.push(LeftOut { file: file.to_owned(), number, reason }),
+                    Some(reason) => self.left_out.push(LeftOut { file: name(file), result: number, reason }),
                 }
             }
         }
@@ -136,8 +136,8 @@ impl RunResult {
         }
         let result: Self = serde_json::from_value(value).map_err(|error| format!("that is not whole: {error}"))?;
         let rates = [result.gb_per_s, result.latency_us.p50, result.latency_us.p99];
-        if rates.iter().any(|rate| *rate < 0.0) {
-            return Err("with a rate or a latency below 0".to_owned());
+        if rates.iter().any(|rate| !(0.0..=1e12).contains(rate)) {
+            return Err("with a rate or a latency that is not from 0 to 1e12".to_owned());
         }
         for (key, value) in [("queue_depth", result.queue_depth), ("block_size", result.block_size)] {
             if value == 0 {
@@ -179,8 +179,8 @@ fn is_stdin(file: &Path) -> bool {
 }
 
 /// A file as sentences call it.
-pub(crate) fn name(file: &Path) -> String {
-    if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() }
+fn name(file: &Path) -> String {
+    if is_stdin(file) { "stdin".to_owned() } else { Printable(file.display()).to_string() }
 }
 
 #[cfg(test)]
@@ -249,7 +249,7 @@ pub(crate) mod tests {
             (with("gb_per_s", json!(null)).to_string(), "not whole"),
             (without("op").to_string(), "missing field `op`"),
             (with("queue_depth", json!(0)).to_string(), "with queue_depth 0"),
-            (with("gb_per_s", json!(-1.0)).to_string(), "below 0"),
+            (with("gb_per_s", json!(-1.0)).to_string(), "not from 0 to 1e12"),
         ] {
             let sentence = parse(&text).expect_err(&text);
             assert!(sentence.contains(what) && sentence.starts_with("all.json "), "{text}: {sentence}");

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::iter;
 
+use serde::Serialize;
+
 use super::input::RunResult;
-use crate::chart;
 use crate::cli::Over;
 use aio_cli::estimate::Estimate;
 use aio_cli::failure::Failure;
@@ -21,19 +22,24 @@ pub(crate) struct Plot {
 }
 
 /// One line.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) points: Vec<Point>,
 }
 
 /// All results of one series at one place.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Point {
     /// Queue depth in blocks, or block size in bytes; none where nothing varies.
     pub(crate) x: Option<u64>,
     pub(crate) runs: usize,
     pub(crate) gb_per_s: Estimate,
+    pub(crate) latency_us: Latency,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
     pub(crate) p50: Estimate,
     pub(crate) p99: Estimate,
 }
@@ -62,9 +68,14 @@ impl Plot {
         Ok(Self { over, common, series: series(results, &names, over) })
     }
 
-    /// The most results that any point has.
-    pub(crate) fn most_runs(&self) -> usize {
-        self.series.iter().flat_map(|series| &series.points).map(|point| point.runs).max().unwrap_or(0)
+    /// What all results have in common, and what the whiskers are.
+    pub(crate) fn subtitle(&self) -> String {
+        let runs = self.series.iter().flat_map(|series| &series.points).map(|point| point.runs).max();
+        let whiskers = match runs {
+            None | Some(0 | 1) => String::new(),
+            Some(runs) => format!(". Medians of up to {runs} runs, whiskers from the lowest to the highest."),
+        };
+        self.common.join(", ") + &whiskers
     }
 }
 
@@ -129,7 +140,7 @@ fn traits(result: &RunResult, over: Option<Over>) -> Vec<String> {
         },
     ];
     let depth = format!("queue depth {}", result.queue_depth);
-    let size = format!("blocks of {}", chart::size(result.block_size as f64));
+    let size = format!("blocks of {}", size(result.block_size));
     words.push(if over == Some(Over::QueueDepth) { String::new() } else { depth });
     words.push(if over == Some(Over::BlockSize) { String::new() } else { size });
     words
@@ -154,6 +165,12 @@ fn counted(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
+/// A size as short as it can be said without loss: `4 KiB`, but `4100 B`.
+pub(crate) fn size(bytes: u64) -> String {
+    let unit = (bytes.trailing_zeros() / 10).min(4);
+    format!("{} {}", bytes >> (10 * unit), ["B", "KiB", "MiB", "GiB", "TiB"][unit as usize])
+}
+
 impl Point {
     /// `None` without runs.
     fn new(x: Option<u64>, runs: &[&RunResult]) -> Option<Self> {
@@ -162,8 +179,10 @@ impl Point {
             x,
             runs: runs.len(),
             gb_per_s: estimate(|run| run.gb_per_s)?,
-            p50: estimate(|run| run.latency_us.p50)?,
-            p99: estimate(|run| run.latency_us.p99)?,
+            latency_us: Latency {
+                p50: estimate(|run| run.latency_us.p50)?,
+                p99: estimate(|run| run.latency_us.p99)?,
+            },
         })
     }
 }
@@ -196,10 +215,11 @@ mod tests {
         let runs = [3.0, 1.0, 2.0, 7.0].map(|rate| result("uring", 4, rate));
         let plot = Plot::new(&results([&runs[..], &[result("uring", 2, 9.0)]].concat()), None).unwrap();
         let [few, many] = plot.series[0].points.as_slice() else { panic!("{plot:?}") };
-        assert_eq!((few.x, few.runs, many.x, many.runs, plot.most_runs()), (Some(2), 1, Some(4), 4, 4));
+        assert_eq!((few.x, few.runs, many.x, many.runs), (Some(2), 1, Some(4), 4));
         assert_eq!(many.gb_per_s, Estimate { median: 2.5, low: 1.0, high: 7.0 });
         assert_eq!(few.gb_per_s, Estimate { median: 9.0, low: 9.0, high: 9.0 });
-        assert_eq!((many.p50.median, many.p99.median), (400.0, 300.0));
+        assert_eq!((many.latency_us.p50.median, many.latency_us.p99.median), (400.0, 300.0));
+        assert!(plot.subtitle().ends_with(". Medians of up to 4 runs, whiskers from the lowest to the highest."));
     }
 
     #[test]
@@ -261,5 +281,14 @@ mod tests {
         );
         let plot = Plot::new(&same, Some(Over::QueueDepth)).unwrap();
         assert_eq!(plot.series[0].points[0].x, Some(8));
+    }
+
+    #[test]
+    fn sizes_that_differ_are_told_apart() {
+        for (bytes, text) in
+            [(512, "512 B"), (4096, "4 KiB"), (4100, "4100 B"), (3 << 20, "3 MiB"), (1 << 50, "1024 TiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
     }
 }
