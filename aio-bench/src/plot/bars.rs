@@ -226,6 +226,9 @@ pub(super) mod tests {
         let ((left, half), (_, full)) = (ends(&document, 0), ends(&document, 1));
         assert!((full - left - 2 * (half - left)).abs() <= 2, "{left} {half} {full}");
         let place = |figure: f64| left + (f64::from(full - left) * figure / 4.0).round() as i32;
+        let mut texts = document.descendants().filter(|node| node.has_tag_name("text"));
+        let figure = texts.find(|text| text.text().unwrap().trim() == "4.00").unwrap();
+        assert!(number(&figure, "x") - width("4.00", LABEL) > place(4.2), "it lies on the whisker");
         for (low, high) in [(1.8, 2.1), (3.6, 4.2)] {
             let whisker = |line: Node<'_, '_>| {
                 let numbers = line.attribute("points").unwrap().split([' ', ',']).filter_map(|it| it.parse().ok());
