@@ -110,7 +110,7 @@ impl Panel {
                 Ok(measured) => measured,
                 // Without the reference line, which would cross the words.
                 Err(reason) => {
-                    let reason = fit(reason, LABEL, right - names - 3 * GAP);
+                    let reason = fit(reason, LABEL, right - names - 2 * GAP);
                     text(page, (left + GAP, middle), HPos::Left, LABEL, &reason)?;
                     continue;
                 }

@@ -97,7 +97,7 @@ pub(crate) fn style(size: i32) -> TextStyle<'static> {
 pub(crate) fn width(text: &str, size: i32) -> i32 {
     // No text is drawn that is longer than a page is wide.
     let letters = text.chars().take(WIDTH as usize);
-    (letters.map(|letter| if letter.is_ascii() { 5 } else { 8 }).sum::<i32>() * size + 7) / 8
+    (letters.map(|letter| if letter.is_ascii() { 3 } else { 5 }).sum::<i32>() * size + 4) / 5
 }
 
 /// `text`, cut to `room` pixels with an ellipsis where it is longer.
