@@ -266,7 +266,7 @@ pub(super) mod tests {
         assert_eq!(number(&document.root_element(), "width"), WIDTH);
     }
 
-    /// Boxes of all texts are on the page and apart from each other, as wide as DejaVu Sans has them.
+    /// Boxes of all texts are on the page and apart from each other, as wide as [`width`] has them.
     pub(in super::super) fn assert_apart(svg: &Document<'_>) {
         let (wide, high) = (number(&svg.root_element(), "width"), number(&svg.root_element(), "height"));
         let boxes = svg.descendants().filter(|node| node.has_tag_name("text")).map(|node| {
