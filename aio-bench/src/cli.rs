@@ -51,10 +51,6 @@ pub(crate) enum Command {
 
 impl Cli {
     /// Does what was asked for.
-    ///
-    /// # Errors
-    ///
-    /// What the process has to say at its end, and its exit code.
     pub fn run(&self) -> Result<(), Failure> {
         match &self.command {
             Command::Run(args) => crate::run::run(args),

@@ -22,7 +22,6 @@ use aio_cli::host::cpu::Elapsed;
 use aio_cli::host::disk;
 use aio_cli::interrupt;
 use aio_cli::output;
-use aio_cli::replace::replace;
 use contender::{Contender, Entrant, field};
 use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};
@@ -61,9 +60,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
         Ok(()) => {}
     }
     if let Some(out) = &args.out {
-        replace(&out.join("report.json"), output::json(&report)?.as_bytes())?;
-        replace(&out.join("report.svg"), picture::svg(&report)?.as_bytes())?;
-        replace(&out.join("report.md"), markdown::markdown(&report).as_bytes())?;
+        output::to_file(&out.join("report.json"), output::json(&report)?.as_bytes())?;
+        output::to_file(&out.join("report.svg"), picture::svg(&report)?.as_bytes())?;
+        output::to_file(&out.join("report.md"), markdown::markdown(&report).as_bytes())?;
     }
     output::result(&report, args.json)?;
     ended

@@ -14,7 +14,6 @@ use aio_cli::estimate::Estimate;
 use aio_cli::failure::Failure;
 use aio_cli::interrupt;
 use aio_cli::output;
-use aio_cli::replace::replace;
 
 pub(crate) use bars::{Panel, Row, bars};
 use input::Input;
@@ -38,7 +37,7 @@ pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
         None => bars("Throughput and latency", &plot.subtitle(), &panels(&plot))?,
     };
     interrupt::check()?;
-    replace(&args.out, svg.as_bytes())?;
+    output::to_file(&args.out, svg.as_bytes())?;
     output::result(&Report::new(&args.out, input, plot), args.json)
 }
 

@@ -58,10 +58,6 @@ enum Command {
 
 impl Cli {
     /// Does what was asked for.
-    ///
-    /// # Errors
-    ///
-    /// What the process has to say at its end, and its exit code.
     pub fn run(&self) -> Result<(), Failure> {
         match &self.command {
             None => crate::swap::swap(&self.swap),

@@ -32,10 +32,6 @@ Where to put it (make the folder if it is not there, and start a new shell after
 }
 
 /// Prints the script of the command that `C` parses.
-///
-/// # Errors
-///
-/// If stdout cannot be written to.
 pub fn completions<C: CommandFactory>(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut command = C::command();
     let name = command.get_name().to_owned();

@@ -1,10 +1,6 @@
 //! How long something shall go on, as people write it.
 
 /// Reads a number of seconds: `60`, `0.5`, `60s`.
-///
-/// # Errors
-///
-/// A sentence for people.
 pub fn parse_seconds(text: &str) -> Result<f64, String> {
     /// A week.
     const LONGEST: f64 = 604_800.0;

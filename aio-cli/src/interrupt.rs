@@ -26,10 +26,6 @@ static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// Takes the signals over. Also turns SIGXFSZ, which kills by default, into the error (EFBIG) that comes with it.
 ///
 /// For a process to call when it begins; nothing else in this library does.
-///
-/// # Errors
-///
-/// If a signal or the thread that waits for them is refused.
 pub fn install() -> Result<(), Failure> {
     handle_signals().map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))
 }

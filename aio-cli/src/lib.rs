@@ -39,8 +39,6 @@ pub mod paths;
 #[doc(hidden)]
 pub mod pattern;
 #[doc(hidden)]
-pub mod replace;
-#[doc(hidden)]
 pub mod size;
 #[doc(hidden)]
 pub mod warm_up;

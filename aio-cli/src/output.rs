@@ -1,8 +1,10 @@
-//! The result of a command goes to stdout, alone; everything else goes to stderr.
+//! The result of a command goes to stdout, alone, or into files; everything else goes to stderr.
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 
+use aio::Backend;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::ProgressStyle;
 use serde::Serialize;
@@ -31,6 +33,24 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::Failed(format!("cannot write the result to stdout: {error}"))),
     }
+}
+
+/// Makes `path` a file with these bytes, in place of one that may be there, which stays if that fails.
+pub fn to_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let replace = || -> aio::Result<()> {
+        let file = aio::builder().backend(Backend::Pthread).build()?.create_atomic(path)?;
+        file.write_at(bytes, 0)?;
+        Ok(file.commit().wait()?)
+    };
+    replace().map_err(|error| match error {
+        // The file beside it is nobody's business.
+        aio::Error::Io(error) => cannot_write(path, &error.source),
+        error => error.into(),
+    })
+}
+
+pub(crate) fn cannot_write(path: &Path, reason: &io::Error) -> Failure {
+    Failure::Failed(format!("cannot write {}: {reason}", path.display()))
 }
 
 /// How a bar or a line of progress looks. The templates are constants that indicatif takes.
@@ -87,4 +107,28 @@ fn longest_word(text: &str) -> usize {
 /// Columns that text may have: those of the terminal, if there is one.
 pub fn width() -> usize {
     Table::new().width().unwrap_or(WIDTH).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn where_no_file_can_be_the_reason_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, reason) in
+            [(dir.path().to_owned(), "Is a directory"), (dir.path().join("no/a.svg"), "No such file")]
+        {
+            let failure = to_file(&path, b"x").unwrap_err().to_string();
+            assert!(failure.contains(reason) && failure.contains(path.to_str().unwrap()), "{failure}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let path = dir.path().join("a.svg");
+        for bytes in [&b"first"[..], b"2"] {
+            to_file(&path, bytes).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+    }
 }

@@ -35,10 +35,6 @@ pub fn parse_positive(text: &str) -> Result<u64, String> {
 }
 
 /// [`parse_positive`], of what lies in memory.
-///
-/// # Errors
-///
-/// As of [`parse`].
 pub fn parse_usize(text: &str) -> Result<usize, String> {
     usize::try_from(parse_positive(text)?).map_err(|error| error.to_string())
 }

@@ -20,10 +20,6 @@ const RUN: &str = "run";
 const JOB: &str = "job";
 
 /// The command line, with the job file that it may name. As clap does, it exits if the line itself is wrong.
-///
-/// # Errors
-///
-/// What is wrong with the job file.
 pub fn parse() -> Result<Cli, Failure> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
     // The command stands first: options of the default command do not go with one.

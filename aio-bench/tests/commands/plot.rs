@@ -209,7 +209,7 @@ fn bad_input_is_a_sentence_and_no_picture() {
         assert_eq!((bench.names(), bench.contents("old.svg").as_slice()), (before.clone(), &b"what was there"[..]));
     }
     fs::create_dir(bench.path().join("folder.svg")).unwrap();
-    assert!(bench.refused("plot depths.json --out folder.svg", 1).contains("not a regular file"));
+    assert!(bench.refused("plot depths.json --out folder.svg", 1).contains("Is a directory"));
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! The file that `--write` makes: blocks to paste into a DeepSpeed configuration.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use aio::AioConfig;
+use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
-use crate::replace::temporary_beside;
+use crate::host::disk;
+use crate::output;
 
 /// Where a configuration will go, looked at before the minutes of work.
 #[derive(Debug)]
@@ -17,11 +19,14 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// Refuses what exists (unless it may be replaced), and folders that no file can be made in.
+    /// Refuses what exists (unless it is a file that may be replaced), and folders that no file can be made in.
     pub(crate) fn look(path: &Path, overwrite: bool) -> Result<Self, Failure> {
-        let cannot = |reason: String| Failure::Failed(format!("cannot write {}: {reason}", path.display()));
-        match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_dir() => return Err(cannot("it is a folder, not a file".to_owned())),
+        let cannot = |reason: &str| Failure::Failed(format!("cannot write {}: {reason}", path.display()));
+        match fs::metadata(path).or_else(|_| fs::symlink_metadata(path)) {
+            Ok(existing) if existing.is_dir() => return Err(cannot("it is a folder, not a file")),
+            Ok(existing) if !existing.is_file() && !existing.is_symlink() => {
+                return Err(cannot("it exists and is not a regular file"));
+            }
             Ok(_) if !overwrite => {
                 return Err(Failure::Failed(format!(
                     "{} exists: writing would destroy what it holds; add --overwrite to allow that",
@@ -31,25 +36,32 @@ impl Destination {
             Ok(_) | Err(_) => {}
         }
         // It is gone again at once.
-        temporary_beside(path).map(drop).map_err(|error| cannot(error.to_string()))?;
+        temporary_beside(path).map(drop).map_err(|error| cannot(&error.to_string()))?;
         Ok(Self { path: path.to_owned(), overwrite })
     }
 
     /// Writes it in one step: who reads it finds nothing, the old one, or all of the new one.
     pub(crate) fn write(&self, config: &AioConfig) -> Result<(), Failure> {
-        self.put(config).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", self.path.display())))
+        let text = format!("{}\n", config.to_json());
+        match self.overwrite {
+            true => output::to_file(&self.path, text.as_bytes()),
+            false => self.put(text.as_bytes()).map_err(|error| output::cannot_write(&self.path, &error)),
+        }
     }
 
-    fn put(&self, config: &AioConfig) -> std::io::Result<()> {
+    /// What appeared there meanwhile stays, which a replacement would not grant.
+    fn put(&self, bytes: &[u8]) -> io::Result<()> {
         let mut file = temporary_beside(&self.path)?;
-        writeln!(file, "{}", config.to_json())?;
+        file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        let kept = match self.overwrite {
-            true => file.persist(&self.path),
-            false => file.persist_noclobber(&self.path),
-        };
-        kept.map(drop).map_err(|failed| failed.error)
+        file.persist_noclobber(&self.path).map(drop).map_err(|failed| failed.error)
     }
+}
+
+/// A new file in the folder of `target`, with the mode that any new file has.
+fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
+    // Unlike tempfile_in, this leaves the error as the kernel gave it.
+    tempfile::Builder::new().prefix(".tensor-aio-").make_in(disk::folder_of(target), |path| File::create_new(path))
 }
 
 #[cfg(test)]
@@ -83,9 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_refused() {
+    fn what_is_no_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Destination::look(dir.path(), true).is_err());
-        assert!(Destination::look(&dir.path().join("no/file"), true).is_err());
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [dir.path(), &dir.path().join("no/file"), &fifo, Path::new("/dev/null")] {
+            assert!(Destination::look(path, true).is_err(), "{}", path.display());
+        }
     }
 }

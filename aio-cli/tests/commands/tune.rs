@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, Stdio};
 
 use aio::{AioConfig, Backend, DirectMode};
@@ -260,4 +261,20 @@ fn what_was_measured_before_the_signal_is_in_the_result() {
     assert!(folder["measured"].as_u64().unwrap() >= 3 && folder["left_out"].as_u64().unwrap() > 0, "{folder:#}");
     assert!(!folder["best"]["defaults"].is_null() && result["partial"] == true);
     assert!(bench.names().is_empty(), "{:?}", bench.names());
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let bench = Bench::new();
+    let fifo = bench.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("fifo", bench.path().join("link")).unwrap();
+    for name in ["fifo", "link"] {
+        let sentence = bench.refused(&format!("{QUICK} --write {name} --overwrite"), 1);
+        assert!(
+            sentence.contains(&format!("cannot write {name}")) && sentence.contains("regular file"),
+            "{sentence}"
+        );
+    }
+    assert!(fs::symlink_metadata(&fifo).unwrap().file_type().is_fifo());
 }
