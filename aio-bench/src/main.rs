@@ -1,14 +1,16 @@
 //! The process: its arguments, signals, log and exit code.
 
+use std::env;
 use std::io;
 use std::process::ExitCode;
 
 use aio_cli::interrupt;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
+    log_to_stderr(LevelFilter::WARN);
     match aio_bench::parse().and_then(|cli| interrupt::install().and_then(|()| cli.run())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -16,4 +18,12 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// What RUST_LOG asks for, or what is at least as bad as `usual`.
+fn log_to_stderr(usual: LevelFilter) {
+    let asked = env::var("RUST_LOG").ok().and_then(|asked| asked.parse().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(usual));
+    let log = fmt::layer().with_writer(io::stderr).without_time().with_filter(filter);
+    tracing_subscriber::registry().with(log).init();
 }

@@ -7,6 +7,7 @@ mod tune;
 
 use aio::AioConfig;
 use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 
 use crate::completions::{self, CompletionsArgs};
 use crate::failure::Failure;
@@ -70,8 +71,8 @@ impl Cli {
     }
 
     /// What is logged unless RUST_LOG says otherwise. A soak provokes what the library warns of.
-    pub fn log_level(&self) -> &'static str {
-        if matches!(self.command, Some(Command::Soak(_))) { "error" } else { "warn" }
+    pub fn log_level(&self) -> LevelFilter {
+        if matches!(self.command, Some(Command::Soak(_))) { LevelFilter::ERROR } else { LevelFilter::WARN }
     }
 }
 

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use aio::Backend;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::ProgressStyle;
 use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
 
 use crate::failure::Failure;
 
@@ -68,9 +69,7 @@ pub fn table<const COLUMNS: usize>(
 ) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    if !table.is_tty() {
-        table.set_width(WIDTH);
-    }
+    table.set_width(width());
     let mut longest = header.map(longest_word);
     table.set_header(header);
     for row in rows {
@@ -95,7 +94,7 @@ fn keep_words(table: &mut Table, longest: &[usize]) {
     for (column, longest) in table.column_iter_mut().zip(longest) {
         let least = u16::try_from(longest + 2 * padding).unwrap_or(u16::MAX);
         column.set_padding((padding as u16, padding as u16));
-        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+        column.set_constraint(ColumnConstraint::LowerBoundary(comfy_table::Width::Fixed(least)));
     }
 }
 
@@ -105,8 +104,8 @@ fn longest_word(text: &str) -> usize {
 }
 
 /// Columns that text may have: those of the terminal, if there is one.
-pub fn width() -> usize {
-    Table::new().width().unwrap_or(WIDTH).into()
+pub fn width() -> u16 {
+    terminal_size_of(io::stdout()).map_or(WIDTH, |(Width(columns), _)| columns)
 }
 
 #[cfg(test)]

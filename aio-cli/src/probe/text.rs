@@ -35,7 +35,7 @@ impl fmt::Display for Report {
             writeln!(f, "{name:<17} {value}")?;
         }
         writeln!(f, "{:<17} {}", "CPUs", self.cpus)?;
-        findings::write(f, &self.findings, output::width())
+        findings::write(f, &self.findings, output::width().into())
     }
 }
 
