@@ -26,44 +26,20 @@ pub(crate) struct Seen {
 }
 
 impl Counts {
-    pub(crate) fn wrote(&self, bytes: usize) {
-        self.lock().0.bytes_written += bytes as u64;
-    }
-
-    pub(crate) fn verified(&self, bytes: usize) {
-        self.lock().0.bytes_verified += bytes as u64;
-    }
-
-    pub(crate) fn op(&self) {
-        self.lock().0.ops += 1;
-    }
-
-    pub(crate) fn handle(&self) {
-        self.lock().0.handles += 1;
-    }
-
-    pub(crate) fn cancelled(&self) {
-        self.lock().0.cancelled += 1;
-    }
-
-    pub(crate) fn failed_as_planned(&self) {
-        self.lock().0.failed_as_planned += 1;
-    }
-
-    /// How many faults were injected until now.
-    pub(crate) fn faults(&self, injected: u64) {
-        self.lock().0.faults = injected;
+    /// Counts something.
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Seen)) {
+        count(&mut self.lock().0);
     }
 
     /// Bytes are not what they should be.
     pub(crate) fn mismatch(&self, sentence: String) {
-        self.lock().0.mismatches += 1;
+        self.count(|seen| seen.mismatches += 1);
         self.keep(sentence);
     }
 
     /// Something ended as it must not.
     pub(crate) fn error(&self, sentence: String) {
-        self.lock().0.errors += 1;
+        self.count(|seen| seen.errors += 1);
         self.keep(sentence);
     }
 

@@ -114,7 +114,7 @@ impl Lane {
 
     fn stint(&mut self, counts: &Counts, until: &dyn Fn() -> bool) -> Result<(), Failure> {
         let handle = self.handle()?;
-        counts.handle();
+        counts.count(|seen| seen.handles += 1);
         Stint::begin(self, handle, counts)?.run(until)
     }
 

@@ -8,7 +8,7 @@ use aio::{Error, Ticket};
 
 use super::counts::Counts;
 use super::expected::{Expected, Verdict};
-use super::lane::Lane;
+use super::lane::{Lane, Tensor};
 use crate::pattern;
 
 /// Ops with a ticket at once, and the bytes that they may have.
@@ -122,44 +122,57 @@ impl<'a> Ledger<'a> {
 
     /// An op has ended, and this is how.
     pub(super) fn ended(&mut self, op: Op, Ended { error, memory }: Ended) {
-        self.counts.op();
+        self.counts.count(|seen| seen.ops += 1);
         let verdict = op.expected.judge(error.as_ref());
         match &verdict {
             Verdict::Done => {}
-            Verdict::Planned => self.counts.failed_as_planned(),
-            Verdict::Cancelled => self.counts.cancelled(),
+            Verdict::Planned => self.counts.count(|seen| seen.failed_as_planned += 1),
+            Verdict::Cancelled => self.counts.count(|seen| seen.cancelled += 1),
             Verdict::Wrong(sentence) => self.counts.error(format!("{}: {sentence}", self.lane.name)),
         }
         let done = verdict == Verdict::Done;
         if done && op.generation.is_some() {
-            self.counts.wrote(op.bytes);
+            self.counts.count(|seen| seen.bytes_written += op.bytes as u64);
         }
-        match op.subject {
+        if done && op.generation.is_none() {
+            self.verify(&op, &memory);
+        }
+        self.release(&op, done);
+    }
+
+    /// Holds what a read has brought against what was written last.
+    fn verify(&self, op: &Op, memory: &[Memory]) {
+        match &op.subject {
             Subject::Cells { file, cells } => {
-                for (at, index) in cells.into_iter().enumerate() {
-                    let cell = self.lane.files[file].cell(index);
-                    let holds =
-                        if op.generation.is_some() { op.generation.filter(|_| done) } else { cell.generation };
-                    if let (true, None, Some(memory)) = (done, op.generation, memory.get(at)) {
-                        let what = self.lane.path(file);
-                        self.check(&what, self.lane.files[file].label, cell.offset, cell.generation, memory.bytes());
-                    }
-                    self.lane.files[file].release(index, holds);
+                let (path, cells_of) = (self.lane.path(*file), &self.lane.files[*file]);
+                for (index, memory) in cells.iter().zip(memory) {
+                    let cell = cells_of.cell(*index);
+                    self.check(&path, cells_of.label, cell.offset, cell.generation, memory.bytes());
                 }
             }
             Subject::Tensor(index) => {
-                let tensor = &self.lane.tensors[index];
-                let holds = match (op.generation, done) {
-                    (Some(generation), true) => Some((op.bytes, generation)),
-                    (Some(_), false) => None,
-                    (None, _) => tensor.holds,
-                };
-                if let (true, None, Some(memory)) = (done, op.generation, memory.first()) {
-                    let generation = tensor.holds.map(|(_, generation)| generation);
-                    self.check(&tensor.path, tensor.label, 0, generation, memory.bytes());
+                let Tensor { path, label, holds, .. } = &self.lane.tensors[*index];
+                let generation = holds.map(|(_, generation)| generation);
+                memory.iter().for_each(|memory| self.check(path, *label, 0, generation, memory.bytes()));
+            }
+        }
+    }
+
+    /// Gives back what an op had: a write that was done has changed it, and after another one nobody knows.
+    fn release(&mut self, op: &Op, done: bool) {
+        match &op.subject {
+            Subject::Cells { file, cells } => {
+                let cells_of = &mut self.lane.files[*file];
+                for index in cells {
+                    let before = cells_of.cell(*index).generation;
+                    cells_of.release(*index, op.generation.map_or(before, |generation| done.then_some(generation)));
                 }
-                let tensor = &mut self.lane.tensors[index];
-                tensor.holds = holds;
+            }
+            Subject::Tensor(index) => {
+                let tensor = &mut self.lane.tensors[*index];
+                if let Some(generation) = op.generation {
+                    tensor.holds = done.then_some((op.bytes, generation));
+                }
                 tensor.busy = false;
             }
         }
@@ -167,7 +180,9 @@ impl<'a> Ledger<'a> {
 
     fn check(&self, path: &Path, label: u64, offset: u64, generation: Option<u64>, bytes: &[u8]) {
         let sentence = match pattern::check(bytes, label, offset) {
-            Ok(found) if Some(found) == generation => return self.counts.verified(bytes.len()),
+            Ok(found) if Some(found) == generation => {
+                return self.counts.count(|seen| seen.bytes_verified += bytes.len() as u64);
+            }
             Ok(found) => format!("offset {offset} holds write {found}, and not {generation:?}"),
             Err(fault) => fault.to_string(),
         };
@@ -176,24 +191,8 @@ impl<'a> Ledger<'a> {
 
     /// An op of which nobody was told how it ended.
     pub(super) fn settle(&mut self, op: &Op) {
-        self.counts.op();
-        let known = !op.expected.may_fail();
-        match &op.subject {
-            Subject::Cells { file, cells } => {
-                for index in cells {
-                    let before = self.lane.files[*file].cell(*index).generation;
-                    let holds = if op.generation.is_some() { op.generation.filter(|_| known) } else { before };
-                    self.lane.files[*file].release(*index, holds);
-                }
-            }
-            Subject::Tensor(index) => {
-                let tensor = &mut self.lane.tensors[*index];
-                if let Some(generation) = op.generation {
-                    tensor.holds = known.then_some((op.bytes, generation));
-                }
-                tensor.busy = false;
-            }
-        }
+        self.counts.count(|seen| seen.ops += 1);
+        self.release(op, !op.expected.may_fail());
     }
 
     /// All ops have ended; and this is what was said of those without a ticket, if anything was.

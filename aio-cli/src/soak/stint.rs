@@ -45,7 +45,8 @@ impl<'a> Stint<'a> {
             }
             self.turn()?;
             if let Some(plan) = &self.ledger.lane.plan {
-                self.ledger.counts.faults(plan.injected().total());
+                let injected = plan.injected().total();
+                self.ledger.counts.count(|seen| seen.faults = injected);
             }
         }
         self.end();
@@ -213,7 +214,7 @@ impl<'a> Stint<'a> {
         let file = self.ledger.below(self.files.len());
         let file = &self.files[file];
         let ticket = if self.ledger.lane.random.below(2) == 0 { file.sync_data() } else { file.sync_all() };
-        self.ledger.counts.op();
+        self.ledger.counts.count(|seen| seen.ops += 1);
         if let Err(failed) = ticket.wait() {
             self.ledger.counts.error(failed.to_string());
         }
