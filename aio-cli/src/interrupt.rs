@@ -60,7 +60,13 @@ pub struct Made {
 
 impl Made {
     /// Makes a folder of its own, under a name that nothing else has, in `dir`.
-    pub fn folder_in(dir: &Path) -> io::Result<Self> {
+    pub fn folder_in(dir: &Path) -> Result<Self, Failure> {
+        Self::try_folder_in(dir)
+            .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))
+    }
+
+    /// The same with the kernel's error.
+    pub(crate) fn try_folder_in(dir: &Path) -> io::Result<Self> {
         let made = Self::by(|| {
             // Unlike tempdir_in, this leaves the error as the kernel gave it.
             let folder = tempfile::Builder::new().prefix("tensor-aio-").make_in(dir, |path| fs::create_dir(path))?;

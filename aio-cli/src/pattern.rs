@@ -7,6 +7,8 @@
 
 mod fault;
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::generate;
@@ -37,8 +39,9 @@ pub const SMALLEST: usize = HEADER;
 /// Makes `block` the one that `label` describes.
 pub fn fill(block: &mut [u8], label: Label) {
     let block_size = block.len() as u64;
-    for (at, unit) in units_mut(block) {
-        let offset = label.offset + at as u64;
+    for range in units(block.len()) {
+        let offset = label.offset + range.start as u64;
+        let unit = &mut block[range];
         let words = [MAGIC, label.file, offset, label.generation, block_size];
         for (index, word) in words.into_iter().enumerate() {
             put(unit, index, word);
@@ -54,8 +57,9 @@ pub fn fill(block: &mut [u8], label: Label) {
 pub fn check(block: &[u8], file: u64, offset: u64) -> Result<u64, Fault> {
     let block_size = block.len() as u64;
     let mut generation = None;
-    for (at, unit) in units(block) {
-        let at = offset + at as u64;
+    for range in units(block.len()) {
+        let at = offset + range.start as u64;
+        let unit = &block[range];
         let label = read_label(unit, at)?;
         if label.file != file {
             return Err(Fault::OtherFile { at, offset: label.offset });
@@ -100,29 +104,14 @@ fn put(unit: &mut [u8], index: usize, word: u64) {
     unit[index * WORD..(index + 1) * WORD].copy_from_slice(&word.to_le_bytes());
 }
 
-/// Length of the unit that begins a stretch of `left` bytes.
-fn unit_of(left: usize) -> usize {
-    if left < UNIT + HEADER { left } else { UNIT }
-}
-
-fn units(block: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// Where the units of a block of so many bytes are.
+fn units(block: usize) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let len = unit_of(block.len() - at);
-        let unit = &block[at..at + len];
-        at += len;
-        (len > 0).then_some((at - len, unit))
-    })
-}
-
-fn units_mut(block: &mut [u8]) -> impl Iterator<Item = (usize, &mut [u8])> {
-    let (mut at, mut rest) = (0, block);
-    std::iter::from_fn(move || {
-        let len = unit_of(rest.len());
-        let (unit, after) = std::mem::take(&mut rest).split_at_mut(len);
-        rest = after;
-        at += len;
-        (len > 0).then_some((at - len, unit))
+        let left = block - at;
+        let begin = at;
+        at += if left < UNIT + HEADER { left } else { UNIT };
+        (left > 0).then_some(begin..at)
     })
 }
 

@@ -73,7 +73,7 @@ fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
         reason: None,
         errno: None,
     };
-    let folder = match Made::folder_in(dir) {
+    let folder = match Made::try_folder_in(dir) {
         Ok(folder) => folder,
         Err(error) => {
             report.reason = Some(format!("cannot make a file in {}: {error}", dir.display()));

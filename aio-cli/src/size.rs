@@ -28,8 +28,13 @@ pub fn parse(text: &str) -> Result<u64, String> {
 
 /// [`parse`], without zero.
 pub fn parse_positive(text: &str) -> Result<u64, String> {
+    parse_at_least(text, 1, "1 byte")
+}
+
+/// [`parse`], with `least` bytes or more, which is written as `shown`.
+pub fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64, String> {
     match parse(text)? {
-        0 => Err("it must be at least 1 byte".to_owned()),
+        bytes if bytes < least => Err(format!("it must be at least {shown}")),
         bytes => Ok(bytes),
     }
 }

@@ -34,8 +34,7 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     disk::require_room(&dir, std::iter::once(args.size))?;
     let backends = backends(args)?;
     let seed = args.seed.unwrap_or_else(from_clock);
-    let made = Made::folder_in(&dir)
-        .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
+    let made = Made::folder_in(&dir)?;
 
     let share = args.size / backends.len() as u64;
     let lanes = backends.iter().map(|backend| {

@@ -36,8 +36,7 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let groups = groups::plan(&sizes, memory::budget())?;
     disk::require_room(&dir, groups.iter().flat_map(|group| file_sizes(args.layout, &sizes[group.clone()])))?;
 
-    let folder = Made::folder_in(&dir)
-        .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
+    let folder = Made::folder_in(&dir)?;
     let mut report = Report::new(&dir, args.layout, &config, &set, groups.len());
     let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
     let files = Files { folder: folder.path(), layout: args.layout };
@@ -52,7 +51,7 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
             break;
         }
     }
-    progress.finish();
+    drop(progress);
     drop(folder);
     let printed = output::result(&report, args.json);
     // A terminal that went away (SIGHUP) takes no report, and the signal is still what ended it.

@@ -31,8 +31,7 @@ pub(crate) struct Work {
 impl Work {
     /// Makes the files in a folder of its own in `dir`. They go when this is dropped.
     pub(crate) fn make(spec: Spec, dir: &Path) -> Result<Self, Failure> {
-        let folder = Made::folder_in(dir)
-            .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))?;
+        let folder = Made::folder_in(dir)?;
         let files = (0..spec.files()).map(|number| folder.path().join(number.to_string())).collect();
         let mut numbers = SplitMix64::new(0);
         let order = match spec.random {
@@ -113,10 +112,14 @@ impl Work {
     /// Signs a block that is about to be written. Fails when a signal asked for an early end.
     #[inline]
     pub(crate) fn stamp(&self, block: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+        self.sign(block, bytes);
+        interrupt::check()
+    }
+
+    fn sign(&self, block: u64, bytes: &mut [u8]) {
         let (word, end) = (self.word(block), bytes.len() - WORD);
         bytes[..WORD].copy_from_slice(&word);
         bytes[end..].copy_from_slice(&word);
-        interrupt::check()
     }
 
     /// Whether these are the bytes of the block. Fails also when a signal asked for an early end.
@@ -157,10 +160,7 @@ impl Work {
             let file = File::create_new(file)?;
             let blocks = self.spec.blocks / self.files.len() as u64;
             for at in 0..blocks {
-                let word = self.word(number * blocks + at);
-                bytes[..WORD].copy_from_slice(&word);
-                let end = bytes.len() - WORD;
-                bytes[end..].copy_from_slice(&word);
+                self.sign(number * blocks + at, &mut bytes);
                 file.write_all_at(&bytes, at * self.spec.block as u64)?;
             }
         }

@@ -92,9 +92,5 @@ fn parse_backend(text: &str) -> Result<Backend, String> {
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
-    const LEAST: u64 = 16 << 20;
-    match size::parse(text)? {
-        bytes if bytes < LEAST => Err("it must be at least 16M".to_owned()),
-        bytes => Ok(bytes),
-    }
+    size::parse_at_least(text, 16 << 20, "16M")
 }

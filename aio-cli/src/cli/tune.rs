@@ -76,11 +76,7 @@ fn parse_budget(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_file_size(text: &str) -> Result<u64, String> {
-    const LEAST: u64 = 1 << 20;
-    match size::parse(text)? {
-        bytes if bytes < LEAST => Err("it must be at least 1M".to_owned()),
-        bytes => Ok(bytes),
-    }
+    size::parse_at_least(text, 1 << 20, "1M")
 }
 
 #[cfg(test)]

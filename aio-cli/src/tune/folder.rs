@@ -1,7 +1,6 @@
 //! One folder: its data file, and what a candidate does with that.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,10 +62,7 @@ impl DataFile {
         pattern: Vec<u8>,
         at_most: Duration,
     ) -> Result<Self, Failure> {
-        let cannot = |what: &str, error: io::Error| {
-            Failure::Failed(format!("cannot {what} in {}: {error}", place.dir.display()))
-        };
-        let folder = Made::folder_in(&place.dir).map_err(|error| cannot("make a folder", error))?;
+        let folder = Made::folder_in(&place.dir)?;
         let path = folder.path().join("data");
         let handle = aio::builder().config(Candidate::defaults().config()).build()?;
         let file = handle.open_with(&path, &OpenOptions::new().read(true).write(true).create_new(true))?;
@@ -85,7 +81,8 @@ impl DataFile {
         drop(filled);
         file.close()?;
         handle.close()?;
-        let cached = File::open(&path).map_err(|error| cannot("open the data file", error))?;
+        let cached =
+            File::open(&path).map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
         Ok(Self { path, cached, shape, bytes, direct, auto_backend, pattern, _folder: folder })
     }
 
