@@ -13,15 +13,13 @@ mod work;
 use std::fs;
 use std::path::Path;
 
-use indicatif::ProgressBar;
-
 use crate::cli::CompareArgs;
 use crate::compare::machine::Machine;
 use aio_cli::failure::Failure;
 use aio_cli::host::cpu::Elapsed;
 use aio_cli::host::disk;
 use aio_cli::interrupt;
-use aio_cli::output;
+use aio_cli::output::{self, Bar};
 use contender::{Contender, Entrant, field};
 use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};
@@ -43,7 +41,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let mut field = field(args);
     let contenders = field.iter().map(ContenderReport::of).collect();
     let mut report = Report::new(args, Machine::of(&dir), contenders);
-    let bar = Bar::new(specs.len(), field.len(), args.rounds);
+    let turns = specs.len() * field.len() * (usize::from(args.rounds) + 1);
+    let bar = Bar::new(turns as u64, "[{bar:20}] {percent:>3}%, {eta} left  {wide_msg}");
     let mut ended = Ok(());
     for spec in specs {
         let (workload, result) = one(spec, &dir, &mut field, args.rounds, &bar);
@@ -99,7 +98,8 @@ fn one(
             for turn in 0..field.len() {
                 let at = (turn + round) % field.len();
                 let Entrant { name, contender } = &mut field[at];
-                bar.next(&work.spec, name);
+                bar.inc(1);
+                bar.set_message(format!("{}: {name}", work.spec.name));
                 let (Ok(contender), Ok(samples)) = (contender, &mut results[at]) else { continue };
                 match sample(&mut work, &mut **contender) {
                     Ok(elapsed) if round > 0 => samples.push(elapsed),
@@ -123,26 +123,4 @@ fn sample(work: &mut Work, contender: &mut dyn Contender) -> Result<Elapsed, Fai
         work.verify()?;
     }
     Ok(elapsed)
-}
-
-/// How far it is, on stderr where that is a terminal.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(workloads: usize, contenders: usize, rounds: u16) -> Self {
-        let bar = ProgressBar::new((workloads * contenders * (usize::from(rounds) + 1)) as u64);
-        bar.set_style(output::progress_style("[{bar:20}] {percent:>3}%, {eta} left  {wide_msg}"));
-        Self(bar)
-    }
-
-    fn next(&self, spec: &Spec, contender: &str) {
-        self.0.inc(1);
-        self.0.set_message(format!("{}: {contender}", spec.name));
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::path::Path;
 
 use aio::Backend;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
-use indicatif::ProgressStyle;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
@@ -54,9 +55,30 @@ pub(crate) fn cannot_write(path: &Path, reason: &io::Error) -> Failure {
     Failure::Failed(format!("cannot write {}: {reason}", path.display()))
 }
 
-/// How a bar or a line of progress looks. The templates are constants that indicatif takes.
-pub fn progress_style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// A bar or a line on stderr, where that is a terminal, until it is dropped: the result stands alone.
+#[derive(Debug)]
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// Of this length, in whatever moves it. The templates are constants that indicatif takes.
+    pub fn new(length: u64, template: &str) -> Self {
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self(ProgressBar::new(length).with_style(style))
+    }
+}
+
+impl Deref for Bar {
+    type Target = ProgressBar;
+
+    fn deref(&self) -> &ProgressBar {
+        &self.0
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// Columns of a table that goes into a file or a pipe.

@@ -7,10 +7,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
-
 use super::drive::{Limit, Plan};
-use aio_cli::output;
+use aio_cli::output::Bar;
 use aio_cli::size;
 
 /// How often the line changes.
@@ -40,7 +38,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Starts to draw, with `what` in front, unless stderr is no terminal. A thread that cannot be had is no reason not to measure.
+    /// Starts to draw, with `what` in front, unless stderr is no terminal. A thread that cannot be had is no reason not to
+    /// measure.
     pub(crate) fn start(what: &'static str, plan: &Plan, block_size: u64) -> Option<(Self, Counter)> {
         if !io::stderr().is_terminal() {
             return None;
@@ -49,8 +48,7 @@ impl Live {
         let line = Line { what, blocks: Arc::clone(&shown), block_size, plan: *plan, started: Instant::now() };
         let (going_on, ended) = mpsc::channel();
         let draw = move || {
-            let bar = ProgressBar::new_spinner();
-            bar.set_style(output::progress_style("{wide_msg}"));
+            let bar = Bar::new(0, "{wide_msg}");
             let mut last = Seen { blocks: 0, at: line.started };
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let now = line.look();
@@ -58,7 +56,6 @@ impl Live {
                 bar.tick();
                 last = now;
             }
-            bar.finish_and_clear();
         };
         let thread = thread::Builder::new().name("live".to_owned()).spawn(draw).ok()?;
         Some((Self { going_on: Some(going_on), thread: Some(thread) }, Counter { blocks: 0, shown }))

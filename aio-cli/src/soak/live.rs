@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
-
 use super::counts::{Counts, Seen};
-use crate::output;
+use crate::output::Bar;
 use crate::size;
 
 /// The line, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Live {
-    bar: ProgressBar,
+    bar: Bar,
     clock: Instant,
     time: Duration,
 }
@@ -21,9 +19,7 @@ pub(crate) struct Live {
 impl Live {
     /// Draws nothing unless stderr is a terminal.
     pub(crate) fn new(clock: Instant, time: Duration) -> Self {
-        let bar = ProgressBar::new_spinner();
-        bar.set_style(output::progress_style("{wide_msg}"));
-        Self { bar, clock, time }
+        Self { bar: Bar::new(0, "{wide_msg}"), clock, time }
     }
 
     /// Draws until `ended`.
@@ -35,12 +31,6 @@ impl Live {
             self.bar.set_message(text(self.clock.elapsed(), self.time, &seen));
             self.bar.tick();
         }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -4,14 +4,14 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState};
+use indicatif::ProgressState;
 
-use crate::output;
+use crate::output::Bar;
 
 /// The bar is the budget; it moves with the time.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    bar: ProgressBar,
+    bar: Bar,
     clock: Instant,
     /// What every message begins with.
     place: Mutex<String>,
@@ -20,12 +20,12 @@ pub(crate) struct Progress {
 impl Progress {
     /// Draws nothing unless stderr is a terminal.
     pub(crate) fn new(clock: Instant, budget: Duration) -> Self {
-        let bar = ProgressBar::new(budget.as_millis() as u64);
         let left = move |_: &ProgressState, out: &mut dyn Write| {
             // A bar that cannot be drawn is no reason to fail.
             let _ = write!(out, "{:>4.0} s left", budget.saturating_sub(clock.elapsed()).as_secs_f64());
         };
-        bar.set_style(output::progress_style("[{bar:20}] {left}  {wide_msg}").with_key("left", left));
+        let bar = Bar::new(budget.as_millis() as u64, "[{bar:20}] {left}  {wide_msg}");
+        bar.set_style(bar.style().with_key("left", left));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, clock, place: Mutex::default() }
     }
@@ -40,12 +40,5 @@ impl Progress {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         self.bar.set_position(self.clock.elapsed().as_millis() as u64);
         self.bar.set_message(format!("{}: {stage}", *place));
-    }
-}
-
-impl Drop for Progress {
-    /// Takes the bar away, so that the result stands alone.
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
