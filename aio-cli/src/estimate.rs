@@ -19,7 +19,7 @@ impl Estimate {
     }
 
     /// Without the lowest and the highest tenth of them: up to nine values, that is all of them.
-    pub fn of_most(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of_most(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
         Self::without(|count| count / 10, measured)
     }
 

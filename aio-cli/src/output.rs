@@ -28,7 +28,7 @@ pub fn json(result: &impl Serialize) -> Result<String, Failure> {
 /// Prints `text` and ends the line. Its colours go to terminals only, and with NO_COLOR nowhere.
 ///
 /// A reader that went away (`tensor-aio probe | head -1`) has what it wanted: that is no failure.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = anstream::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),

@@ -46,7 +46,7 @@ impl Paths {
     }
 
     /// Worth a word when it is more than the ends of tensors.
-    pub fn mostly_buffered(&self) -> bool {
+    pub(crate) fn mostly_buffered(&self) -> bool {
         self.bytes_buffered > self.bytes_direct
     }
 }

@@ -32,7 +32,7 @@ pub fn parse_positive(text: &str) -> Result<u64, String> {
 }
 
 /// [`parse`], with `least` bytes or more, which is written as `shown`.
-pub fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64, String> {
+pub(crate) fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64, String> {
     match parse(text)? {
         bytes if bytes < least => Err(format!("it must be at least {shown}")),
         bytes => Ok(bytes),
@@ -50,7 +50,7 @@ pub fn show(bytes: u64) -> String {
 }
 
 /// Decimal units, which rates are in: `1.5 GB`.
-pub fn show_decimal(bytes: u64) -> String {
+pub(crate) fn show_decimal(bytes: u64) -> String {
     ByteSize(bytes).display().si().to_string()
 }
 

@@ -31,7 +31,7 @@ pub fn file_system(path: &Path) -> nix::Result<String> {
 }
 
 /// Whether a file system of this name keeps its files in memory, and has no device.
-pub fn lies_in_memory(file_system: &str) -> bool {
+pub(crate) fn lies_in_memory(file_system: &str) -> bool {
     matches!(file_system, "tmpfs" | "ramfs")
 }
 
@@ -42,7 +42,7 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const ZFS_SUPER_MAGIC: FsType = FsType(0x2fc1_2fc1);
 
 /// Bytes that an unprivileged user may still write where `path` is. `None` if the file system does not say.
-pub fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     statvfs(path).ok().and_then(|fs| free(&fs))
 }
 
