@@ -57,7 +57,10 @@ mod tests {
     use super::super::report::tests::healthy;
     use super::*;
 
-    /// Changes a healthy report; severity, id and all the words of what is found then. All of it is fit to print.
+    const TROUBLESHOOTING: &str = include_str!("../../../docs/troubleshooting.md");
+
+    /// Changes a healthy report; severity, id and all the words of what is found then. All of it is fit to print, and
+    /// on the page that explains findings.
     pub(super) fn found(change: impl FnOnce(&mut Report)) -> Vec<(Severity, &'static str, String)> {
         let mut report = healthy();
         change(&mut report);
@@ -65,6 +68,7 @@ mod tests {
         for Finding { id, what, remedy, .. } in &found {
             assert!(id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{id}");
             assert!(!remedy.is_empty(), "{id} has no remedy");
+            assert!(TROUBLESHOOTING.contains(&format!("`{id}`")), "{id} is not explained");
             for text in remedy.iter().chain([what]) {
                 let whole = !text.ends_with('.') && !text.contains("  ") && !text.contains('\n');
                 assert!(whole && text.trim() == text && text.is_ascii(), "{id}: {text}");
