@@ -1,4 +1,4 @@
-//! The main job: tensors go out to files and come back, on every backend in turn, and every byte is compared.
+//! The main job: tensors go out to files and come back, on every backend, several times, and every byte is compared.
 
 mod backend_pass;
 mod gpt2;
@@ -10,6 +10,9 @@ mod safetensors;
 pub(crate) mod tensors;
 mod transfer;
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use aio::backend::Unavailable;
 use aio::{AioConfig, Backend};
 
@@ -20,9 +23,15 @@ use crate::interrupt::{self, Made};
 use crate::output;
 use backend_pass::Pass;
 use progress::Progress;
-use report::{Outcome, Report};
+use report::Report;
 use tensors::TensorSet;
 use transfer::{Files, file_sizes};
+
+/// Passes without `--passes`, if there is time.
+const PASSES: u32 = 3;
+
+/// The time for them. The first one takes what it takes.
+const TIME: Duration = Duration::from_secs(60);
 
 /// Runs the job, prints what came of it, and fails if not everything verified.
 pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
@@ -38,17 +47,27 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
 
     let folder = Made::folder_in(&dir)?;
     let mut report = Report::new(&dir, args.layout, &config, &set, groups.len());
-    let progress = Progress::new(set.bytes(), usable.iter().filter(|(_, probed)| probed.is_ok()).count());
+    let working: Vec<_> = usable.iter().filter(|(_, probed)| probed.is_ok()).map(|&(backend, _)| backend).collect();
+    for (backend, probed) in usable {
+        report.add_backend(backend, probed.err());
+    }
+    let mut passes = passes(&working, args.passes.unwrap_or(PASSES));
+    let progress = Progress::new(set.bytes());
     let files = Files { folder: folder.path(), layout: args.layout };
     let pass = Pass { config: &config, set: &set, groups: &groups, files, progress: &progress };
-    for (backend, probed) in usable {
-        let outcome = match probed {
-            Ok(()) => pass.run(backend),
-            Err(why) => Outcome::Unavailable(why),
-        };
-        report.add(backend, outcome);
+    let (started, mut done) = (Instant::now(), 0);
+    while let Some((number, backend)) = passes.pop_front() {
+        progress.pass(number, backend, done, passes.len() + 1);
+        done += 1;
+        if !report.add_pass(number, backend, pass.run(backend)) {
+            passes.retain(|&(_, other)| other != backend);
+        }
         if report.partial {
             break;
+        }
+        if number == 1 && args.passes.is_none() && passes.front().is_some_and(|&(next, _)| next > 1) {
+            let fit = passes_that_fit(started.elapsed());
+            passes.retain(|&(number, _)| number <= fit);
         }
     }
     drop(progress);
@@ -68,6 +87,17 @@ fn tensor_set(args: &SwapArgs) -> Result<TensorSet, Failure> {
     }
 }
 
+/// Each pass begins with another backend, so that what a device does first or under load meets each of them.
+fn passes(backends: &[Backend], count: u32) -> VecDeque<(u32, Backend)> {
+    let from = |first: u32| backends.iter().cycle().skip(first as usize).take(backends.len());
+    (0..count).flat_map(|pass| from(pass).map(move |&backend| (pass + 1, backend))).collect()
+}
+
+/// How many there are time for, if all take as long as the first.
+fn passes_that_fit(first: Duration) -> u32 {
+    (TIME.as_secs_f64() / first.as_secs_f64().max(1e-9)).clamp(1.0, PASSES.into()) as u32
+}
+
 /// A backend, and what its probe said.
 type Probed = (Backend, Result<(), Unavailable>);
 
@@ -84,4 +114,23 @@ fn usable_backends(asked: Option<Backend>, config: &AioConfig) -> Result<Vec<Pro
     }
     let reasons: Vec<_> = all.into_iter().filter_map(|(_, probed)| probed.err()).map(|why| why.to_string()).collect();
     Err(Failure::Failed(format!("no backend works here: {}", reasons.join("; "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_backend_is_first_and_last_as_often_as_the_others() {
+        let (a, b, c) = (Backend::Uring, Backend::Libaio, Backend::Pthread);
+        let expected = [(1, a), (1, b), (1, c), (2, b), (2, c), (2, a), (3, c), (3, a), (3, b)];
+        assert_eq!(passes(&[a, b, c], 3), expected);
+    }
+
+    #[test]
+    fn a_slow_device_has_fewer_passes_and_at_least_one() {
+        for (first, passes) in [(0, 3), (20, 3), (21, 2), (30, 2), (31, 1), (3600, 1)] {
+            assert_eq!(passes_that_fit(Duration::from_secs(first)), passes, "{first}");
+        }
+    }
 }

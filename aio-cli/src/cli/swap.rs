@@ -11,7 +11,7 @@ use crate::swap::tensors;
 
 /// Write tensors to files and read them back, on every backend, and compare every byte.
 ///
-/// For each backend in turn: the tensors are put into memory and hashed (XXH3), written to new files (swap-out,
+/// The backends take turns over several passes. In each pass of each: the tensors are put into memory and hashed (XXH3), written to new files (swap-out,
 /// timed), the memory is overwritten, and the files are read back (swap-in, timed) and hashed again. Starting the
 /// engine and getting memory ready are not timed; making files, giving them disk space, opening and closing them are.
 /// The tensors are on disk once at a time; a set that is larger than memory goes through it in groups.
@@ -48,9 +48,15 @@ pub(crate) struct SwapArgs {
     /// Use this backend only, and fail if it is not available: uring, libaio, pthread, or auto for the best one (or
     /// the one that AIO_BACKEND names).
     ///
-    /// [default: every backend that is available, in turn]
+    /// [default: every backend that is available]
     #[arg(long, value_name = "BACKEND")]
     pub(crate) backend: Option<Backend>,
+
+    /// How often each backend writes and reads everything. Each pass begins with another backend.
+    ///
+    /// [default: 3, or as many as fit in a minute by the time of the first]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) passes: Option<u32>,
 
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -64,7 +70,7 @@ const SWAP_EXAMPLES: &str = "\
 Examples:
   tensor-aio swap --dir /mnt/nvme
   tensor-aio swap --tensors 256 --tensor-size 1M --backend uring --queue-depth 64
-  tensor-aio swap --layout extents --dir /mnt/nvme
+  tensor-aio swap --layout extents --dir /mnt/nvme --passes 5
   tensor-aio swap --from model-00001.safetensors model-00002.safetensors --json";
 
 /// How the tensors of a set lie in files.

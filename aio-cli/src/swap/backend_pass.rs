@@ -1,4 +1,4 @@
-//! One backend's turn: fill memory, write it out, forget it, read it back, compare.
+//! One pass of one backend: fill memory, write it out, forget it, read it back, compare.
 
 use std::fs;
 use std::ops::Range;
@@ -25,7 +25,7 @@ use crate::warm_up::warm_up;
 /// What memory is filled with before tensors come back: a read that did nothing must not find the right bytes there.
 const FORGOTTEN: u8 = 0xa5;
 
-/// What each backend is to do.
+/// What each backend does in each pass.
 pub(crate) struct Pass<'a> {
     pub(crate) config: &'a AioConfig,
     pub(crate) set: &'a TensorSet,
@@ -74,9 +74,9 @@ impl Pass<'_> {
         let mut total = Elapsed::default();
         for group in self.groups {
             let Hold { handle, mut memory, warm_up } = self.hold(backend, group, done)?;
-            self.progress.stage(backend, "filling memory");
+            self.progress.stage("filling memory");
             self.load(group, &mut memory, &mut hashes[group.clone()])?;
-            self.progress.stage(backend, "swapping out");
+            self.progress.stage("swapping out");
             let (elapsed, memory) = self.files.transfer(Direction::Out, &handle, group, memory, self.progress)?;
             total += elapsed;
             let hold = Hold { handle, memory, warm_up };
@@ -89,10 +89,10 @@ impl Pass<'_> {
             let Hold { handle, mut memory, warm_up } =
                 kept.take().map_or_else(|| self.hold(backend, group, done), Ok)?;
             self.forget(&mut memory)?;
-            self.progress.stage(backend, "swapping in");
+            self.progress.stage("swapping in");
             let (elapsed, mut memory) = self.files.transfer(Direction::In, &handle, group, memory, self.progress)?;
             total += elapsed;
-            self.progress.stage(backend, "verifying");
+            self.progress.stage("verifying");
             self.verify(group, &mut memory, &hashes[group.clone()], done)?;
             Hold { handle, memory, warm_up }.end(done)?;
         }
@@ -102,7 +102,7 @@ impl Pass<'_> {
 
     /// An engine, and a buffer for each tensor of a group, both ready.
     fn hold(&self, backend: Backend, group: &Range<usize>, done: &mut Done) -> Result<Hold, Failure> {
-        self.progress.stage(backend, "getting memory");
+        self.progress.stage("getting memory");
         let watch = Stopwatch::start();
         let mut config = self.config.clone();
         config.arena_limit = Some(groups::memory(&self.sizes(group)));
@@ -200,7 +200,7 @@ mod tests {
             set: &set,
             groups: &[0..2, 2..4, 4..5],
             files: Files { folder: folder.path(), layout },
-            progress: &Progress::new(0, 0),
+            progress: &Progress::new(0),
         });
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -1,28 +1,66 @@
 //! A bar on stderr, where that is a terminal.
 
+use std::fmt::Write;
+use std::time::Instant;
+
 use aio::Backend;
+use indicatif::ProgressState;
 
 use crate::output::Bar;
 
-/// Bytes moved so far, of all backends together.
+/// Bytes moved so far in all passes together, and the time left.
 #[derive(Debug)]
-pub(crate) struct Progress(Bar);
+pub(crate) struct Progress {
+    bar: Bar,
+    /// Moved by one backend in one pass.
+    bytes: u64,
+}
 
 impl Progress {
-    /// For `backends` that each write and read `bytes`.
-    pub(crate) fn new(bytes: u64, backends: usize) -> Self {
-        let template = "[{bar:20}] {decimal_bytes:>9} of {decimal_total_bytes}  {wide_msg}";
-        Self(Bar::new(bytes.saturating_mul(2).saturating_mul(backends as u64), template))
+    /// For passes that each write and read `bytes`.
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { bar: Bar::new(0, "[{bar:10}] {decimal_bytes:>9}{left}  {wide_msg}"), bytes: bytes.saturating_mul(2) }
+    }
+
+    /// What begins now, after `done` passes of all backends together and as the first of `left`.
+    pub(crate) fn pass(&self, pass: u32, backend: Backend, done: usize, left: usize) {
+        let end = self.bar.elapsed().checked_div(done as u32).map(|each| Instant::now() + each * left as u32);
+        let time_left = move |_: &ProgressState, out: &mut dyn Write| {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()).as_secs_f64());
+            // A bar that cannot be drawn is no reason to fail.
+            let _ = left.map_or(Ok(()), |left| write!(out, ", {left:.0} s left"));
+        };
+        self.bar.set_style(self.bar.style().with_key("left", time_left));
+        self.bar.set_length(self.bytes.saturating_mul((done + left) as u64));
+        self.bar.set_position(self.bytes.saturating_mul(done as u64));
+        self.bar.set_prefix(format!("pass {pass}, {backend}"));
     }
 
     /// What is being done.
-    pub(crate) fn stage(&self, backend: Backend, what: &str) {
-        self.0.set_message(format!("{backend}: {what}"));
-        self.0.tick();
+    pub(crate) fn stage(&self, what: &str) {
+        self.bar.set_message(format!("{}: {what}", self.bar.prefix()));
+        self.bar.tick();
     }
 
     /// So many bytes more have moved.
     pub(crate) fn moved(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_is_all_passes_that_are_left_and_done() {
+        let progress = Progress::new(50);
+        let shown = || (progress.bar.position(), progress.bar.length(), progress.bar.prefix());
+        progress.pass(1, Backend::Pthread, 0, 9);
+        progress.moved(50);
+        assert_eq!(shown(), (50, Some(900), "pass 1, pthread".to_owned()));
+        // The first failed halfway, and has no more.
+        progress.pass(1, Backend::Uring, 1, 6);
+        assert_eq!(shown(), (100, Some(700), "pass 1, uring".to_owned()));
     }
 }

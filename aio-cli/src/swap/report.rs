@@ -10,19 +10,23 @@ use serde::Serialize;
 
 use super::tensors::TensorSet;
 use crate::cli::Layout;
+use crate::estimate::Estimate;
 use crate::failure::Failure;
 use crate::host::cpu::Elapsed;
 use crate::host::resident::Memory;
 use crate::paths::Paths;
 
 /// The name and version of the object that programs get: `docs/schema/swap.json`.
-const SCHEMA: &str = "tensor-aio/swap/1";
+const SCHEMA: &str = "tensor-aio/swap/2";
+
+/// The reason of the backend that a signal stopped.
+const INTERRUPTED: &str = "interrupted";
 
 /// The result of all backends.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
-    /// A signal ended it early: the last backend is not through, and those after it are not there.
+    /// A signal ended it early: one backend is not through with the last pass, and others may not have begun it.
     pub(crate) partial: bool,
     source: String,
     dir: PathBuf,
@@ -34,19 +38,20 @@ pub(crate) struct Report {
     queue_depth: usize,
     block_size: usize,
     threads: usize,
+    /// How many were begun.
+    passes: u32,
     backends: Vec<Row>,
-    /// Whether every tensor came back as it was, on every backend that is available.
+    /// Whether every tensor came back as it was, in every pass of every backend that is available.
     verified: bool,
 }
 
-/// What happened on one backend.
+/// How a pass of a backend ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done(Done),
     Failed(String),
     /// A signal ended it early, with this much done.
     Interrupted(Done),
-    Unavailable(Unavailable),
 }
 
 /// All tensors went out and something came back.
@@ -70,11 +75,28 @@ pub(crate) struct Done {
 
 #[derive(Debug, Serialize)]
 struct Row {
+    #[serde(skip)]
+    asked: Backend,
     backend: String,
     available: bool,
-    /// Why it is not available, or what it failed with.
+    /// Why it is not available, what it failed with, or which tensors came back different.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    swap_out: Option<Rates>,
+    swap_in: Option<Rates>,
+    passes: Vec<PassRow>,
+}
+
+/// Of all passes.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Rates {
+    gb_per_s: Estimate,
+    cpu_seconds_per_gb: Estimate,
+}
+
+#[derive(Debug, Serialize)]
+struct PassRow {
+    /// How many tensors came back as they were.
     verified: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differing: Vec<String>,
@@ -86,7 +108,7 @@ struct Row {
     memory: Option<Memory>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct Rate {
     seconds: f64,
     gb_per_s: f64,
@@ -109,81 +131,94 @@ impl Report {
             queue_depth: config.queue_depth,
             block_size: config.block_size,
             threads: config.intra_op_parallelism,
+            passes: 0,
             backends: Vec::new(),
             verified: false,
         }
     }
 
-    /// Adds what happened on `backend`.
-    pub(crate) fn add(&mut self, backend: Backend, outcome: Outcome) {
-        let empty = Row {
-            backend: backend.to_string(),
-            available: true,
-            reason: None,
-            verified: 0,
-            differing: Vec::new(),
-            setup_seconds: None,
-            swap_out: None,
-            swap_in: None,
-            paths: None,
-            memory: None,
-        };
-        let row = match outcome {
-            Outcome::Unavailable(why) => Row { available: false, reason: Some(why.reason), ..empty },
-            Outcome::Failed(reason) => Row { reason: Some(reason), ..empty },
+    /// Adds a backend, with no pass yet.
+    pub(crate) fn add_backend(&mut self, asked: Backend, unavailable: Option<Unavailable>) {
+        let (available, reason) = (unavailable.is_none(), unavailable.map(|why| why.reason));
+        let backend = asked.to_string();
+        let row = Row { asked, backend, available, reason, swap_out: None, swap_in: None, passes: Vec::new() };
+        self.backends.push(row);
+    }
+
+    /// Adds what happened on `backend`; whether it is fit for another pass.
+    pub(crate) fn add_pass(&mut self, pass: u32, backend: Backend, outcome: Outcome) -> bool {
+        self.passes = pass;
+        let Some(row) = self.backends.iter_mut().find(|row| row.asked == backend) else { return false };
+        let (done, through) = match outcome {
+            Outcome::Done(done) => (done, true),
+            Outcome::Failed(reason) => {
+                row.reason = Some(reason);
+                (Done::default(), false)
+            }
             Outcome::Interrupted(done) => {
                 self.partial = true;
-                Row {
-                    // Until the engine stands there is only what was asked for.
-                    backend: if done.backend.is_empty() { empty.backend } else { done.backend.to_owned() },
-                    reason: Some("interrupted".to_owned()),
-                    verified: done.verified,
-                    differing: done.differing,
-                    swap_out: done.swap_out.map(|elapsed| Rate::of(self.bytes, elapsed)),
-                    swap_in: done.swap_in.map(|elapsed| Rate::of(self.bytes, elapsed)),
-                    ..empty
-                }
+                row.reason = Some(INTERRUPTED.to_owned());
+                (done, false)
             }
-            Outcome::Done(done) => Row {
-                backend: done.backend.to_owned(),
-                verified: done.verified,
-                differing: done.differing,
-                setup_seconds: Some(done.setup.wall.as_secs_f64()),
-                swap_out: done.swap_out.map(|elapsed| Rate::of(self.bytes, elapsed)),
-                swap_in: done.swap_in.map(|elapsed| Rate::of(self.bytes, elapsed)),
-                paths: Some(done.paths),
-                memory: done.memory,
-                ..empty
-            },
         };
-        self.backends.push(row);
-        let all = self.backends.iter().all(|row| !row.available || row.verified == self.tensors);
-        self.verified = all && !self.partial;
+        // Until the engine stands there is only what was asked for.
+        if !done.backend.is_empty() {
+            done.backend.clone_into(&mut row.backend);
+        }
+        if !done.differing.is_empty() {
+            row.reason = Some(differing(&done.differing, self.tensors));
+        }
+        row.passes.push(PassRow {
+            verified: done.verified,
+            differing: done.differing,
+            setup_seconds: through.then_some(done.setup.wall.as_secs_f64()),
+            swap_out: done.swap_out.map(|elapsed| Rate::of(self.bytes, elapsed)),
+            swap_in: done.swap_in.map(|elapsed| Rate::of(self.bytes, elapsed)),
+            paths: through.then_some(done.paths),
+            memory: done.memory,
+        });
+        row.swap_out = Rates::of(row.passes.iter().filter_map(|pass| pass.swap_out));
+        row.swap_in = Rates::of(row.passes.iter().filter_map(|pass| pass.swap_in));
+        let fit = row.reason.is_none();
+        let whole = |row: &Row| !row.available || (row.reason.is_none() && row.passes.len() == pass as usize);
+        self.verified = self.backends.iter().all(whole);
+        fit
     }
 
     /// Fails, with every reason, unless everything verified.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
-        let reasons: Vec<_> = self.backends.iter().filter_map(|row| row.reason_of_failure(self.tensors)).collect();
+        let failed = self.backends.iter().filter(|row| row.available);
+        let reasons: Vec<_> =
+            failed.filter_map(|row| Some(format!("{}: {}", row.backend, row.reason.as_ref()?))).collect();
         if reasons.is_empty() { Ok(()) } else { Err(Failure::Failed(reasons.join("\n"))) }
     }
 }
 
 impl Row {
-    fn reason_of_failure(&self, tensors: usize) -> Option<String> {
-        const NAMED: usize = 8;
-        let Self { backend, available, reason, verified, differing, .. } = self;
-        match reason {
-            _ if !available || *verified == tensors => None,
-            Some(reason) => Some(format!("{backend}: {reason}")),
-            None => {
-                let named = differing.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-                let and_more = if differing.len() > NAMED { ", ..." } else { "" };
-                Some(format!(
-                    "{backend}: {} of {tensors} tensors came back with other bytes: {named}{and_more}",
-                    differing.len()
-                ))
-            }
-        }
+    fn mostly_buffered(&self) -> bool {
+        self.passes.iter().any(|pass| pass.paths.is_some_and(|paths| paths.mostly_buffered()))
+    }
+
+    /// How many passes there are in which everything came back as it was.
+    fn whole_passes(&self, tensors: usize) -> usize {
+        self.passes.iter().filter(|pass| pass.swap_in.is_some() && pass.verified == tensors).count()
+    }
+}
+
+fn differing(names: &[String], tensors: usize) -> String {
+    const NAMED: usize = 8;
+    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let and_more = if names.len() > NAMED { ", ..." } else { "" };
+    format!("{} of {tensors} tensors came back with other bytes: {named}{and_more}", names.len())
+}
+
+impl Rates {
+    /// `None` if there are none.
+    fn of(passes: impl Iterator<Item = Rate> + Clone) -> Option<Self> {
+        Some(Self {
+            gb_per_s: Estimate::of(passes.clone().map(|rate| rate.gb_per_s))?,
+            cpu_seconds_per_gb: Estimate::of(passes.map(|rate| rate.cpu_seconds_per_gb))?,
+        })
     }
 }
 
@@ -206,70 +241,102 @@ mod tests {
 
     use super::*;
 
-    fn report() -> Report {
+    /// Of passes on two backends that end like this.
+    fn report(passes: [Vec<Outcome>; 2]) -> Report {
         let set = TensorSet::uniform(2, 500_000_000);
-        Report::new(Path::new("/data"), Layout::Files, &AioConfig::default(), &set, 1)
+        let mut report = Report::new(Path::new("/data"), Layout::Files, &AioConfig::default(), &set, 1);
+        for (backend, passes) in [Backend::Pthread, Backend::Auto].into_iter().zip(passes) {
+            report.add_backend(backend, None);
+            for (outcome, number) in passes.into_iter().zip(1..) {
+                report.add_pass(number, backend, outcome);
+            }
+        }
+        report
     }
 
-    fn done(verified: usize, differing: &[&str]) -> Outcome {
-        let elapsed = Elapsed { wall: Duration::from_millis(500), cpu: Duration::from_millis(100) };
-        Outcome::Done(Done {
-            backend: "pthread",
-            swap_out: Some(elapsed),
-            swap_in: Some(elapsed),
-            verified,
-            differing: differing.iter().map(|name| (*name).to_owned()).collect(),
-            ..Done::default()
-        })
+    fn done(milliseconds: u64) -> Done {
+        let elapsed = Elapsed { wall: Duration::from_millis(milliseconds), cpu: Duration::from_millis(100) };
+        let (swap_out, swap_in) = (Some(elapsed), Some(elapsed));
+        Done { backend: "libaio", swap_out, swap_in, verified: 2, ..Done::default() }
+    }
+
+    fn took(backend: &'static str, milliseconds: &[u64]) -> Vec<Outcome> {
+        milliseconds.iter().map(|&each| Outcome::Done(Done { backend, ..done(each) })).collect()
     }
 
     #[test]
-    fn rates_are_decimal_gigabytes_per_second() {
-        let mut report = report();
-        report.add(Backend::Pthread, done(2, &[]));
+    fn rates_are_decimal_gigabytes_per_second_of_all_passes() {
+        let report = report([took("pthread", &[500, 250, 1000]), took("libaio", &[500, 500, 500])]);
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["backends"][0]["swap_out"]["gb_per_s"], 2.0);
-        assert_eq!(json["backends"][0]["swap_in"]["cpu_seconds_per_gb"], 0.1);
-        assert_eq!((&json["verified"], &json["bytes"]), (&true.into(), &1_000_000_000.into()));
+        let backend = &json["backends"][0];
+        assert_eq!(backend["swap_out"]["gb_per_s"], serde_json::json!({"median": 2.0, "low": 1.0, "high": 4.0}));
+        assert_eq!(backend["passes"][1]["swap_in"]["gb_per_s"], 4.0);
+        assert_eq!(backend["swap_in"]["cpu_seconds_per_gb"]["median"], 0.1);
+        assert_eq!(
+            (&json["verified"], &json["bytes"], &json["passes"]),
+            (&true.into(), &1_000_000_000.into(), &3.into())
+        );
         report.verdict().unwrap();
+        assert!(report.to_string().contains("2.00 [1.00..4.00]"), "{report}");
+    }
+
+    #[test]
+    fn a_difference_is_said_only_where_spreads_lie_apart_in_enough_passes() {
+        let said =
+            |first: &[u64], second: &[u64]| report([took("pthread", first), took("libaio", second)]).to_string();
+        let same = said(&[500, 250, 1000, 250, 500], &[900, 900, 900, 900, 900]);
+        assert!(same.contains("swap-out: the spreads overlap: the backends do not differ here"), "{same}");
+        let few = said(&[500, 250, 450, 250], &[900, 900, 600, 900]);
+        assert!(few.contains("swap-in: pthread came out ahead of libaio; it takes --passes 5 to tell"), "{few}");
+        let apart = said(&[500, 250, 450, 250, 500], &[900, 900, 600, 900, 900]);
+        assert!(apart.contains("swap-in: pthread is faster than libaio"), "{apart}");
+        let alone = report([took("pthread", &[500, 500]), Vec::new()]).to_string();
+        assert!(!alone.contains("overlap") && !alone.contains("slower"), "{alone}");
     }
 
     #[test]
     fn a_backend_that_is_not_available_is_shown_and_is_no_failure() {
-        let mut report = report();
-        report.add(Backend::Pthread, done(2, &[]));
-        report.add(Backend::Uring, Outcome::Unavailable(Unavailable::new("uring", "seccomp refuses it", None)));
+        let mut report = report([Vec::new(), Vec::new()]);
+        report.backends.pop();
+        report.add_backend(Backend::Uring, Some(Unavailable::new("uring", "seccomp refuses it", None)));
+        assert!(report.add_pass(1, Backend::Pthread, Outcome::Done(done(500))));
         assert!(report.verified && report.verdict().is_ok());
         assert!(report.to_string().contains("uring is not available: seccomp refuses it"), "{report}");
     }
 
     #[test]
     fn what_was_interrupted_is_partial_and_keeps_what_was_done() {
-        let mut report = report();
-        report.add(Backend::Pthread, done(2, &[]));
-        let Outcome::Done(half) = done(1, &[]) else { unreachable!() };
-        report.add(Backend::Auto, Outcome::Interrupted(Done { swap_in: None, ..half }));
+        let half = Done { swap_in: None, verified: 1, ..done(500) };
+        let report =
+            report([took("pthread", &[500, 500]), vec![Outcome::Done(done(250)), Outcome::Interrupted(half)]]);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["partial"], &json["verified"]), (&true.into(), &false.into()));
-        let [through, cut] = [&json["backends"][0], &json["backends"][1]];
-        assert_eq!((&through["verified"], &through["swap_in"]["gb_per_s"]), (&2.into(), &2.0.into()));
-        assert_eq!((&cut["backend"], &cut["reason"]), (&"pthread".into(), &"interrupted".into()));
-        assert_eq!((&cut["swap_out"]["gb_per_s"], &cut["swap_in"]), (&2.0.into(), &().into()));
-        let text = report.to_string();
-        assert!(
-            text.contains("PARTIAL") && text.contains("1 of 2, interrupted") && text.contains("2 of 2"),
-            "{text}"
+        let cut = &json["backends"][1];
+        assert_eq!((&cut["backend"], &cut["reason"]), (&"libaio".into(), &"interrupted".into()));
+        assert_eq!(
+            (&cut["swap_out"]["gb_per_s"]["low"], &cut["swap_in"]["gb_per_s"]["low"]),
+            (&2.0.into(), &4.0.into())
         );
+        assert_eq!((&cut["passes"][1]["swap_in"], &cut["passes"][1]["setup_seconds"]), (&().into(), &().into()));
+        let text = report.to_string();
+        for words in ["PARTIAL", "1 of 2, interrupted", "2 of 2"] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
     }
 
     #[test]
-    fn what_differs_or_fails_is_named() {
-        let mut report = report();
-        report.add(Backend::Pthread, done(1, &["tensor.1"]));
-        report.add(Backend::Libaio, Outcome::Failed("the disk is full".to_owned()));
+    fn what_differs_or_fails_is_named_and_comes_no_more() {
+        let differing = Outcome::Done(Done {
+            verified: 1,
+            differing: vec!["tensor.1".to_owned()],
+            backend: "pthread",
+            ..done(500)
+        });
+        let mut report = report([took("pthread", &[500]), took("libaio", &[500])]);
+        assert!(!report.add_pass(2, Backend::Pthread, differing));
+        assert!(!report.add_pass(2, Backend::Auto, Outcome::Failed("the disk is full".to_owned())));
         let verdict = report.verdict().unwrap_err().to_string();
-        assert!(verdict.contains("pthread: 1 of 2 tensors") && verdict.contains("tensor.1"), "{verdict}");
-        assert!(verdict.contains("libaio: the disk is full"), "{verdict}");
-        assert!(!report.verified);
+        assert_eq!(verdict, "pthread: 1 of 2 tensors came back with other bytes: tensor.1\nlibaio: the disk is full");
+        assert!(!report.verified && report.to_string().contains("1 of 2, failed"), "{report}");
     }
 }

@@ -221,7 +221,7 @@ mod tests {
             };
             sizes.into_iter().zip(0..).map(filled).collect()
         };
-        let (group, progress) = (7..10, Progress::new(0, 0));
+        let (group, progress) = (7..10, Progress::new(0));
         let transfer = |direction, memory| files.transfer(direction, &handle, &group, memory, &progress).unwrap().1;
         drop(transfer(Direction::Out, memory(1)));
 

@@ -13,11 +13,16 @@ use crate::support::schema;
 /// Runs a swap that succeeds and verifies; its result, which is as it is described.
 fn swap(bench: &Bench, line: &str) -> Value {
     let text = bench.text(&format!("{line} --json"));
-    assert!(text.starts_with("{\n  \"schema\": \"tensor-aio/swap/1\","), "{text}");
+    assert!(text.starts_with("{\n  \"schema\": \"tensor-aio/swap/2\","), "{text}");
     let swapped = serde_json::from_str(&text).unwrap();
     schema::assert_valid("swap", &swapped);
     assert_eq!((&swapped["partial"], &swapped["verified"]), (&false.into(), &true.into()), "{swapped}");
     swapped
+}
+
+/// All passes of all backends.
+fn passes(swapped: &Value) -> impl Iterator<Item = &Value> {
+    swapped["backends"].as_array().unwrap().iter().flat_map(|row| row["passes"].as_array().unwrap())
 }
 
 #[test]
@@ -28,10 +33,14 @@ fn every_backend_verifies_every_tensor() {
     for backend in backends() {
         let rows = swapped["backends"].as_array().unwrap();
         let row = rows.iter().find(|row| row["backend"] == backend).unwrap();
-        assert_eq!((&row["available"], &row["verified"]), (&true.into(), &5.into()), "{row}");
-        assert_eq!(row["memory"]["buffer_bytes"], 1_500_005);
+        let passes = row["passes"].as_array().unwrap();
+        assert_eq!((&row["available"], passes.len()), (&true.into(), 3), "{row}");
+        for pass in passes {
+            assert_eq!((&pass["verified"], &pass["memory"]["buffer_bytes"]), (&5.into(), &1_500_005.into()), "{row}");
+        }
         for direction in ["swap_out", "swap_in"] {
-            assert!(row[direction]["gb_per_s"].as_f64().unwrap() > 0.0, "{row}");
+            let [low, median, high] = ["low", "median", "high"].map(|key| row[direction]["gb_per_s"][key].as_f64());
+            assert!(low > Some(0.0) && low <= median && median <= high, "{row}");
         }
     }
     assert!(bench.names().is_empty(), "{:?}", bench.names());
@@ -44,26 +53,26 @@ fn one_file_of_extents_verifies_too() {
         let swapped =
             swap(&bench, &format!("swap --layout extents --tensors 5 --tensor-size 300001 --direct {direct}"));
         assert_eq!((&swapped["verified"], &swapped["layout"]), (&true.into(), &"extents".into()), "{swapped}");
-        for row in swapped["backends"].as_array().unwrap().iter().filter(|row| row["available"] == true) {
-            let paths = ["bytes_direct", "bytes_buffered"].map(|key| row["paths"][key].as_u64().unwrap());
-            assert_eq!(paths[0] + paths[1], 2 * 5 * 300_001, "{row}");
-            assert!(direct != "off" || paths[0] == 0, "{row}");
+        for pass in passes(&swapped) {
+            let paths = ["bytes_direct", "bytes_buffered"].map(|key| pass["paths"][key].as_u64().unwrap());
+            assert_eq!(paths[0] + paths[1], 2 * 5 * 300_001, "{pass}");
+            assert!(direct != "off" || paths[0] == 0, "{pass}");
         }
     }
     assert!(bench.names().is_empty(), "{:?}", bench.names());
     let text = bench.text("swap --layout extents --tensors 2 --tensor-size 64K --backend pthread");
-    assert!(text.contains("extents of one file") && text.contains("2 of 2"), "{text}");
+    assert!(text.contains("extents of one file") && text.contains("3 of 3"), "{text}");
 }
 
 #[test]
-fn the_memory_of_one_backend_is_not_counted_for_the_next() {
+fn the_memory_of_one_pass_is_not_counted_for_the_next() {
     const SIZE: i64 = 64 << 20;
     let swapped = swap(&Bench::new(), "swap --tensors 4 --tensor-size 16M");
-    for row in swapped["backends"].as_array().unwrap().iter().filter(|row| row["available"] == true) {
+    for pass in passes(&swapped) {
         let memory =
-            ["buffer_bytes", "peak_rss_bytes", "beyond_bytes"].map(|key| row["memory"][key].as_i64().unwrap());
+            ["buffer_bytes", "peak_rss_bytes", "beyond_bytes"].map(|key| pass["memory"][key].as_i64().unwrap());
         // Were the tensors counted as what was there before, or twice, it would be off by their size.
-        assert!(memory[0] == SIZE && memory[1] > SIZE && memory[2].abs() < SIZE / 2, "{row}");
+        assert!(memory[0] == SIZE && memory[1] > SIZE && memory[2].abs() < SIZE / 2, "{pass}");
     }
 }
 
@@ -72,7 +81,7 @@ fn without_a_command_it_swaps_and_prints_a_table() {
     let bench = Bench::new();
     let output = bench.command("--tensors 2 --tensor-size 64K").assert().success().get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
-    for words in ["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB", "verified", "2 of 2", "pthread"] {
+    for words in ["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB", "verified", "3 of 3", "pthread"] {
         assert!(text.contains(words), "{words}\n{text}");
     }
 }
@@ -98,10 +107,11 @@ fn the_tensors_of_a_file_are_swapped() {
 
 #[test]
 fn options_reach_the_engine() {
-    let line = "swap --tensors 3 --tensor-size 1M --backend pthread --queue-depth 5 --block-size 64K --threads 2";
+    let line =
+        "swap --tensors 3 --tensor-size 1M --backend pthread --queue-depth 5 --block-size 64K --threads 2 --passes 4";
     let swapped = swap(&Bench::new(), line);
-    let settings = ["queue_depth", "block_size", "threads"].map(|key| swapped[key].as_u64().unwrap());
-    assert_eq!(settings, [5, 65536, 2]);
+    let settings = ["queue_depth", "block_size", "threads", "passes"].map(|key| swapped[key].as_u64().unwrap());
+    assert_eq!(settings, [5, 65536, 2, 4]);
     let rows = swapped["backends"].as_array().unwrap();
     assert_eq!((rows.len(), &rows[0]["backend"]), (1, &"pthread".into()));
 }
@@ -132,5 +142,8 @@ fn what_failed_is_described_too() {
     let failed: Value = serde_json::from_slice(&output.stdout).unwrap();
     schema::assert_valid("swap", &failed);
     assert_eq!((&failed["verified"], &failed["partial"]), (&false.into(), &false.into()));
-    assert!(failed["backends"][0]["reason"].as_str().unwrap().contains("File too large"), "{failed}");
+    let backend = &failed["backends"][0];
+    assert!(backend["reason"].as_str().unwrap().contains("File too large"), "{failed}");
+    // It has no more passes.
+    assert_eq!((&failed["passes"], backend["passes"].as_array().unwrap().len()), (&1.into(), 1), "{failed}");
 }

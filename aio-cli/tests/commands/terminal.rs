@@ -22,15 +22,20 @@ fn tables_fit_in_and_their_words_stay_whole() {
     let bench = Bench::new();
     let (text, _) = run(&bench, "swap --tensors 2 --tensor-size 4K", 60);
     let lines = table(&text, 60);
-    for word in ["swap-out", "verified", "2 of 2"] {
+    for word in ["swap-out", "verified", "3 of 3"] {
         assert!(cells(&lines).contains(&word), "{word}\n{text}");
     }
+    assert_spreads_are_whole(&cells(&lines), &text);
 
     let (text, _) = run(&bench, "tune . --size 1M --budget 1", 60);
     let lines = table(&text, 60);
     let cells = cells(&lines);
     // The spread of the ratio of the defaults to themselves, if they came to be measured again or not.
     assert!(cells.contains(&"[1.00..1.00]"), "{text}");
+    assert_spreads_are_whole(&cells, &text);
+}
+
+fn assert_spreads_are_whole(cells: &[&str], text: &str) {
     for cell in cells.iter().filter(|cell| cell.contains("..") || cell.contains(['[', ']'])) {
         assert!(cell.contains('[') && cell.contains("..") && cell.ends_with(']'), "{cell}\n{text}");
     }
