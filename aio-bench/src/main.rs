@@ -2,22 +2,22 @@
 
 use std::env;
 use std::io;
-use std::process::ExitCode;
+use std::process;
 
-use aio_cli::interrupt;
+use aio_cli::failure::tell;
+use aio_cli::{interrupt, output};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-fn main() -> ExitCode {
+fn main() {
     log_to_stderr(LevelFilter::WARN);
-    match aio_bench::parse().and_then(|cli| interrupt::install().and_then(|()| cli.run())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.exit_code()
-        }
-    }
+    let ended = aio_bench::parse().and_then(|cli| {
+        output::is_open()?;
+        interrupt::install()?;
+        cli.run()
+    });
+    process::exit(ended.map_or_else(|failure| tell(&failure), |()| 0))
 }
 
 /// What RUST_LOG asks for, or what is at least as bad as `usual`.

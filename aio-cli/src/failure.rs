@@ -1,7 +1,7 @@
 //! Why a command ends with something else than exit code 0.
 
 use std::fmt;
-use std::process::ExitCode;
+use std::io::{self, Write};
 
 use aio_core::Printable;
 
@@ -20,13 +20,13 @@ pub enum Failure {
 
 impl Failure {
     /// The process's exit code.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    fn exit_code(&self) -> i32 {
+        match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
             Self::Found(_) => 3,
-            Self::Interrupted(signal) => 128 + u8::try_from(*signal).unwrap_or(0),
-        })
+            Self::Interrupted(signal) => 128 + signal,
+        }
     }
 }
 
@@ -62,6 +62,19 @@ impl From<aio::Error> for Failure {
             _ => Self::Failed(error.to_string()),
         }
     }
+}
+/// Says a failure on stderr; the exit code that goes with it.
+pub fn tell(failure: &Failure) -> i32 {
+    // Where stderr takes nothing, the code is all there is.
+    let _ = writeln!(io::stderr(), "error: {failure}");
+    failure.exit_code()
+}
+
+/// A thread that the system does not give.
+pub fn no_thread(error: io::Error) -> Failure {
+    Failure::Failed(format!(
+        "cannot start a thread: {error}; RLIMIT_NPROC (ulimit -u) and pids.max of the control group limit their number"
+    ))
 }
 
 /// A text from outside as part of a sentence: one line, not endless, without what a terminal would obey.

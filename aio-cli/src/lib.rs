@@ -16,6 +16,8 @@ mod tune;
 
 // What `tensor-aio` has, too.
 #[doc(hidden)]
+pub mod command_line;
+#[doc(hidden)]
 pub mod completions;
 #[doc(hidden)]
 pub mod duration;

@@ -2,24 +2,20 @@
 
 use std::env;
 use std::io;
-use std::process::ExitCode;
+use std::process;
 
-use aio_cli::{Cli, interrupt};
+use aio_cli::failure::tell;
+use aio_cli::{Cli, command_line, interrupt, output};
 use clap::Parser;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-fn main() -> ExitCode {
-    let cli = Cli::parse();
+fn main() {
+    let cli = Cli::try_parse().unwrap_or_else(|error| command_line::exit::<Cli>(error));
     log_to_stderr(cli.log_level());
-    match interrupt::install().and_then(|()| cli.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.exit_code()
-        }
-    }
+    let ended = output::is_open().and_then(|()| interrupt::install()).and_then(|()| cli.run());
+    process::exit(ended.map_or_else(|failure| tell(&failure), |()| 0))
 }
 
 /// What RUST_LOG asks for, or what is at least as bad as `usual`.

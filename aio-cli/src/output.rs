@@ -1,5 +1,7 @@
 //! The result of a command goes to stdout, alone, or into files; everything else goes to stderr.
 
+mod closed;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -19,6 +21,14 @@ pub fn result(result: &(impl Serialize + fmt::Display), as_json: bool) -> Result
     print(&text)
 }
 
+/// Fails where the process began without a stdout (`>&-`): then /dev/null is in its place, and takes everything.
+pub fn is_open() -> Result<(), Failure> {
+    match closed::at_start() {
+        true => Err(Failure::Failed("cannot write the result to stdout: it is closed".to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// A result as one JSON object.
 pub fn json(result: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(result)
@@ -29,6 +39,7 @@ pub fn json(result: &impl Serialize) -> Result<String, Failure> {
 ///
 /// A reader that went away (`tensor-aio probe | head -1`) has what it wanted: that is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    is_open()?;
     let mut stdout = anstream::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),

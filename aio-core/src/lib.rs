@@ -60,5 +60,5 @@ pub use file::OpenOptions;
 #[doc(hidden)]
 pub use file::replace::CommitStep;
 #[doc(hidden)]
-pub use printable::Printable;
+pub use printable::{Printable, shown};
 pub use stats::Stats;

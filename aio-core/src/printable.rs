@@ -8,7 +8,7 @@ use std::path::Path;
 pub struct Printable<T>(pub T);
 
 /// A path in a sentence; an empty one as `""`.
-pub(crate) fn shown(path: &Path) -> impl Display + '_ {
+pub fn shown(path: &Path) -> impl Display + '_ {
     let path = if path.as_os_str().is_empty() { Path::new("\"\"") } else { path };
     Printable(path.display())
 }

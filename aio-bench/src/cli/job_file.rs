@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, Parser};
 use toml::{Table, Value};
 
 use super::{Cli, NAME};
 use crate::input_file;
+use aio_cli::command_line::exit;
 use aio_cli::failure::{Failure, one_line};
 
 const RUN: &str = "run";
@@ -24,15 +25,14 @@ pub fn parse() -> Result<Cli, Failure> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
     // The command stands first: options of the default command do not go with one.
     if line.get(1).is_some_and(|word| word == RUN) {
-        let given = nothing_required().get_matches_from(&line);
+        let given = nothing_required().try_get_matches_from(&line).unwrap_or_else(|error| exit::<Cli>(error));
         let given = given.subcommand_matches(RUN);
         if let Some((given, path)) = given.and_then(|given| Some((given, given.get_one::<PathBuf>(JOB)?))) {
             let added = arguments(path, given)?;
             line.splice(2..2, added.into_iter().map(OsString::from));
         }
     }
-    let matches = Cli::command().get_matches_from(line);
-    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+    Ok(Cli::try_parse_from(line).unwrap_or_else(|error| exit::<Cli>(error)))
 }
 
 /// The arguments that the file stands for, beside those `given`.

@@ -20,6 +20,24 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_aio-bench");
 /// Some options of some commands.
 const OPTIONS: [&str; 2] = ["bare", "only"];
 
+/// Lines that print a result.
+const PRINTING: &[&str] = &["compare --size 1M --rounds 1 --only save --threads 2"];
+
+/// A line that fails.
+const FAILING: &str = "run --op read --file missing";
+
+/// Lines about a folder DIR, with a file `file` in it.
+const NAMING: &[&str] = &[
+    "run --op read --file DIR/file --block-size 4K",
+    "compare --size 1M --rounds 1 --only read,save --threads 2 --dir DIR",
+];
+
+/// Lines that start threads.
+const NEEDING_THREADS: &[&str] = &[
+    "compare --size 1M --rounds 1 --only save --threads 4",
+    "run --op write --file new --size 1M --threads 2 --log l.hlog",
+];
+
 /// What is typed, and what it becomes when a shell completes it, in a folder with a file `f` and a folder `d`.
 const COMPLETED: [(&str, &str); 4] = [
     ("aio-bench pl", "aio-bench plot "),

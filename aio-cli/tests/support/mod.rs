@@ -7,6 +7,7 @@ pub(crate) mod child;
 pub(crate) mod completing;
 #[path = "../../../aio/tests/support/disk.rs"]
 pub(crate) mod disk;
+pub(crate) mod printing;
 pub(crate) mod refused;
 pub(crate) mod schema;
 pub(crate) mod screen;

@@ -1,0 +1,26 @@
+//! Whether stdout was closed when the process began.
+//!
+//! Rust opens /dev/null for standard descriptors that are closed, before `main`, so only what runs earlier can tell.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::libc::{F_GETFD, STDOUT_FILENO, fcntl};
+
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn at_start() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+// SAFETY: the loader calls each pointer of this section once, before `main`, as a C function; this one uses nothing of
+// the standard library that has to be set up first.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = look;
+
+extern "C" fn look() {
+    // SAFETY: F_GETFD reads a flag of a descriptor, or fails where there is none.
+    let flags = unsafe { fcntl(STDOUT_FILENO, F_GETFD) };
+    CLOSED.store(flags == -1, Ordering::Relaxed);
+}
