@@ -10,6 +10,7 @@ mod report;
 mod stint;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
@@ -17,7 +18,7 @@ use aio::Backend;
 use aio_testkit::leftovers::Leftovers;
 
 use crate::cli::SoakArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, no_thread};
 use crate::host::disk;
 use crate::interrupt::{self, Made};
 use crate::output;
@@ -48,13 +49,21 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     let clock = Instant::now();
     let counts: Vec<_> = lanes.iter().map(|(_, counts)| Arc::clone(counts)).collect();
     let live = Live::new(clock, args.time());
+    let refused = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
-        let until = || clock.elapsed() >= args.time() || interrupt::check().is_err();
-        let lanes: Vec<_> =
-            lanes.into_iter().map(|(lane, counts)| scope.spawn(move || lane.run(&counts, &until))).collect();
+        let until =
+            || clock.elapsed() >= args.time() || refused.load(Ordering::Relaxed) || interrupt::check().is_err();
+        let start = |(lane, counts): (Lane, Arc<Counts>)| {
+            let thread = thread::Builder::new().name(lane.name.to_owned());
+            thread.spawn_scoped(scope, move || lane.run(&counts, &until)).map_err(no_thread)
+        };
+        let lanes: Result<Vec<_>, Failure> = lanes.into_iter().map(start).collect();
+        // Without one of them there is no soak: the others end at once.
+        refused.store(lanes.is_err(), Ordering::Relaxed);
+        let lanes = lanes?;
         live.watch(&counts, || lanes.iter().all(thread::ScopedJoinHandle::is_finished));
-        lanes.into_iter().map(|lane| lane.join()).collect::<Vec<_>>()
-    });
+        Ok::<_, Failure>(lanes.into_iter().map(|lane| lane.join()).collect::<Vec<_>>())
+    })?;
     drop(live);
     let ended = ended.into_iter().map(|ended| {
         ended.map_err(|panic| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aio::backend::IoBackend;
 use aio::{AioConfig, AioHandle, Backend, DirectMode};
+use aio_core::shown;
 use aio_testkit::fault::{FaultBackend, Faults, Injected, Plan};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -61,7 +62,7 @@ impl Lane {
         let real = backend.implementation().ok_or_else(|| Failure::Failed(format!("{name} was not compiled in")))?;
         let folder = dir.join(name);
         std::fs::create_dir_all(&folder)
-            .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", folder.display())))?;
+            .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", shown(&folder))))?;
         let mut random = SplitMix64::new(seed ^ xxh3_64(name.as_bytes()));
         let plan = faults.then(|| {
             let faults = Faults { bad_pages: BAD_PAGES, ..Faults::survivable() };
@@ -92,17 +93,8 @@ impl Lane {
 
     /// Goes on until `until` says so, and then reads all that is known once more.
     pub(crate) fn run(mut self, counts: &Counts, until: &(dyn Fn() -> bool + Sync)) -> Ended {
-        while !until() {
-            if let Err(failure) = self.stint(counts, until) {
-                counts.error(format!("{}: {failure}", self.name));
-                break;
-            }
-        }
-        // Who interrupts does not want to wait for that.
-        if interrupt::check().is_ok()
-            && let Err(failure) = self.stint(counts, &|| true)
-        {
-            counts.error(format!("{}: {failure}", self.name));
+        if let Err(failure) = self.stints(counts, until) {
+            counts.error(format!("{} stopped early: {failure}", self.name));
         }
         Ended {
             backend: self.name,
@@ -110,6 +102,14 @@ impl Lane {
             injected: self.plan.as_ref().map(|plan| plan.injected()),
             sentences: counts.sentences(),
         }
+    }
+
+    fn stints(&mut self, counts: &Counts, until: &dyn Fn() -> bool) -> Result<(), Failure> {
+        while !until() {
+            self.stint(counts, until)?;
+        }
+        // Who interrupts does not want to wait for that.
+        if interrupt::check().is_ok() { self.stint(counts, &|| true) } else { Ok(()) }
     }
 
     fn stint(&mut self, counts: &Counts, until: &dyn Fn() -> bool) -> Result<(), Failure> {

@@ -84,7 +84,10 @@ impl Report {
             wrong.push(format!("{} cells held the wrong bytes", all.mismatches));
         }
         if all.errors > 0 {
-            wrong.push(format!("{} ops ended as they must not", all.errors));
+            wrong.push(format!("unexpected errors: {}", all.errors));
+        }
+        if let Some(first) = self.backends.iter().find_map(|lane| lane.sentences.first()) {
+            wrong.push(format!("the first: {first}"));
         }
         if let Some(left) = &self.left_behind {
             wrong.push(format!("something was left behind: {left}"));

@@ -6,7 +6,7 @@ use std::thread;
 use crate::failure::Failure;
 use crate::interrupt;
 
-/// Does `work` for each of `items` on all CPUs that the process may use.
+/// Does `work` for each of `items` on all CPUs that the process may use, or on those for which there is a thread.
 pub(crate) fn in_parallel<T: Send>(
     items: impl Iterator<Item = T> + Send,
     work: impl Fn(T) -> Result<(), Failure> + Sync,
@@ -24,7 +24,8 @@ pub(crate) fn in_parallel<T: Send>(
         }
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one_by_one)).collect();
+        let start = |_| thread::Builder::new().name("fill".to_owned()).spawn_scoped(scope, one_by_one).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
         let mut result = one_by_one();
         for other in others {
             let joined = other.join().unwrap_or_else(|_| Err(Failure::Failed("a thread panicked".to_owned())));

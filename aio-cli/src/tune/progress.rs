@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressState;
@@ -26,7 +27,17 @@ impl Progress {
         };
         let bar = Bar::new(budget.as_millis() as u64, "[{bar:20}] {left}  {wide_msg}");
         bar.set_style(bar.style().with_key("left", left));
-        bar.enable_steady_tick(Duration::from_millis(250));
+        let ticking = bar.clone();
+        let tick = move || {
+            while !ticking.is_finished() {
+                ticking.tick();
+                thread::sleep(Duration::from_millis(250));
+            }
+        };
+        // indicatif's own panics where there is no thread to be had; without one the bar moves with the stages alone.
+        if !bar.is_hidden() {
+            let _ = thread::Builder::new().name("progress".to_owned()).spawn(tick);
+        }
         Self { bar, clock, place: Mutex::default() }
     }
 

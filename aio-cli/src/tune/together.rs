@@ -8,7 +8,7 @@ use aio::buf::AlignedBuf;
 use super::candidate::Candidate;
 use super::folder::{DataFile, Open};
 use super::workload::{Direction, pass};
-use crate::failure::Failure;
+use crate::failure::{Failure, no_thread};
 use crate::interrupt;
 
 /// One folder and what it does alone.
@@ -77,11 +77,12 @@ fn round(
         let start = |(member, open, buffers): (&Member<'_>, _, _)| {
             let bytes = member.bytes_in(direction, seconds);
             let open: &Open = open;
-            scope.spawn(move || pass(&open.file, direction, buffers, bytes, 4 * stretch))
+            let measure = move || pass(&open.file, direction, buffers, bytes, 4 * stretch);
+            thread::Builder::new().name("folder".to_owned()).spawn_scoped(scope, measure).map_err(no_thread)
         };
-        let running: Vec<_> = ready.into_iter().map(start).collect();
-        running.into_iter().map(thread::ScopedJoinHandle::join).collect()
-    });
+        let running = ready.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, Failure>(running.into_iter().map(thread::ScopedJoinHandle::join).collect())
+    })?;
     let wall = began.elapsed().as_secs_f64();
     interrupt::check()?;
     let mut moved = 0.0;

@@ -11,3 +11,4 @@ pub(crate) mod printing;
 pub(crate) mod refused;
 pub(crate) mod schema;
 pub(crate) mod screen;
+pub(crate) mod threads;

@@ -1,5 +1,6 @@
 //! fio, run as fairly as can be: huge pages, batches, registered memory and files.
 
+use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ impl Fio {
         match Command::new("fio").arg("--version").output() {
             Ok(output) if output.status.success() => Ok(Self { engine, depth }),
             Ok(output) => Err(format!("fio --version ended with {}", output.status)),
-            Err(error) => Err(format!("no fio on PATH: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!("no fio on PATH: {error}")),
+            Err(error) => Err(format!("cannot start fio: {error}")),
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use crate::compare::contender::{Contender, PAGE_CACHE, failed, timed};
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
-use aio_cli::failure::Failure;
+use aio_cli::failure::{Failure, no_thread};
 use aio_cli::generate;
 use aio_cli::host::cpu::Elapsed;
 
@@ -46,9 +46,11 @@ impl Contender for StdFs {
             let one = one.as_ref();
             thread::scope(|scope| {
                 let parts = work.order().chunks(part).zip(&mut memory);
-                let threads: Vec<_> = parts
-                    .map(|(blocks, memory)| scope.spawn(move || go_through(work, one, blocks, memory)))
-                    .collect();
+                let threads = parts.map(|(blocks, memory)| {
+                    let part = move || go_through(work, one, blocks, memory);
+                    thread::Builder::new().spawn_scoped(scope, part).map_err(no_thread)
+                });
+                let threads = threads.collect::<Result<Vec<_>, _>>()?;
                 let ended =
                     threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(failed("a panic"))));
                 ended.collect::<Result<(), _>>()

@@ -1,0 +1,47 @@
+//! Where few threads can be had, with lines of the command in `crate::NEEDING_THREADS`.
+
+use std::os::unix::fs::chown;
+use std::process::Command;
+
+use super::bench::Bench;
+
+/// A user that runs nothing else: RLIMIT_NPROC counts all that a user runs, and binds neither root nor CAP_SYS_ADMIN.
+const USER: u32 = 1_747_474_747;
+
+#[test]
+fn without_threads_there_is_a_sentence_or_a_result() {
+    let mut refused = 0;
+    for line in crate::NEEDING_THREADS {
+        for limit in 1..=14 {
+            let bench = Bench::new();
+            if let Err(error) = chown(bench.path(), Some(USER), None) {
+                return println!("SKIPPED a limit of threads: only root can be another user: {error}");
+            }
+            let mut command = Command::new("prlimit");
+            command
+                .arg(format!("--nproc={limit}"))
+                .args(["setpriv", "--clear-groups", "--reuid"])
+                .arg(USER.to_string());
+            command.arg(crate::PROGRAM).args(line.split(' ')).current_dir(bench.path()).env_remove("RUST_LOG");
+            let output = command.output().unwrap();
+            let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+            let code = output.status.code();
+            if code == Some(127) {
+                return println!("SKIPPED a limit of threads: {stderr}");
+            }
+            assert!(!format!("{stdout}{stderr}").contains("panicked"), "{line}, {limit} threads: {stderr}");
+            match code {
+                Some(0) => {}
+                Some(1) => {
+                    refused += 1;
+                    let mut lines = stderr.lines();
+                    let told = lines.any(|line| line.starts_with("error: ")) && stderr.contains("os error 11");
+                    assert!(told, "{line}, {limit} threads: {stderr}");
+                }
+                code => panic!("{line}, {limit} threads: {code:?} {stderr}"),
+            }
+            assert_eq!(bench.names(), Vec::<String>::new(), "{line}, {limit} threads");
+        }
+    }
+    assert!(refused >= crate::NEEDING_THREADS.len(), "one thread is enough for none of them");
+}
