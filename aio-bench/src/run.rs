@@ -14,7 +14,7 @@ mod target;
 mod verify;
 mod watch;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aio::{AioConfig, AioFile, AioHandle};
 
@@ -45,11 +45,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     config.validate_ranges()?;
     check(args, &config)?;
     let target = Target::look(args)?;
-    let plan = Plan {
-        ramp: args.ramp.map(Duration::from_secs_f64),
-        limit: limit(args, &target)?,
-        per_op: args.extents as usize,
-    };
+    let plan = Plan { ramp: args.ramp, limit: limit(args, &target)?, per_op: args.extents as usize };
     if args.verify {
         check_room_to_move(args, &config, &target, &plan)?;
     }
@@ -181,7 +177,7 @@ fn check_room_to_move(args: &RunArgs, config: &AioConfig, target: &Target<'_>, p
 fn limit(args: &RunArgs, target: &Target<'_>) -> Result<Limit, Failure> {
     let block = args.block_size as u64;
     match (args.runtime, args.bytes) {
-        (Some(seconds), _) => Ok(Limit::Time(Duration::from_secs_f64(seconds))),
+        (Some(time), _) => Ok(Limit::Time(time)),
         (None, Some(bytes)) if bytes < block => {
             Err(Failure::Usage(format!("--bytes {bytes} is less than one block of {block} bytes")))
         }

@@ -45,7 +45,7 @@ Start here:
   tensor-aio                       swap GPT-2 through every backend, in the current folder
   tensor-aio probe /mnt/nvme       what this machine and that file system offer, and what to change
   tensor-aio tune /mnt/nvme        the fastest configuration for that device, within a minute
-  tensor-aio soak --hours 8        everything at random, every byte verified, until the time is up";
+  tensor-aio soak --runtime 8h     everything at random, every byte verified, until the time is up";
 
 #[derive(Debug, Subcommand)]
 enum Command {

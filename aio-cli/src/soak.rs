@@ -48,11 +48,11 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     let before = Leftovers::now();
     let clock = Instant::now();
     let counts: Vec<_> = lanes.iter().map(|(_, counts)| Arc::clone(counts)).collect();
-    let live = Live::new(clock, args.time());
+    let live = Live::new(clock, args.runtime);
     let refused = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
         let until =
-            || clock.elapsed() >= args.time() || refused.load(Ordering::Relaxed) || interrupt::check().is_err();
+            || clock.elapsed() >= args.runtime || refused.load(Ordering::Relaxed) || interrupt::check().is_err();
         let start = |(lane, counts): (Lane, Arc<Counts>)| {
             let thread = thread::Builder::new().name(lane.name.to_owned());
             thread.spawn_scoped(scope, move || lane.run(&counts, &until)).map_err(no_thread)

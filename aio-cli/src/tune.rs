@@ -48,8 +48,8 @@ pub(crate) fn tune(args: &TuneArgs) -> Result<(), Failure> {
     let places = places(args)?;
     let shape = Shape::of(args.size, places.len());
     let (backends, unavailable) = backends()?;
-    let report = Report::new(args.budget.as_secs_f64(), args.seed, shape, unavailable);
-    let mut tuning = Tuning { args, clock, shape, backends, progress: Progress::new(clock, args.budget), report };
+    let report = Report::new(args.runtime.as_secs_f64(), args.seed, shape, unavailable);
+    let mut tuning = Tuning { args, clock, shape, backends, progress: Progress::new(clock, args.runtime), report };
     let ended = tuning.all(&places);
     let mut report = tuning.finish();
     match ended {
@@ -120,7 +120,7 @@ struct Tuning<'a> {
 impl Tuning<'_> {
     fn all(&mut self, places: &[Place]) -> Result<(), Failure> {
         self.note_shared_devices(places);
-        let budget = self.args.budget;
+        let budget = self.args.runtime;
         let alone = if places.len() > 1 { budget.mul_f64(1.0 - TOGETHER) } else { budget };
         let mut files = Vec::with_capacity(places.len());
         for (index, place) in places.iter().enumerate() {
@@ -180,7 +180,7 @@ impl Tuning<'_> {
         };
         let members: Vec<_> =
             files.iter().zip(recommended.iter().copied().zip(alone.iter().copied())).map(member).collect();
-        match together(&members, self.clock + self.args.budget) {
+        match together(&members, self.clock + self.args.runtime) {
             Ok(found) => self.report.together = Some(TogetherReport::new(found, &alone)),
             Err(Failure::Failed(reason)) => {
                 self.report.notes.push(format!("the folders could not be measured at the same time: {reason}"));

@@ -1,6 +1,7 @@
 //! `aio-bench run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aio::{Backend, DirectMode};
 use clap::Args;
@@ -83,18 +84,18 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) bare: bool,
 
-    /// Go on for this long, starting over at the end of the file.
-    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, conflicts_with = "bytes",
+    /// Go on for this long, starting over at the end of the file: seconds (5, 0.5), or with a unit (90s, 2h).
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "bytes",
         allow_negative_numbers = true)]
-    pub(crate) runtime: Option<f64>,
+    pub(crate) runtime: Option<Duration>,
 
     /// Move this many bytes, rounded down to whole blocks [default: the size, once]
     #[arg(long, value_name = "SIZE", value_parser = size::parse_positive)]
     pub(crate) bytes: Option<u64>,
 
     /// Run for this long first. What ends in that time is not in any figure; the queue is kept full when it is over.
-    #[arg(long, value_name = "SECONDS", value_parser = duration::parse_seconds, allow_negative_numbers = true)]
-    pub(crate) ramp: Option<f64>,
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_negative_numbers = true)]
+    pub(crate) ramp: Option<Duration>,
 
     /// Write patterns that say where they belong, check them in everything that is read, and in the end, untimed, read
     /// back what was written. A job that only reads checks what an earlier one wrote with this option, in blocks of the

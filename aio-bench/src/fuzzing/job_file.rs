@@ -1,6 +1,7 @@
 //! Job files: TOML whose keys are options of `run`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Parser;
 use toml::{Table, Value};
@@ -37,10 +38,10 @@ fn parsed(arguments: &[String]) -> RunArgs {
 
 /// The ranges that the options' help states.
 fn assert_in_range(args: &RunArgs) {
-    const WEEK: f64 = 7.0 * 24.0 * 3600.0;
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
     let sizes = [args.size, args.bytes, Some(args.block_size as u64)];
     assert!(sizes.iter().flatten().all(|size| (1..=i64::MAX as u64).contains(size)), "{args:?}");
-    assert!([args.runtime, args.ramp].iter().flatten().all(|&time| time > 0.0 && time <= WEEK), "{args:?}");
+    assert!([args.runtime, args.ramp].iter().flatten().all(|time| !time.is_zero() && *time <= WEEK), "{args:?}");
     assert!(!args.ops.is_empty() && args.ops.iter().all(|op| (1..=1_000_000).contains(&op.weight)), "{args:?}");
     assert!((1..=65536).contains(&args.extents) && args.memory_offset < 4096, "{args:?}");
     assert!(args.runtime.is_none() || args.bytes.is_none(), "one of them ends the run: {args:?}");

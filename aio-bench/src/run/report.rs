@@ -199,7 +199,7 @@ impl Report {
             cpu_us_per_io,
             latency_us: Latency::of(&drive.latency),
             errors: drive.errors + u64::from(read_back_fault.is_some()),
-            ramp_seconds: args.ramp.unwrap_or(0.0),
+            ramp_seconds: args.ramp.map_or(0.0, |ramp| ramp.as_secs_f64()),
             ops,
             verify: verified
                 .map(|bytes| VerifyReport { bytes, read_back_bytes: read_back.map(|read_back| read_back.bytes) }),

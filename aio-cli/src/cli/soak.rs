@@ -27,13 +27,9 @@ use crate::{duration, size};
 #[derive(Debug, Args)]
 #[command(after_long_help = SOAK_EXAMPLES)]
 pub(crate) struct SoakArgs {
-    /// How long, in hours.
-    #[arg(long, value_name = "H", value_parser = parse_hours, allow_negative_numbers = true, conflicts_with = "seconds")]
-    pub(crate) hours: Option<f64>,
-
-    /// How long, in seconds [default: 60].
-    #[arg(long, value_name = "S", value_parser = duration::parse_seconds, allow_negative_numbers = true)]
-    pub(crate) seconds: Option<f64>,
+    /// How long: seconds (60), or with a unit (30m, 8h).
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_negative_numbers = true)]
+    pub(crate) runtime: Duration,
 
     /// The folder that the files are made in.
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -60,28 +56,11 @@ pub(crate) struct SoakArgs {
     pub(crate) json: bool,
 }
 
-impl SoakArgs {
-    /// How long it lasts.
-    pub(crate) fn time(&self) -> Duration {
-        let seconds = self.hours.map(|hours| hours * 3600.0).or(self.seconds).unwrap_or(60.0);
-        Duration::from_secs_f64(seconds)
-    }
-}
-
 const SOAK_EXAMPLES: &str = "\
 Examples:
-  tensor-aio soak --seconds 30
-  tensor-aio soak --hours 8 --dir /mnt/nvme --size 4G
-  tensor-aio soak --hours 1 --faults --backend uring --seed 7 --json";
-
-fn parse_hours(text: &str) -> Result<f64, String> {
-    /// A week, as for seconds.
-    const LONGEST: f64 = 168.0;
-    match text.trim().parse::<f64>() {
-        Ok(hours) if hours > 0.0 && hours <= LONGEST => Ok(hours),
-        _ => Err(format!("{text:?} is not a number of hours above 0 and at most {LONGEST}")),
-    }
-}
+  tensor-aio soak --runtime 30s
+  tensor-aio soak --runtime 8h --dir /mnt/nvme --size 4G
+  tensor-aio soak --runtime 1h --faults --backend uring --seed 7 --json";
 
 fn parse_backend(text: &str) -> Result<Backend, String> {
     match text.parse() {

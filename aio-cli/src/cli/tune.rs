@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use crate::size;
+use crate::{duration, size};
 
-/// Search for the configuration that is fastest on a folder's device, within a time budget.
+/// Search for the configuration that is fastest on a folder's device, within a given time.
 ///
 /// Varies backend, block_size, queue_depth, intra_op_parallelism, single_submit, overlap_events and direct or buffered
 /// I/O, and measures each candidate with a few large ops in flight (8 of 16 MiB), as when tensors are swapped: reads
@@ -26,9 +26,9 @@ pub(crate) struct TuneArgs {
     #[arg(required = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dirs: Vec<PathBuf>,
 
-    /// Wall-clock time for everything: seconds (60, 60s) or minutes (2m).
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_budget, allow_negative_numbers = true)]
-    pub(crate) budget: Duration,
+    /// Wall-clock time for everything, at least 1s: seconds (60), or with a unit (90s, 5m).
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_runtime, allow_negative_numbers = true)]
+    pub(crate) runtime: Duration,
 
     /// Bytes of the data file in each folder, at least 1M. Less is made where a slow device would spend more than a
     /// seventh of its time on it.
@@ -56,22 +56,14 @@ pub(crate) struct TuneArgs {
 const TUNE_EXAMPLES: &str = "\
 Examples:
   tensor-aio tune /mnt/nvme
-  tensor-aio tune /mnt/nvme --budget 5m --write aio.json
-  tensor-aio tune /mnt/nvme0 /mnt/nvme1 --budget 3m --json
-  tensor-aio tune . --budget 20s --size 256M";
+  tensor-aio tune /mnt/nvme --runtime 5m --write aio.json
+  tensor-aio tune /mnt/nvme0 /mnt/nvme1 --runtime 3m --json
+  tensor-aio tune . --runtime 20s --size 256M";
 
-fn parse_budget(text: &str) -> Result<Duration, String> {
-    /// A day.
-    const LONGEST: f64 = 86_400.0;
-    let text = text.trim();
-    let (number, unit) = match (text.strip_suffix('m'), text.strip_suffix('s')) {
-        (Some(minutes), _) => (minutes, 60.0),
-        (None, Some(seconds)) => (seconds, 1.0),
-        (None, None) => (text, 1.0),
-    };
-    match number.trim_end().parse::<f64>().map(|number| number * unit) {
-        Ok(seconds) if (1.0..=LONGEST).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("{text:?} is not a time from 1s to 1440m: write 60, 60s or 2m")),
+fn parse_runtime(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        time if time < Duration::from_secs(1) => Err("it must be at least 1s".to_owned()),
+        time => Ok(time),
     }
 }
 
@@ -82,16 +74,6 @@ fn parse_file_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn budgets_are_seconds_or_minutes() {
-        for (text, seconds) in [("60", 60), ("60s", 60), ("2m", 120), (" 1.5m ", 90), ("1", 1), ("1440m", 86_400)] {
-            assert_eq!(parse_budget(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for text in ["", "0", "0s", "-1", "1h", "m", "nan", "inf", "1441m", "0.5", "2ms"] {
-            assert!(parse_budget(text).unwrap_err().contains("is not a time"), "{text}");
-        }
-    }
 
     #[test]
     fn files_have_a_least_size() {

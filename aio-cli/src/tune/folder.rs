@@ -72,7 +72,7 @@ impl DataFile {
             .map_err(|failure| explain(failure, "the data file could not be written"))?;
         if filled.whole_ops == 0 {
             let needed = "not one op of the data file was written in its share of the time";
-            return Err(Failure::Failed(format!("{needed}: give a larger --budget, or a smaller --size")));
+            return Err(Failure::Failed(format!("{needed}: give a longer --runtime, or a smaller --size")));
         }
         let bytes = filled.whole_ops * shape.op_bytes as u64;
         file.set_len(bytes).wait()?;

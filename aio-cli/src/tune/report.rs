@@ -242,8 +242,8 @@ fn reason(verdict: &Verdict, overall: &Candidate) -> String {
     }
     if *rounds < ROUNDS_TO_TELL {
         return format!(
-            "({overall}) came out at {median:.2} times the defaults, but it takes {ROUNDS_TO_TELL} rounds to tell that \
-             from noise, and the time was enough for {rounds}: give a larger --budget"
+            "nothing is known to be faster: {ROUNDS_TO_TELL} rounds tell a difference from noise, and there was time \
+             for {rounds}; a longer --runtime may show that ({overall}) is"
         );
     }
     format!("({overall}) is {times}, which is within their spread: noise is not a win")

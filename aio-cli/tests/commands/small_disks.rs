@@ -14,7 +14,7 @@ fn files_in_memory_are_tuned_for_and_said_to_be_no_device() {
     for kind in ["tmpfs", "ramfs"] {
         let Some(disk) = SmallDisk::in_memory(kind) else { return };
         let path = disk.path();
-        let line = format!("tune {} --size 8M --budget 3", path.display());
+        let line = format!("tune {} --size 8M --runtime 3", path.display());
         let result: Value = Bench::new().json(&format!("{line} --json"));
         assert_valid("tune", &result);
         let folder = &result["folders"][0];
@@ -35,19 +35,19 @@ fn files_in_memory_are_tuned_for_and_said_to_be_no_device() {
 fn what_does_not_fit_is_refused_before_the_first_byte() {
     let Some(disk) = SmallDisk::new(8) else { return };
     let needed = ["MiB free", "are needed"];
-    for line in ["tune DISK --size 16M --budget 2", "swap --tensors 2 --tensor-size 4M --dir DISK"] {
+    for line in ["tune DISK --size 16M --runtime 2", "swap --tensors 2 --tensor-size 4M --dir DISK"] {
         assert_refused_on(&disk, line, &needed);
     }
     // Both folders are on it.
     for name in ["a", "b"] {
         fs::create_dir(disk.path().join(name)).unwrap();
     }
-    let line = "tune DISK/a DISK/b --size 3M --budget 2".replace("DISK", disk.path().to_str().unwrap());
+    let line = "tune DISK/a DISK/b --size 3M --runtime 2".replace("DISK", disk.path().to_str().unwrap());
     assert!(Bench::new().refused(&line, 1).contains("are needed"));
     for name in ["a", "b"] {
         fs::remove_dir(disk.path().join(name)).unwrap();
     }
-    let fits = format!("tune {} --size 2M --budget 1 --json", disk.path().display());
+    let fits = format!("tune {} --size 2M --runtime 1 --json", disk.path().display());
     assert_eq!(Bench::new().json(&fits)["folders"][0]["file_bytes"], 2 << 20);
     assert_eq!(names(&disk), Vec::<String>::new());
 }
@@ -59,7 +59,7 @@ fn a_full_disk_is_told() {
     let mut file = fs::File::create(&filler).unwrap();
     let full = std::io::copy(&mut std::io::repeat(1), &mut file).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    let line = "tune DISK --size 1M --budget 1".replace("DISK", disk.path().to_str().unwrap());
+    let line = "tune DISK --size 1M --runtime 1".replace("DISK", disk.path().to_str().unwrap());
     let sentence = Bench::new().refused(&line, 1);
     assert!(sentence.contains("0 B free, and 2.0 MiB are needed"), "{sentence}");
     assert_eq!(names(&disk), ["filler"]);
@@ -71,8 +71,8 @@ fn a_disk_that_is_mounted_read_only_is_told() {
     disk.remount("ro");
     let words = ["mount", "Read-only file system"];
     for line in [
-        "tune DISK --size 1M --budget 1",
-        "tune . --size 1M --budget 1 --write DISK/aio.json",
+        "tune DISK --size 1M --runtime 1",
+        "tune . --size 1M --runtime 1 --write DISK/aio.json",
         "swap --tensors 2 --tensor-size 4K --dir DISK",
     ] {
         assert_refused_on(&disk, line, &words);

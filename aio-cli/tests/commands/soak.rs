@@ -9,7 +9,7 @@ use crate::support::schema::assert_valid;
 #[test]
 fn everything_is_verified_on_every_backend() {
     let bench = Bench::new();
-    let soak = bench.json("soak --seconds 0.5 --size 16M --seed 3 --json");
+    let soak = bench.json("soak --runtime 0.5 --size 16M --seed 3 --json");
     assert_valid("soak", &soak);
     assert_eq!((&soak["passed"], &soak["partial"], &soak["left_behind"]), (&true.into(), &false.into(), &().into()));
     let rows = soak["backends"].as_array().unwrap();
@@ -25,7 +25,7 @@ fn everything_is_verified_on_every_backend() {
 #[test]
 fn faults_are_injected_and_survived() {
     let bench = Bench::new();
-    let soak = bench.json("soak --seconds 1 --size 16M --seed 5 --faults --backend pthread --json");
+    let soak = bench.json("soak --runtime 1 --size 16M --seed 5 --faults --backend pthread --json");
     assert_valid("soak", &soak);
     let row = &soak["backends"][0];
     assert_eq!((&soak["passed"], &row["mismatches"], &row["errors"]), (&true.into(), &0.into(), &0.into()), "{soak}");
@@ -38,7 +38,7 @@ fn faults_are_injected_and_survived() {
 #[test]
 fn people_get_a_table_and_no_warnings() {
     let bench = Bench::new();
-    let output = bench.command("soak --seconds 0.2 --size 16M --faults").assert().success().get_output().clone();
+    let output = bench.command("soak --runtime 0.2 --size 16M --faults").assert().success().get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("with injected faults, seed ") && text.contains("0 mismatches"), "{text}");
     assert!(text.trim_end().ends_with("left behind: nothing"), "{text}");
@@ -48,7 +48,7 @@ fn people_get_a_table_and_no_warnings() {
 #[test]
 fn an_interrupted_soak_says_what_it_had() {
     let bench = Bench::new();
-    let mut child = start(&bench, "soak --hours 1 --size 16M --json");
+    let mut child = start(&bench, "soak --runtime 1h --size 16M --json");
     wait_until(&mut child, || !bench.names().is_empty());
     send(&child, Signal::SIGINT);
     let (code, stdout, stderr) = end(child);
@@ -63,8 +63,9 @@ fn an_interrupted_soak_says_what_it_had() {
 fn what_cannot_be_is_refused() {
     let bench = Bench::new();
     for (line, code, sentence) in [
-        ("soak --hours 0", 2, "number of hours"),
-        ("soak --hours 1 --seconds 1", 2, "cannot be used with"),
+        ("soak --runtime 0", 2, "is not a time"),
+        ("soak --hours 8", 2, "'--runtime'"),
+        ("soak --seconds=60", 2, "'--runtime'"),
         ("soak --size 1M", 2, "at least 16M"),
         ("soak --backend auto", 2, "name one backend"),
         ("soak --backend pthread --backend pthread", 2, "given twice"),

@@ -27,7 +27,7 @@ fn tables_fit_in_and_their_words_stay_whole() {
     }
     assert_spreads_are_whole(&cells(&lines), &text);
 
-    let (text, _) = run(&bench, "tune . --size 1M --budget 1", 60);
+    let (text, _) = run(&bench, "tune . --size 1M --runtime 1", 60);
     let lines = table(&text, 60);
     let cells = cells(&lines);
     // The spread of the ratio of the defaults to themselves, if they came to be measured again or not.
@@ -50,5 +50,8 @@ fn where_not_even_words_fit_in_they_are_broken() {
 
 #[test]
 fn bars_take_one_line() {
-    assert_bars_take_one_line(&Bench::new(), &["swap --tensors 64 --tensor-size 64K", "tune . --size 1M --budget 1"]);
+    assert_bars_take_one_line(
+        &Bench::new(),
+        &["swap --tensors 64 --tensor-size 64K", "tune . --size 1M --runtime 1"],
+    );
 }

@@ -14,7 +14,7 @@ use crate::support::schema::assert_valid;
 use nix::sys::signal::Signal;
 
 /// Quick, and long enough for the defaults and a few others.
-const QUICK: &str = "tune . --size 8M --budget 3";
+const QUICK: &str = "tune . --size 8M --runtime 3";
 
 #[test]
 fn one_folder_gets_an_answer_that_is_as_described() {
@@ -129,7 +129,7 @@ fn several_folders_are_tuned_alone_and_then_run_together() {
     for name in ["a", "b"] {
         fs::create_dir(bench.path().join(name)).unwrap();
     }
-    let result = bench.json("tune a b --size 8M --budget 6 --json");
+    let result = bench.json("tune a b --size 8M --runtime 6 --json");
     assert_valid("tune", &result);
     assert_eq!(result["folders"].as_array().unwrap().len(), 2);
     for direction in ["read", "write"] {
@@ -149,7 +149,7 @@ fn several_folders_are_tuned_alone_and_then_run_together() {
 #[test]
 fn a_second_is_enough_for_an_honest_answer() {
     let bench = Bench::new();
-    let result = bench.json("tune . --size 1M --budget 1 --json");
+    let result = bench.json("tune . --size 1M --runtime 1 --json");
     assert_valid("tune", &result);
     let folder = &result["folders"][0];
     assert!(!folder["best"].is_null() && folder["left_out"].as_u64().unwrap() > 0, "{folder:#}");
@@ -175,9 +175,11 @@ fn what_cannot_be_done_is_said_before_the_work() {
         ("tune . .", 2, &["named twice"]),
         ("tune . --size 4096P", 1, &["free", "needed"]),
         ("tune . --size 1K", 2, &["--size", "at least 1M"]),
-        ("tune . --budget 0", 2, &["--budget", "1s"]),
-        ("tune . --budget -5", 2, &["--budget", "1s"]),
-        ("tune . --budget soon", 2, &["--budget", "2m"]),
+        ("tune . --runtime 0", 2, &["--runtime", "10s"]),
+        ("tune . --runtime -5", 2, &["--runtime", "is not a time"]),
+        ("tune . --runtime soon", 2, &["--runtime", "2h"]),
+        ("tune . --runtime 0.5", 2, &["--runtime", "at least 1s"]),
+        ("tune . --budget 5", 2, &["'--budget'", "'--runtime'"]),
         ("tune . --write no/such/folder.json", 1, &["cannot write no/such/folder.json"]),
         ("tune . --write .", 1, &["cannot write .", "folder"]),
         ("tune . --write file", 1, &["file exists", "--overwrite"]),
@@ -209,7 +211,7 @@ fn a_file_may_be_replaced() {
 fn a_file_size_limit_is_an_error_and_leaves_nothing() {
     let bench = Bench::new();
     let program = crate::PROGRAM;
-    let script = "ulimit -f 100 && exec \"$0\" tune . --size 50M --budget 5";
+    let script = "ulimit -f 100 && exec \"$0\" tune . --size 50M --runtime 5";
     let output = Command::new("sh").args(["-c", script]).arg(program).current_dir(bench.path()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && stderr.contains("File too large"), "{stderr}");
@@ -222,7 +224,7 @@ fn interrupted_it_prints_what_it_has_and_leaves_nothing() {
         let bench = Bench::new();
         bench.file("aio.json", b"old");
         // Long enough that nothing but the signal can end it.
-        let mut child = start(&bench, "tune . --size 8M --budget 10m --json --write aio.json --overwrite");
+        let mut child = start(&bench, "tune . --size 8M --runtime 10m --json --write aio.json --overwrite");
         wait_until(&mut child, || bench.names().iter().any(|name| name.starts_with("tensor-aio-")));
         send(&child, signal);
         let (ended, stdout, stderr) = end(child);
@@ -238,7 +240,7 @@ fn interrupted_it_prints_what_it_has_and_leaves_nothing() {
 #[test]
 fn what_was_measured_before_the_signal_is_in_the_result() {
     let bench = Bench::new();
-    let line = "tune . --size 8M --budget 10m --json";
+    let line = "tune . --size 8M --runtime 10m --json";
     let mut child = Command::new(crate::PROGRAM)
         .args(line.split(' '))
         .current_dir(bench.path())
