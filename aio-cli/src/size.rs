@@ -49,11 +49,6 @@ pub fn show(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
-/// Decimal units, which rates are in: `1.5 GB`.
-pub(crate) fn show_decimal(bytes: u64) -> String {
-    ByteSize(bytes).display().si().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

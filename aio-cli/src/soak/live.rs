@@ -38,7 +38,7 @@ fn text(elapsed: Duration, time: Duration, seen: &Seen) -> String {
     let Seen { ops, bytes_verified, faults, mismatches, errors, .. } = seen;
     let (elapsed, time) = (elapsed.as_secs_f64(), time.as_secs_f64());
     let wrong = mismatches + errors;
-    let verified = size::show_decimal(*bytes_verified);
+    let verified = size::show(*bytes_verified);
     format!("{elapsed:.0} of {time:.0} s: {ops} ops, {verified} verified, {faults} faults survived, {wrong} wrong")
 }
 
@@ -48,9 +48,8 @@ mod tests {
 
     #[test]
     fn the_line_says_what_is_wrong() {
-        let seen =
-            Seen { ops: 12, bytes_verified: 1_500_000, faults: 3, mismatches: 1, errors: 1, ..Seen::default() };
+        let seen = Seen { ops: 12, bytes_verified: 3 << 19, faults: 3, mismatches: 1, errors: 1, ..Seen::default() };
         let line = text(Duration::from_secs(5), Duration::from_secs(60), &seen);
-        assert_eq!(line, "5 of 60 s: 12 ops, 1.5 MB verified, 3 faults survived, 2 wrong");
+        assert_eq!(line, "5 of 60 s: 12 ops, 1.5 MiB verified, 3 faults survived, 2 wrong");
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// For passes that each write and read `bytes`.
     pub(crate) fn new(bytes: u64) -> Self {
-        Self { bar: Bar::new(0, "[{bar:10}] {decimal_bytes:>9}{left}  {wide_msg}"), bytes: bytes.saturating_mul(2) }
+        Self { bar: Bar::new(0, "[{bar:10}] {binary_bytes:>10}{left}  {wide_msg}"), bytes: bytes.saturating_mul(2) }
     }
 
     /// What begins now, after `done` passes of all backends together and as the first of `left`.

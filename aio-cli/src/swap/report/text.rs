@@ -17,7 +17,7 @@ const PASSES_TO_TELL: usize = 5;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
-        let (bytes, dir) = (size::show_decimal(*bytes), self.dir.display());
+        let (bytes, dir) = (size::show(*bytes), self.dir.display());
         let how = if self.layout == Layout::Extents.name() { "extents of one file" } else { "a file each" };
         writeln!(f, "{source}: {tensors} tensors, {bytes}, {how} in {dir}")?;
         writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
