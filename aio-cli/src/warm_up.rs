@@ -3,19 +3,35 @@
 //! Threads start and memory is registered with the kernel when ops first need them: pinning 1 GiB takes tens of
 //! milliseconds, once. A training job does not notice; a measurement of 100 ms would show little else.
 
-use aio::buf::AlignedBuf;
+use aio::buf::{AlignedBuf, Arena};
 use aio::error::OpError;
 use aio::{AioFile, AioHandle, Ticket};
 
 use crate::failure::Failure;
 use crate::host::limits;
 use crate::interrupt;
+use crate::size;
 
-/// So many buffers of `bytes` each, ready for use with `file`.
-pub fn buffers(handle: &AioHandle, file: &AioFile, count: usize, bytes: usize) -> Result<Vec<AlignedBuf>, Failure> {
+/// So many buffers of `bytes` each, ready for use with `file`. Where they do not fit into memory, the sentence ends with
+/// `less`: what takes less.
+pub fn buffers(
+    handle: &AioHandle,
+    file: &AioFile,
+    (count, bytes): (usize, usize),
+    less: &str,
+) -> Result<Vec<AlignedBuf>, Failure> {
+    let too_large = |reason: String| {
+        let each = size::show(bytes as u64);
+        Failure::Failed(format!("{count} buffers of {each} do not fit into memory ({reason}): {less} takes less"))
+    };
+    // Known before most of memory is taken for them.
+    let limit = handle.config().arena_limit.unwrap_or_else(Arena::default_limit);
+    if (count as u64).saturating_mul(bytes as u64) > limit {
+        return Err(too_large(format!("the arena's limit is {}", size::show(limit))));
+    }
     let allocate = |_| {
         interrupt::check()?;
-        Ok(handle.arena().try_alloc(bytes)?)
+        handle.arena().try_alloc(bytes).map_err(|error| too_large(error.to_string()))
     };
     warm_up(file, (0..count).map(allocate).collect::<Result<_, Failure>>()?)
 }

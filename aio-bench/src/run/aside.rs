@@ -3,7 +3,7 @@
 use aio::buf::AlignedBuf;
 use aio::{AioConfig, AioHandle, Backend};
 
-use super::blocks;
+use super::blocks::{self, LESS};
 use super::drive::{self, Drive, Limit, Plan};
 use super::live::Live;
 use super::mix::{Mix, Singles};
@@ -41,7 +41,7 @@ pub(crate) fn lay_out(args: &RunArgs, config: &AioConfig, target: &Target<'_>) -
     let mut verifier = args.verify.then(|| Verifier::new(target.path(), blocks, block_size, true)).transpose()?;
     let writes = [WeightedOp { op: Op::Write, weight: 1 }];
     let mix = Mix::new(&file, &writes, blocks, block_size, verifier.as_mut());
-    let mut memory = buffers(&handle, &file, in_flight(config, blocks), args.block_size)?;
+    let mut memory = buffers(&handle, &file, (in_flight(config, blocks), args.block_size), LESS)?;
     blocks::fill(&mut memory);
     let drive = shown("writing all of it first: ", args, blocks, memory, mix);
     interrupt::check()?;
@@ -84,7 +84,7 @@ fn try_read_back(
     }
     let handle = engine(args.backend, config)?;
     let file = target.reopen(&handle)?;
-    let memory = buffers(&handle, &file, in_flight(config, count), args.block_size)?;
+    let memory = buffers(&handle, &file, (in_flight(config, count), args.block_size), LESS)?;
     let mix = Mix::reads_of(&file, written, verifier);
     let drive = shown("reading back: ", args, count, memory, mix);
     file.close()?;

@@ -9,6 +9,9 @@ use aio_cli::failure::Failure;
 use aio_cli::generate;
 use aio_cli::warm_up::{arrived, buffers};
 
+/// What makes a job need less memory.
+pub(crate) const LESS: &str = "a smaller --block-size, --queue-depth, --threads or --extents";
+
 /// Memory that an op can own and that this program can fill.
 pub(crate) trait Block: IoBufMut + DerefMut<Target = [u8]> + 'static {}
 
@@ -26,7 +29,7 @@ pub(crate) fn past_page(
     bytes: usize,
     offset: usize,
 ) -> Result<Vec<&'static mut [u8]>, Failure> {
-    let whole = buffers(handle, file, count, offset + bytes)?;
+    let whole = buffers(handle, file, (count, offset + bytes), LESS)?;
     let blocks = whole.into_iter().map(|block| {
         let block: &'static mut AlignedBuf = Box::leak(Box::new(block));
         &mut block[offset..]
@@ -67,7 +70,7 @@ mod tests {
                 assert!(block.chunks(8).all(|bytes| bytes != [0; 8] && bytes != [7; 8]), "they are filled");
             }
         }
-        let blocks = buffers(&handle, &file, 3, 8192).unwrap();
+        let blocks = buffers(&handle, &file, (3, 8192), LESS).unwrap();
         assert!(blocks.iter().all(|block| block.as_ptr().addr().is_multiple_of(4096)));
     }
 }

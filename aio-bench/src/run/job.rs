@@ -3,7 +3,7 @@
 use aio::{AioFile, AioHandle};
 
 use super::bare::{Bare, TURN};
-use super::blocks::{self, Block};
+use super::blocks::{self, Block, LESS};
 use super::drive::{self, Blocking, Call, Drive, Limit, Plan};
 use super::mix::{Calls, Mix, Singles, Vectored};
 use super::offsets::Offsets;
@@ -63,7 +63,7 @@ impl Job<'_> {
         let Self { args, handle, file, .. } = self;
         let (count, offset) = (depth(args, handle.config().intra_op_parallelism), usize::from(args.memory_offset));
         match offset {
-            0 => self.with(buffers(handle, file, count, args.block_size)?, watch),
+            0 => self.with(buffers(handle, file, (count, args.block_size), LESS)?, watch),
             _ => self.with(blocks::past_page(handle, file, count, args.block_size, offset)?, watch),
         }
     }

@@ -67,6 +67,27 @@ fn values_that_make_no_sense() {
 }
 
 #[test]
+fn blocks_that_do_not_fit_into_memory() {
+    let bench = crate::support::bench::Bench::new();
+    // A hole: nothing of it is on the disk.
+    let file = std::fs::File::create(bench.path().join("large")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let line = "run --op read --file large --block-size 1G --queue-depth 4096 --threads 64";
+    for line in [line.to_owned(), format!("{line} --memory-offset 8")] {
+        let sentence = bench.refused(&line, 1);
+        for word in ["262144 buffers of 1.0 GiB", "arena's limit", "smaller --block-size, --queue-depth, --threads"] {
+            assert!(sentence.contains(word), "{line} lacks {word:?}: {sentence}");
+        }
+    }
+    // What the system refuses is told in the same way.
+    let script = "ulimit -v 1000000 && exec \"$0\" run --op read --file large --block-size 64M --queue-depth 32";
+    let mut command = Command::new("sh");
+    let output = command.args(["-c", script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert!(sentence.contains("32 buffers of 64.0 MiB do not fit into memory (cannot map"), "{sentence}");
+}
+
+#[test]
 fn backends_that_do_not_exist() {
     assert_refused(&[("run --op read --file small --backend tape", 2, &["tape", "uring", "libaio", "pthread"])]);
 }

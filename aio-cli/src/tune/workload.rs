@@ -65,7 +65,7 @@ impl Shape {
         file: &AioFile,
         pattern: &[u8],
     ) -> Result<Vec<AlignedBuf>, Failure> {
-        let mut buffers = warm_up::buffers(handle, file, self.ops_in_flight, self.op_bytes)?;
+        let mut buffers = warm_up::buffers(handle, file, (self.ops_in_flight, self.op_bytes), "a smaller --size")?;
         for piece in buffers.iter_mut().flat_map(|buffer| buffer.chunks_mut(pattern.len())) {
             piece.copy_from_slice(&pattern[..piece.len()]);
         }

@@ -43,7 +43,7 @@ impl Engine {
         if memory.len() != count || memory.iter().any(|buffer| buffer.len() != work.spec.block) {
             memory.clear();
             for seed in 0..count {
-                let mut buffer = self.handle.alloc(work.spec.block)?;
+                let mut buffer = self.handle.arena().try_alloc(work.spec.block)?;
                 generate::fill(&mut buffer, seed as u64);
                 memory.push(buffer);
             }
