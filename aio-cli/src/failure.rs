@@ -12,7 +12,7 @@ pub enum Failure {
     Usage(String),
     /// It was tried and did not work, or did not verify: exit code 1.
     Failed(String),
-    /// `probe` found what it was told to fail on, which these words name: exit code 3.
+    /// `probe` found what it was told to fail on, as this sentence says: exit code 3.
     Found(String),
     /// A signal asked for an early end: exit code 128 + its number, as shells report it.
     Interrupted(i32),
@@ -37,8 +37,7 @@ impl fmt::Display for Failure {
                 shown(f, sentence)?;
                 f.write_str("\n\nFor more information, try '--help'.")
             }
-            Self::Failed(sentence) => shown(f, sentence),
-            Self::Found(names) => write!(f, "found: {names}"),
+            Self::Failed(sentence) | Self::Found(sentence) => shown(f, sentence),
             Self::Interrupted(_) => {
                 f.write_str("interrupted: nothing is in flight any more, data files made were removed")
             }

@@ -54,13 +54,17 @@ pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
 }
 
 fn verdict(report: &Report, fail_on: FailOn) -> Result<(), Failure> {
-    let worst = match fail_on {
-        FailOn::Error => Severity::Error,
-        FailOn::Warning => Severity::Warning,
+    let (worst, what) = match fail_on {
+        FailOn::Error => (Severity::Error, "of severity error"),
+        FailOn::Warning => (Severity::Warning, "of severity warning or error"),
         FailOn::Never => return Ok(()),
     };
     let bad: Vec<_> = report.findings.iter().filter(|found| found.severity <= worst).map(|found| found.id).collect();
-    if bad.is_empty() { Ok(()) } else { Err(Failure::Found(bad.join(", "))) }
+    match bad.len() {
+        0 => Ok(()),
+        1 => Err(Failure::Found(format!("1 finding is {what}: {}", bad[0]))),
+        count => Err(Failure::Found(format!("{count} findings are {what}: {}", bad.join(", ")))),
+    }
 }
 
 fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {

@@ -233,9 +233,9 @@ fn last_rung<S>(found: &Found<Candidate, S>) -> usize {
 fn reason(verdict: &Verdict, overall: &Candidate) -> String {
     let Verdict { recommended, overall: best, rounds, .. } = verdict;
     let Estimate { median, low, high } = if recommended.index == 0 { best.ratio } else { recommended.ratio };
-    let times = format!("{median:.2} times the defaults [{low:.2}..{high:.2}] in {rounds} rounds");
+    let spread = format!("[{low:.2}..{high:.2}] in {rounds} rounds");
     if recommended.index != 0 {
-        return format!("it is {times}, further than the defaults vary by themselves");
+        return format!("{median:.2} times the defaults {spread}, further than they vary by themselves");
     }
     if best.index == 0 {
         return "nothing that was measured is faster than the defaults in both directions together".to_owned();
@@ -246,7 +246,10 @@ fn reason(verdict: &Verdict, overall: &Candidate) -> String {
              for {rounds}; a longer --runtime may show that ({overall}) is"
         );
     }
-    format!("({overall}) is {times}, which is within their spread: noise is not a win")
+    format!(
+        "nothing is faster by more than noise: the best, ({overall}), had {median:.2} of their rates {spread}, within \
+         what they vary by themselves"
+    )
 }
 
 fn trials(entry: &Entry<Candidate>, final_rung: Option<usize>) -> impl Iterator<Item = TrialReport> + '_ {
@@ -317,5 +320,31 @@ impl TogetherReport {
             read: rates(found.read, alone.iter().map(|(read, _)| *read).collect()),
             write: rates(found.write, alone.iter().map(|(_, write)| *write).collect()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of candidates with these rates beside the defaults, round by round.
+    fn said(defaults: &[f64], other: &[f64]) -> String {
+        let sample = |gb_per_s| Sample { gb_per_s, cpu_seconds_per_gb: 0.0, seconds: 1.0 };
+        let rounds = |rates: &[f64]| -> Vec<Pair> {
+            rates.iter().map(|rate| Pair { read: sample(*rate), write: sample(*rate) }).collect()
+        };
+        reason(&verdict(&[&rounds(defaults), &rounds(other)]).unwrap(), &Candidate::defaults())
+    }
+
+    #[test]
+    fn what_is_no_win_is_not_said_to_be_faster() {
+        let slow = said(&[1.0; 5], &[0.9; 5]);
+        assert!(slow.starts_with("nothing that was measured is faster"), "{slow}");
+        let few = said(&[1.0; 2], &[1.5; 2]);
+        assert!(few.starts_with("nothing is known to be faster") && few.contains("--runtime"), "{few}");
+        let noise = said(&[1.0, 1.1, 1.2, 1.3, 1.4], &[1.02, 1.12, 1.22, 1.32, 1.42]);
+        assert!(noise.starts_with("nothing is faster by more than noise") && noise.contains("1.02 of"), "{noise}");
+        let win = said(&[1.0; 5], &[1.5; 5]);
+        assert!(win.starts_with("1.50 times the defaults"), "{win}");
     }
 }
