@@ -13,6 +13,8 @@ mod work;
 use std::fs;
 use std::path::Path;
 
+use aio_core::shown;
+
 use crate::cli::CompareArgs;
 use crate::compare::machine::Machine;
 use aio_cli::failure::Failure;
@@ -35,8 +37,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     }
     if let Some(out) = &args.out {
         // Now, and not after minutes of work.
-        fs::create_dir_all(out)
-            .map_err(|error| Failure::Failed(format!("cannot make {}: {error}", out.display())))?;
+        fs::create_dir_all(out).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", shown(out))))?;
     }
     let mut field = field(args);
     let contenders = field.iter().map(ContenderReport::of).collect();

@@ -17,6 +17,7 @@ mod watch;
 use std::time::Instant;
 
 use aio::{AioConfig, AioFile, AioHandle};
+use aio_core::shown;
 
 use crate::cli::RunArgs;
 use aio_cli::failure::Failure;
@@ -169,7 +170,7 @@ fn check_room_to_move(args: &RunArgs, config: &AioConfig, target: &Target<'_>, p
         "with --verify a block that is written is in flight alone, and {in_flight} blocks in flight are more than the \
          {} that are used of {}: a smaller --queue-depth, fewer --threads or --extents, or a larger --size helps",
         target.blocks(),
-        target.path().display()
+        shown(target.path())
     )))
 }
 

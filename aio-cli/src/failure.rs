@@ -62,6 +62,7 @@ impl From<aio::Error> for Failure {
         }
     }
 }
+
 /// Says a failure on stderr; the exit code that goes with it.
 pub fn tell(failure: &Failure) -> i32 {
     // Where stderr takes nothing, the code is all there is.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use aio_core::shown;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
@@ -62,7 +63,7 @@ impl Made {
     /// Makes a folder of its own, under a name that nothing else has, in `dir`.
     pub fn folder_in(dir: &Path) -> Result<Self, Failure> {
         Self::try_folder_in(dir)
-            .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", dir.display())))
+            .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", shown(dir))))
     }
 
     /// The same with the kernel's error.
@@ -136,7 +137,7 @@ fn remove(path: &Path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             // Ops in flight may still be making files in the folder (only after a second signal).
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < TRIES => {}
-            Err(error) => return tracing::error!("cannot remove {}: {error}", path.display()),
+            Err(error) => return tracing::error!("cannot remove {}: {error}", shown(path)),
         }
     }
 }

@@ -8,9 +8,10 @@ use std::ops::Deref;
 use std::path::Path;
 
 use aio::Backend;
+use aio_core::shown;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use terminal_size::{Width, terminal_size_of};
 
 use crate::failure::Failure;
@@ -33,6 +34,11 @@ pub fn is_open() -> Result<(), Failure> {
 pub fn json(result: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(result)
         .map_err(|error| Failure::Failed(format!("cannot express the result as JSON: {error}")))
+}
+
+/// A path as a JSON string, which holds no bytes that are not UTF-8: they become U+FFFD.
+pub(crate) fn lossy<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.as_ref().display())
 }
 
 /// Prints `text` and ends the line. Its colours go to terminals only, and with NO_COLOR nowhere.
@@ -63,7 +69,7 @@ pub fn to_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 pub(crate) fn cannot_write(path: &Path, reason: &io::Error) -> Failure {
-    Failure::Failed(format!("cannot write {}: {reason}", path.display()))
+    Failure::Failed(format!("cannot write {}: {reason}", shown(path)))
 }
 
 /// A bar or a line on stderr, where that is a terminal, until it is dropped: the result stands alone.

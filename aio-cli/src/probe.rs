@@ -9,6 +9,7 @@ use std::thread;
 
 use aio::op::Alignment;
 use aio::{AioConfig, AioHandle, Backend, DirectMode, OpenOptions};
+use aio_core::shown;
 
 use crate::cli::{FailOn, ProbeArgs};
 use crate::failure::Failure;
@@ -80,7 +81,7 @@ fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
     let folder = match Made::try_folder_in(dir) {
         Ok(folder) => folder,
         Err(error) => {
-            report.reason = Some(format!("cannot make a file in {}: {error}", dir.display()));
+            report.reason = Some(format!("cannot make a file in {}: {error}", shown(dir)));
             report.errno = error.raw_os_error();
             return report;
         }

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aio::Backend;
+use aio_core::shown;
 
 use crate::cli::TuneArgs;
 use crate::failure::Failure;
@@ -66,7 +67,7 @@ pub(crate) fn tune(args: &TuneArgs) -> Result<(), Failure> {
         (Some(destination), Some(recommended)) => destination.write(&recommended.config.config()),
         _ => Ok(()),
     };
-    report.written = args.write.clone().filter(|_| saved.is_ok());
+    report.written = args.write.as_ref().filter(|_| saved.is_ok()).map(|path| shown(path).to_string());
     output::result(&report, args.json)?;
     saved
 }
@@ -83,7 +84,7 @@ fn places(args: &TuneArgs) -> Result<Vec<Place>, Failure> {
     let places: Vec<Place> = args.dirs.iter().map(|dir| Place::look(dir)).collect::<Result<_, _>>()?;
     for (index, place) in places.iter().enumerate() {
         if places[..index].iter().any(|earlier| earlier.dir == place.dir) {
-            return Err(Failure::Usage(format!("{} is named twice", place.dir.display())));
+            return Err(Failure::Usage(format!("{} is named twice", shown(&place.dir))));
         }
         // All files are there at the end.
         let sharing = places.iter().filter(|other| other.device == place.device).count();
@@ -136,17 +137,17 @@ impl Tuning<'_> {
 
     /// One folder by itself, until `end` on the clock.
     fn folder(&mut self, place: &Place, end: Duration, share: Duration) -> Result<DataFile, Failure> {
-        self.progress.place(&place.dir.display().to_string());
+        self.progress.place(&shown(&place.dir).to_string());
         self.progress.stage("writing the data file");
         let (seed, size) = (self.args.seed, self.args.size);
         let data = DataFile::make(place, size, self.shape, workload::pattern(seed), share.mul_f64(FILLING))?;
         if data.bytes < size / self.shape.op_bytes as u64 * self.shape.op_bytes as u64 {
             let words = "the device is too slow for a data file of that size in this budget: it is smaller";
-            self.report.notes.push(format!("{}: {words}", place.dir.display()));
+            self.report.notes.push(format!("{}: {words}", shown(&place.dir)));
         }
         if let Some(fs) = place.file_system.as_deref().filter(|fs| disk::lies_in_memory(fs)) {
             let words = "its files lie in memory, so this says nothing of any device";
-            self.report.notes.push(format!("{} is on {fs}: {words}", place.dir.display()));
+            self.report.notes.push(format!("{} is on {fs}: {words}", shown(&place.dir)));
         }
         let space = Space {
             backends: self.backends.clone(),
@@ -159,7 +160,7 @@ impl Tuning<'_> {
         let mut live = Live { data: &data, clock: self.clock, progress: &self.progress };
         let found = search(&mut live, &plan, space.candidates(CANDIDATES, seed));
         if let Some(reason) = found.entries.first().and_then(|defaults| defaults.refused.as_deref()) {
-            return Err(Failure::Failed(format!("the defaults do not work in {}: {reason}", place.dir.display())));
+            return Err(Failure::Failed(format!("the defaults do not work in {}: {reason}", shown(&place.dir))));
         }
         self.report.folders.push(FolderReport::new(place, &data, &found));
         found.stopped.map_or(Ok(data), Err)
@@ -195,8 +196,8 @@ impl Tuning<'_> {
             if let Some(earlier) = places[..index].iter().find(|earlier| earlier.device == place.device) {
                 self.report.notes.push(format!(
                     "{} and {} are on the same device: together they share it",
-                    earlier.dir.display(),
-                    place.dir.display()
+                    shown(&earlier.dir),
+                    shown(&place.dir)
                 ));
             }
         }

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aio_core::shown;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, Parser};
@@ -37,9 +38,9 @@ pub fn parse() -> Result<Cli, Failure> {
 
 /// The arguments that the file stands for, beside those `given`.
 fn arguments(path: &Path, given: &ArgMatches) -> Result<Vec<String>, Failure> {
-    let text = read(path)
-        .map_err(|error| Failure::Failed(format!("cannot read the job file {}: {error}", path.display())))?;
-    from_table(&text, given).map_err(|reason| Failure::Usage(format!("job file {}: {reason}", path.display())))
+    let text =
+        read(path).map_err(|error| Failure::Failed(format!("cannot read the job file {}: {error}", shown(path))))?;
+    from_table(&text, given).map_err(|reason| Failure::Usage(format!("job file {}: {reason}", shown(path))))
 }
 
 /// The text of a file, or of a pipe.

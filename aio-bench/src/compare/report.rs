@@ -2,6 +2,7 @@
 //! [`picture`](super::picture) show it to people.
 
 use aio::Backend;
+use aio_core::Printable;
 use serde::Serialize;
 
 use super::contender::Entrant;
@@ -70,11 +71,11 @@ pub(crate) struct ResultReport {
 impl Report {
     /// With no workload yet.
     pub(crate) fn new(args: &CompareArgs, machine: Machine, contenders: Vec<ContenderReport>) -> Self {
-        let program = std::iter::once("aio-bench".to_owned());
+        let words = std::env::args_os().skip(1).map(|word| Printable(word.display()).to_string());
         Self {
             schema: "aio-bench/compare/1",
             partial: false,
-            command: program.chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
+            command: std::iter::once("aio-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" "),
             machine,
             queue_depth: args.queue_depth,
             rounds: args.rounds,

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use aio_core::shown;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::syncfs;
 
@@ -169,7 +170,7 @@ impl Work {
     }
 
     fn cannot(&self, what: &str, error: &io::Error) -> Failure {
-        Failure::Failed(format!("cannot {what} the files of a workload in {}: {error}", self.folder().display()))
+        Failure::Failed(format!("cannot {what} the files of a workload in {}: {error}", shown(self.folder())))
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use aio::DirectMode;
+use aio_core::shown;
 use nix::fcntl::OFlag;
 
 use crate::cli::RunArgs;
@@ -46,7 +47,7 @@ impl Bare {
     pub(crate) fn open(args: &RunArgs, block: &mut [u8]) -> Result<Self, Failure> {
         let direct = args.direct == DirectMode::On;
         let flags = if direct { OFlag::O_DIRECT } else { OFlag::empty() };
-        let name = args.file.display().to_string();
+        let name = shown(&args.file).to_string();
         let file = OpenOptions::new()
             .read(true)
             .write(args.writes())

@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use aio_core::shown;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag};
@@ -68,7 +69,7 @@ struct Times {
 impl Log {
     /// Makes the file, which must not be there.
     pub(crate) fn create(path: &Path, args: &RunArgs) -> Result<(Self, Intervals), Failure> {
-        let name = path.display();
+        let name = shown(path);
         let (made, file) =
             Made::by(|| File::create_new(path).map(|file| (path.to_owned(), file))).map_err(|error| {
                 let reason = match error.kind() {
@@ -95,7 +96,7 @@ impl Log {
     /// Once the intervals are finished: whether all was written.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         let written = self.writer.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
-        let path = self.path.display();
+        let path = shown(&self.path);
         if written.map_err(|error| Failure::Failed(format!("cannot write the log {path}: {error}")))? {
             self.made.keep();
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aio::{AioFile, AioHandle, DirectMode, OpenOptions};
+use aio_core::shown;
 
 use crate::cli::RunArgs;
 use aio_cli::failure::Failure;
@@ -35,25 +36,25 @@ impl<'a> Target<'a> {
             (Some(_), _) if writes && !args.overwrite => {
                 return Err(Failure::Failed(format!(
                     "{} exists: writing would destroy what it holds; add --overwrite to allow that",
-                    path.display()
+                    shown(path)
                 )));
             }
             (Some(len), Some(size)) if size > len && !writes => {
                 return Err(Failure::Failed(format!(
                     "{} has {len} bytes, and --size asks to read {size} of them",
-                    path.display()
+                    shown(path)
                 )));
             }
             (Some(0), None) => {
                 let remedy = if writes { "--size says how much to write" } else { "there is nothing to read" };
-                return Err(Failure::Failed(format!("{} is empty: {remedy}", path.display())));
+                return Err(Failure::Failed(format!("{} is empty: {remedy}", shown(path))));
             }
             (Some(len), None) => len,
             (_, Some(size)) => size,
             (None, None) => {
                 return Err(Failure::Usage(format!(
                     "{} does not exist yet: --size says how large to make it",
-                    path.display()
+                    shown(path)
                 )));
             }
         };
@@ -61,7 +62,7 @@ impl<'a> Target<'a> {
         if blocks == 0 {
             let what = match args.size {
                 Some(_) => format!("--size is {size} bytes"),
-                None => format!("{} has {size} bytes", path.display()),
+                None => format!("{} has {size} bytes", shown(path)),
             };
             let block = size::show(block_size);
             let words = "ask for smaller blocks with --block-size";
@@ -140,7 +141,7 @@ pub(crate) struct New {
 fn length(path: &Path, writes: bool) -> Result<Option<u64>, Failure> {
     let cannot = |reason: String| {
         let verb = if writes { "write" } else { "read" };
-        Err(Failure::Failed(format!("cannot {verb} {}: {reason}", path.display())))
+        Err(Failure::Failed(format!("cannot {verb} {}: {reason}", shown(path))))
     };
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => cannot("it is a folder, not a file".to_owned()),

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aio_core::shown;
 use xxhash_rust::xxh3::xxh3_64;
 
 use aio_cli::failure::Failure;
@@ -44,7 +45,7 @@ enum Use {
 impl Verifier {
     /// For the first `blocks` of the file at `path`, which is there.
     pub(crate) fn new(path: &Path, blocks: u64, block_size: u64, writes: bool) -> Result<Self, Failure> {
-        let name = path.display().to_string();
+        let name = shown(path).to_string();
         let metadata =
             fs::metadata(path).map_err(|error| Failure::Failed(format!("cannot look at {name}: {error}")))?;
         let mut counts = Vec::new();

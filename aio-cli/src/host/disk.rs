@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aio::AioFile;
+use aio_core::shown;
 use nix::sys::statfs::{self, FsType, statfs};
 use nix::sys::statvfs::{Statvfs, statvfs};
 
@@ -55,8 +56,8 @@ fn free(fs: &Statvfs) -> Option<u64> {
 pub fn require_folder(dir: &Path) -> Result<PathBuf, Failure> {
     match fs::metadata(dir).and_then(|metadata| Ok((metadata, dir.canonicalize()?))) {
         Ok((metadata, absolute)) if metadata.is_dir() => Ok(absolute),
-        Ok(_) => Err(Failure::Failed(format!("{} is not a folder", dir.display()))),
-        Err(error) => Err(Failure::Failed(format!("cannot use the folder {}: {error}", dir.display()))),
+        Ok(_) => Err(Failure::Failed(format!("{} is not a folder", shown(dir)))),
+        Err(error) => Err(Failure::Failed(format!("cannot use the folder {}: {error}", shown(dir)))),
     }
 }
 
@@ -80,14 +81,13 @@ pub fn folder_of(path: &Path) -> &Path {
 /// Refuses to start what `dir` has no room for: files of these sizes, each rounded up to blocks, with what the file
 /// system needs to know them by.
 pub fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Result<(), Failure> {
-    let fs = statvfs(dir).map_err(|errno| {
-        Failure::Failed(format!("cannot ask for free space in {}: {}", dir.display(), errno.desc()))
-    })?;
+    let fs = statvfs(dir)
+        .map_err(|errno| Failure::Failed(format!("cannot ask for free space in {}: {}", shown(dir), errno.desc())))?;
     let need = Need::of(files, fs.fragment_size().max(1));
     if let Some(free) = free(&fs).filter(|free| need.bytes > *free) {
         return Err(Failure::Failed(format!(
             "{} has {} free, and {} are needed: name a folder with more room, or ask for less",
-            dir.display(),
+            shown(dir),
             size::show(free),
             size::show(need.bytes),
         )));
@@ -96,7 +96,7 @@ pub fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Result<(), 
     if fs.files() != 0 && need.inodes > fs.files_available() {
         return Err(Failure::Failed(format!(
             "{} has room for {} more files, and {} are needed: make fewer, larger ones",
-            dir.display(),
+            shown(dir),
             fs.files_available(),
             need.inodes,
         )));

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::findings::Finding;
 use crate::host::limits::{AioSlots, Limit, Memlock};
+use crate::output::lossy;
 
 /// The name and version of the object that programs get: `docs/schema/probe.json`.
 pub(crate) const SCHEMA: &str = "tensor-aio/probe/1";
@@ -67,6 +68,7 @@ pub(crate) struct Defaults {
 /// One folder's file system.
 #[derive(Debug, Serialize)]
 pub(crate) struct DirReport {
+    #[serde(serialize_with = "lossy")]
     pub(crate) path: PathBuf,
     pub(crate) file_system: Option<String>,
     pub(crate) free_bytes: Option<u64>,

@@ -4,6 +4,8 @@ mod findings;
 
 use std::fmt;
 
+use aio_core::shown;
+
 use super::report::{BackendReport, DirReport, DirectIo, HugePages, Report};
 use crate::host::limits::{AioSlots, Limit, Memlock};
 use crate::output;
@@ -19,7 +21,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}", output::table(header, self.backends.iter().map(row)))?;
         let lines = [
             ("auto means", self.auto.unwrap_or("none: nothing works here").to_owned()),
-            ("folder", self.dir.path.display().to_string()),
+            ("folder", shown(&self.dir.path).to_string()),
             ("  file system", self.dir.to_string()),
             ("  direct I/O", self.dir.direct()),
             ("locked memory", self.memlock.as_ref().map_or_else(unknown, Memlock::to_string)),

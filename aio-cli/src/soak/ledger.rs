@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aio::buf::AlignedBuf;
 use aio::{Error, Ticket};
+use aio_core::shown;
 
 use super::counts::Counts;
 use super::expected::{Expected, Verdict};
@@ -186,7 +187,7 @@ impl<'a> Ledger<'a> {
             Ok(found) => format!("offset {offset} holds write {found}, and not {generation:?}"),
             Err(fault) => fault.to_string(),
         };
-        self.counts.mismatch(format!("{}: {}: {sentence}", self.lane.name, path.display()));
+        self.counts.mismatch(format!("{}: {}: {sentence}", self.lane.name, shown(path)));
     }
 
     /// An op of which nobody was told how it ended.

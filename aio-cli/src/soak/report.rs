@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::counts::Seen;
 use super::lane::Ended;
 use crate::cli::SoakArgs;
-use crate::output;
+use crate::output::{self, lossy};
 use crate::size;
 
 /// The result. `docs/schema/soak.json` describes it.
@@ -18,6 +18,7 @@ pub(crate) struct Report {
     schema: &'static str,
     /// It was interrupted.
     partial: bool,
+    #[serde(serialize_with = "lossy")]
     dir: PathBuf,
     seed: u64,
     faults_injected: bool,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aio::backend::Unavailable;
 use aio::{AioConfig, Backend};
+use aio_core::Printable;
 use serde::Serialize;
 
 use super::tensors::TensorSet;
@@ -14,6 +15,7 @@ use crate::estimate::Estimate;
 use crate::failure::Failure;
 use crate::host::cpu::Elapsed;
 use crate::host::resident::Memory;
+use crate::output::lossy;
 use crate::paths::Paths;
 
 /// The name and version of the object that programs get: `docs/schema/swap.json`.
@@ -29,6 +31,7 @@ pub(crate) struct Report {
     /// A signal ended it early: one backend is not through with the last pass, and others may not have begun it.
     pub(crate) partial: bool,
     source: String,
+    #[serde(serialize_with = "lossy")]
     dir: PathBuf,
     layout: &'static str,
     tensors: usize,
@@ -207,7 +210,7 @@ impl Row {
 
 fn differing(names: &[String], tensors: usize) -> String {
     const NAMED: usize = 8;
-    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let named = names.iter().take(NAMED).map(|name| Printable(name).to_string()).collect::<Vec<_>>().join(", ");
     let and_more = if names.len() > NAMED { ", ..." } else { "" };
     format!("{} of {tensors} tensors came back with other bytes: {named}{and_more}", names.len())
 }

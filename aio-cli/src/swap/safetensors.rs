@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use aio_core::shown;
 use safetensors::tensor::Metadata;
 
 use crate::failure::one_line;
@@ -32,10 +33,10 @@ const LARGEST_HEADER: u64 = 100_000_000;
 
 /// Opens a file and lists its tensors by offset. An error is a sentence with the path.
 pub(crate) fn open(path: &Path) -> Result<(File, Vec<Entry>), String> {
-    let file = open_regular(path).map_err(|reason| format!("cannot read {}: {reason}", path.display()))?;
+    let file = open_regular(path).map_err(|reason| format!("cannot read {}: {reason}", shown(path)))?;
     match entries(&file) {
         Ok(entries) => Ok((file, entries)),
-        Err(reason) => Err(format!("{} is not a usable safetensors file: {reason}", path.display())),
+        Err(reason) => Err(format!("{} is not a usable safetensors file: {reason}", shown(path))),
     }
 }
 

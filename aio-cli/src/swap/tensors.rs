@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use aio_core::shown;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{gpt2, safetensors};
@@ -116,13 +117,13 @@ impl Tensor {
 
 fn describe(paths: &[PathBuf]) -> String {
     match paths {
-        [only] => only.display().to_string(),
+        [only] => shown(only).to_string(),
         several => format!("{} safetensors files", several.len()),
     }
 }
 
 fn unreadable(path: &Path, tensor: &str, error: &io::Error) -> Failure {
-    Failure::Failed(format!("cannot read tensor {tensor:?} of {}: {error}", path.display()))
+    Failure::Failed(format!("cannot read tensor {tensor:?} of {}: {error}", shown(path)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aio::buf::AlignedBuf;
 use aio::{AioFile, AioHandle, DirectMode, OpenOptions};
+use aio_core::shown;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::candidate::Candidate;
@@ -31,7 +32,7 @@ impl Place {
     pub(crate) fn look(dir: &Path) -> Result<Self, Failure> {
         let dir = disk::require_folder(dir)?;
         let metadata = fs::metadata(&dir)
-            .map_err(|error| Failure::Failed(format!("cannot look at {}: {error}", dir.display())))?;
+            .map_err(|error| Failure::Failed(format!("cannot look at {}: {error}", shown(&dir))))?;
         Ok(Self { file_system: disk::file_system(&dir).ok(), device: metadata.dev(), dir })
     }
 }
@@ -82,7 +83,7 @@ impl DataFile {
         file.close()?;
         handle.close()?;
         let cached =
-            File::open(&path).map_err(|error| Failure::Failed(format!("cannot open {}: {error}", path.display())))?;
+            File::open(&path).map_err(|error| Failure::Failed(format!("cannot open {}: {error}", shown(&path))))?;
         Ok(Self { path, cached, shape, bytes, direct, auto_backend, pattern, _folder: folder })
     }
 

@@ -14,6 +14,7 @@ use super::together::{Rates, Together};
 use super::verdict::{Choice, ROUNDS_TO_TELL, Verdict, verdict};
 use super::workload::{Direction, Shape};
 use crate::estimate::Estimate;
+use crate::output::lossy;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -34,7 +35,7 @@ pub(crate) struct Report {
     pub(crate) together: Option<TogetherReport>,
     pub(crate) notes: Vec<String>,
     /// What `--write` made.
-    pub(crate) written: Option<PathBuf>,
+    pub(crate) written: Option<String>,
 }
 
 /// A backend that is not in the search.
@@ -47,6 +48,7 @@ pub(crate) struct Unavailable {
 /// One folder.
 #[derive(Debug, Serialize)]
 pub(crate) struct FolderReport {
+    #[serde(serialize_with = "lossy")]
     pub(crate) dir: PathBuf,
     pub(crate) file_system: Option<String>,
     pub(crate) direct_io: bool,

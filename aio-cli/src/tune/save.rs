@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use aio::AioConfig;
+use aio_core::shown;
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
@@ -21,7 +22,7 @@ pub(crate) struct Destination {
 impl Destination {
     /// Refuses what exists (unless it is a file that may be replaced), and folders that no file can be made in.
     pub(crate) fn look(path: &Path, overwrite: bool) -> Result<Self, Failure> {
-        let cannot = |reason: &str| Failure::Failed(format!("cannot write {}: {reason}", path.display()));
+        let cannot = |reason: &str| Failure::Failed(format!("cannot write {}: {reason}", shown(path)));
         match fs::metadata(path).or_else(|_| fs::symlink_metadata(path)) {
             Ok(existing) if existing.is_dir() => return Err(cannot("it is a folder, not a file")),
             Ok(existing) if !existing.is_file() && !existing.is_symlink() => {
@@ -30,7 +31,7 @@ impl Destination {
             Ok(_) if !overwrite => {
                 return Err(Failure::Failed(format!(
                     "{} exists: writing would destroy what it holds; add --overwrite to allow that",
-                    path.display()
+                    shown(path)
                 )));
             }
             Ok(_) | Err(_) => {}

@@ -65,7 +65,8 @@ impl Fio {
         fio.args(["--name=compare", "--output-format=json", "--group_reporting=1", "--gtod_reduce=1"]);
         fio.args(["--norandommap=1", "--random_generator=lfsr", "--iomem_align=2m"]);
         fio.args(self.engine.options());
-        fio.arg(format!("--directory={}", work.folder().display())).arg("--filename_format=$filenum");
+        // In an option, a colon in the path would end it, and bytes that are not UTF-8 could not be said.
+        fio.current_dir(work.folder()).arg("--filename_format=$filenum");
         fio.arg(format!("--nrfiles={}", spec.files())).arg("--file_service_type=sequential");
         if spec.files() > 1 {
             // It opens and closes them as it goes, and so cannot register them; new ones it makes as it goes.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aio_core::shown;
+
 use super::{BareReport, KindReport, Latency, NewFile, Report, VerifyReport};
 use aio_cli::host::resident::Memory;
 use aio_cli::paths::Paths;
@@ -12,7 +14,7 @@ impl fmt::Display for Report {
         let Self { backend, op, file, bytes, ios, seconds, errors, latency_us, .. } = self;
         let direct = if self.direct { "opened for direct I/O" } else { "through the page cache" };
         let block = size::show(self.block_size as u64);
-        writeln!(f, "{op} of {} on {backend}, {direct}", file.display())?;
+        writeln!(f, "{op} of {} on {backend}, {direct}", shown(file))?;
         write!(
             f,
             "blocks of {block}, queue depth {}, threads {}, blocks per op {}",

@@ -1,7 +1,9 @@
 //! The folder, and the file system that it is on.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aio_core::shown;
 use nix::errno::Errno;
 
 use super::Finding;
@@ -19,7 +21,7 @@ pub(super) fn findings(report: &Report) -> Vec<Finding> {
 }
 
 fn not_writable(report: &Report) -> Option<Finding> {
-    let (dir, reason) = (report.dir.path.display(), report.dir.reason.as_deref()?.trim_end_matches('.'));
+    let (dir, reason) = (shown(&report.dir.path), report.dir.reason.as_deref()?.trim_end_matches('.'));
     Some(match report.dir.errno.map(Errno::from_raw) {
         Some(Errno::EROFS) => finding(
             Error,
@@ -55,7 +57,7 @@ fn not_writable(report: &Report) -> Option<Finding> {
 
 /// Nothing that direct I/O could go to.
 fn no_device(report: &Report) -> Option<Finding> {
-    let (dir, fs) = (report.dir.path.display(), report.dir.file_system.as_deref().unwrap_or("this file system"));
+    let (dir, fs) = (shown(&report.dir.path), report.dir.file_system.as_deref().unwrap_or("this file system"));
     let to_a_disk =
         "name a folder on an NVMe disk with ext4 or XFS: `findmnt -t ext4,xfs` shows where there are some";
     if disk::lies_in_memory(fs) {
@@ -107,7 +109,7 @@ fn little_space(report: &Report) -> Option<Finding> {
         "little-space",
         format!(
             "{} has {} free; `tensor-aio swap` takes {} for GPT-2 small with its Adam moments",
-            path.display(),
+            shown(path),
             size::show(free),
             size::show(need),
         ),
@@ -117,12 +119,18 @@ fn little_space(report: &Report) -> Option<Finding> {
 
 /// As a word for the shell.
 fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if !path.starts_with('-') && path.chars().all(plain) {
-        path
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
+    match path.to_str() {
+        Some(text) if !text.starts_with('-') && text.chars().all(plain) => text.to_owned(),
+        Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        // What must not reach the terminal as it is, and is still the same name: bash and zsh read `\xHH` here.
+        _ => {
+            let letters = path.as_os_str().as_bytes().iter().map(|byte| match char::from(*byte) {
+                c @ ' '..='~' if !r"'\".contains(c) => c.to_string(),
+                _ => format!(r"\x{byte:02x}"),
+            });
+            format!("$'{}'", letters.collect::<String>())
+        }
     }
 }
 
@@ -132,6 +140,8 @@ fn mount_point_of(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::super::tests::{assert_only, found};
     use super::*;
     use crate::probe::report::tests::refuse;
@@ -206,5 +216,7 @@ mod tests {
         assert_eq!(quoted(Path::new("/mnt/nvme0")), "/mnt/nvme0");
         assert_eq!(quoted(Path::new("a b'c")), r"'a b'\''c'");
         assert_eq!(quoted(Path::new("-rf")), "'-rf'");
+        let odd = Path::new(OsStr::from_bytes(b"a \n'\xff\\"));
+        assert_eq!(quoted(odd), r"$'a \x0a\x27\xff\x5c'");
     }
 }

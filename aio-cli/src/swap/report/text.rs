@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aio_core::shown;
 use comfy_table::{CellAlignment, Table};
 
 use super::{INTERRUPTED, Rates, Report, Row};
@@ -17,7 +18,7 @@ const PASSES_TO_TELL: usize = 5;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
-        let (bytes, dir) = (size::show(*bytes), self.dir.display());
+        let (bytes, dir) = (size::show(*bytes), shown(&self.dir));
         let how = if self.layout == Layout::Extents.name() { "extents of one file" } else { "a file each" };
         writeln!(f, "{source}: {tensors} tensors, {bytes}, {how} in {dir}")?;
         writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
@@ -43,7 +44,7 @@ impl fmt::Display for Report {
                 "\nMost bytes went through the page cache ({}): tensors are smaller than a page, or direct I/O is off \
                  or not to be had in {}.\nThese are not the rates of a device.",
                 buffered.join(", "),
-                self.dir.display(),
+                shown(&self.dir),
             )?;
         }
         Ok(())

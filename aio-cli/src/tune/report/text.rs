@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aio_core::shown;
 use comfy_table::CellAlignment;
 
 use super::{Best, Contender, FolderReport, Report, TogetherRates};
@@ -28,7 +29,7 @@ impl fmt::Display for Report {
             writeln!(f, "note: {note}")?;
         }
         if let Some(path) = &self.written {
-            writeln!(f, "the recommended configuration is in {}", path.display())?;
+            writeln!(f, "the recommended configuration is in {}", path)?;
         }
         write!(f, "{:.1} s of {:.1} s", self.elapsed_seconds, self.budget_seconds)
     }
@@ -39,7 +40,7 @@ impl FolderReport {
         writeln!(
             f,
             "{} ({}, {}): a file of {}, ops of {}, {} in flight",
-            self.dir.display(),
+            shown(&self.dir),
             self.file_system.as_deref().unwrap_or("an unknown file system"),
             if self.direct_io { "direct I/O" } else { "no direct I/O: all through the page cache" },
             size::show(self.file_bytes),
