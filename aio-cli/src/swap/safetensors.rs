@@ -3,6 +3,8 @@
 //! The header says where the tensors are, so a wrong one must not be believed: its length is checked against the file
 //! before it is read, and its offsets must cover the rest of the file exactly.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,6 +12,7 @@ use std::path::Path;
 
 use aio_core::shown;
 use safetensors::tensor::Metadata;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::failure::one_line;
 use crate::size;
@@ -58,12 +61,14 @@ fn entries(file: &File) -> Result<Vec<Entry>, String> {
     let mut header = vec![0; usize::try_from(header_len).map_err(|error| error.to_string())?];
     file.read_exact_at(&mut header, LENGTH_FIELD).map_err(|error| format!("its header cannot be read: {error}"))?;
 
-    let metadata: Metadata = serde_json::from_slice(&header)
-        // It may quote the header: names and types are whatever stands there.
-        .map_err(|error| format!("bad header: {}", one_line(&error.to_string())))?;
+    // It may quote the header: names and types are whatever stands there.
+    let bad = |error: serde_json::Error| format!("bad header: {}", one_line(&error.to_string()));
+    let once_each = || serde_json::from_slice(&header).map(|Names| ()).map_err(bad);
+    let metadata: Metadata = serde_json::from_slice(&header).or_else(|error| once_each().and(Err(bad(error))))?;
     let data = LENGTH_FIELD + header_len;
     let (described, present) = (metadata.data_len() as u64, len - data);
     if described != present {
+        once_each()?;
         return Err(format!("its header describes {described} bytes of tensors, and {present} are there"));
     }
     let entry = |name: String| {
@@ -71,6 +76,34 @@ fn entries(file: &File) -> Result<Vec<Entry>, String> {
         Some(Entry { name, offset: data + begin as u64, bytes: (end - begin) as u64 })
     };
     Ok(metadata.offset_keys().into_iter().filter_map(entry).collect())
+}
+
+/// Reads the names of a header alone, and fails if one is there twice. [`Metadata`] keeps the last tensor of that name, and
+/// where that leaves a hole it calls the offset of another one invalid.
+struct Names;
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut header: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, IgnoredAny)) = header.next_entry::<String, _>()? {
+            if let Some(twice) = names.replace(name) {
+                return Err(A::Error::custom(format_args!("two tensors have the name {twice:?}")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 fn header_length(file: &File, len: u64) -> Result<u64, String> {
@@ -165,6 +198,19 @@ mod tests {
         assert!(refused_header(&tensors("[0,4]", "[4,8]"), &[0; 9]).contains("9 are there"));
         let overflow = r#"{"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,8]}}"#;
         assert!(refused_header(overflow, &[0; 8]).contains("bad header"));
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_refused_by_name() {
+        let tensor = |name: &str, begin: u32| {
+            format!(r#""{name}":{{"dtype":"U8","shape":[4],"data_offsets":[{begin},{}]}}"#, begin + 4)
+        };
+        // The last one alone leaves a hole before it, or behind it.
+        for (second, data) in [(4, &[0; 8]), (0, &[0; 8])] {
+            let header = format!("{{{},{}}}", tensor("a\\u001b", 0), tensor("a\\u001b", second));
+            let error = refused_header(&header, data);
+            assert!(error.contains(r#"two tensors have the name "a\u{1b}""#), "{error}");
+        }
     }
 
     #[test]
