@@ -117,16 +117,14 @@ impl fmt::Display for Report {
         let faults = if self.faults_injected { "with injected faults" } else { "without injected faults" };
         let ended = if self.partial { " (partial: interrupted)" } else { "" };
         writeln!(f, "soak of {:.1} s {faults}, seed {}{ended}", self.seconds, self.seed)?;
-        let header =
-            ["backend", "ops", "written", "verified", "handles", "cancelled", "faults", "failed as planned", "wrong"];
+        // More would not fit on a narrow terminal.
+        let header = ["backend", "ops", "written", "verified", "faults", "failed as planned", "wrong"];
         let row = |Backend { backend, seen, .. }: &Backend| {
             [
                 (*backend).to_owned(),
                 seen.ops.to_string(),
                 size::show(seen.bytes_written),
                 size::show(seen.bytes_verified),
-                seen.handles.to_string(),
-                seen.cancelled.to_string(),
                 seen.faults.to_string(),
                 seen.failed_as_planned.to_string(),
                 (seen.mismatches + seen.errors).to_string(),
@@ -140,7 +138,7 @@ impl fmt::Display for Report {
         let left = self.left_behind.as_deref().unwrap_or("nothing");
         write!(
             f,
-            "\n{} ops, {} written, {} verified, {} faults survived; {} mismatches, {} wrong results; left behind: {left}",
+            "\n{} ops, {} written, {} verified, {} faults survived; {} mismatches, {} errors; left behind: {left}",
             all.ops,
             size::show(all.bytes_written),
             size::show(all.bytes_verified),

@@ -27,6 +27,12 @@ fn tables_fit_in_and_their_words_stay_whole() {
     }
     assert_spreads_are_whole(&cells(&lines), &text);
 
+    let (text, _) = run(&bench, "soak --runtime 0.1 --size 16M", 60);
+    let lines = table(&text, 60);
+    for word in ["backend", "verified", "planned", "pthread"] {
+        assert!(cells(&lines).iter().any(|cell| cell.split(' ').any(|found| found == word)), "{word}\n{text}");
+    }
+
     let (text, _) = run(&bench, "tune . --size 1M --runtime 1", 60);
     let lines = table(&text, 60);
     let cells = cells(&lines);
