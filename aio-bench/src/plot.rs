@@ -7,6 +7,8 @@ mod report;
 mod series;
 mod sheet;
 
+use std::io::Write;
+
 use aio_core::Printable;
 
 use crate::cli::PlotArgs;
@@ -29,7 +31,8 @@ pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
     }
     let input = Input::read(&args.files)?;
     for left_out in &input.left_out {
-        eprintln!("note: {left_out}");
+        // Where stderr takes nothing, the report says it too.
+        let _ = writeln!(std::io::stderr(), "note: {left_out}");
     }
     let plot = Plot::new(&input.results, args.x)?;
     let svg = match plot.over {
