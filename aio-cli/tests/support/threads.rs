@@ -5,23 +5,22 @@ use std::process::Command;
 
 use super::bench::Bench;
 
-/// A user that runs nothing else: RLIMIT_NPROC counts all that a user runs, and binds neither root nor CAP_SYS_ADMIN.
-const USER: u32 = 1_747_474_747;
-
 #[test]
 fn without_threads_there_is_a_sentence_or_a_result() {
+    // A user that runs nothing else: RLIMIT_NPROC counts all that a user runs, and binds neither root nor CAP_SYS_ADMIN.
+    let user = 1_700_000_000 + std::process::id();
     let mut refused = 0;
     for line in crate::NEEDING_THREADS {
         for limit in 1..=14 {
             let bench = Bench::new();
-            if let Err(error) = chown(bench.path(), Some(USER), None) {
+            if let Err(error) = chown(bench.path(), Some(user), None) {
                 return println!("SKIPPED a limit of threads: only root can be another user: {error}");
             }
             let mut command = Command::new("prlimit");
             command
                 .arg(format!("--nproc={limit}"))
                 .args(["setpriv", "--clear-groups", "--reuid"])
-                .arg(USER.to_string());
+                .arg(user.to_string());
             command.arg(crate::PROGRAM).args(line.split(' ')).current_dir(bench.path()).env_remove("RUST_LOG");
             let output = command.output().unwrap();
             let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());

@@ -1,7 +1,10 @@
 //! fio, run as fairly as can be: huge pages, batches, registered memory and files.
 
-use std::io;
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -112,20 +115,49 @@ impl Contender for Fio {
     }
 
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
-        let output = self.command(work).output().map_err(|error| failed(format!("cannot start fio: {error}")))?;
-        interrupt::check()?;
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
+        let (status, stdout, stderr) = run_to_the_end(self.command(work))?;
+        if !status.success() {
             let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
-            return Err(failed(format!("fio ended with {}: {last}", output.status)));
+            return Err(failed(format!("fio ended with {status}: {last}")));
         }
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = stdout;
         // Notes may come before the object.
         let object = text.find('{').map_or("", |at| &text[at..]);
         let report: Report =
             serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
         report.elapsed(work)
     }
+}
+
+/// Its status, stdout and stderr. A signal to this process ends it, too.
+fn run_to_the_end(mut fio: Command) -> Result<(ExitStatus, String, String), Failure> {
+    let cannot_start = |error| failed(format!("cannot start fio: {error}"));
+    let capture = || -> io::Result<(File, Stdio)> {
+        let file = tempfile::tempfile()?;
+        Ok((file.try_clone()?, file.into()))
+    };
+    let [(stdout, to_stdout), (stderr, to_stderr)] =
+        [capture().map_err(cannot_start)?, capture().map_err(cannot_start)?];
+    // A fio that cannot start a thread sends SIGTERM to its whole process group.
+    let mut child = fio.stdout(to_stdout).stderr(to_stderr).process_group(0).spawn().map_err(cannot_start)?;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if let Err(interrupted) = interrupt::check() {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(interrupted);
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let text = |mut file: File| -> io::Result<String> {
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok((status, text(stdout).map_err(failed)?, text(stderr).map_err(failed)?))
 }
 
 /// What is read of fio's JSON.
