@@ -1,4 +1,4 @@
-//! What can be asked for on the command line, and the help that explains it.
+//! The command line and its help.
 
 mod probe;
 mod soak;
@@ -18,7 +18,7 @@ pub(crate) use soak::SoakArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 pub(crate) use tune::TuneArgs;
 
-/// As it is typed.
+/// The command's name, as the user types it.
 const NAME: &str = "tensor-aio";
 
 /// Move tensors between memory and files, look at what a machine can do, and find its fastest settings.
@@ -58,7 +58,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for.
+    /// Runs the command that the user named.
     pub fn run(&self) -> Result<(), Failure> {
         match &self.command {
             None => crate::swap::swap(&self.swap),
@@ -70,13 +70,13 @@ impl Cli {
         }
     }
 
-    /// What is logged unless RUST_LOG says otherwise. A soak provokes what the library warns of.
+    /// The log level where RUST_LOG is not set. A soak provokes what the library warns of.
     pub fn log_level(&self) -> LevelFilter {
         if matches!(self.command, Some(Command::Soak(_))) { LevelFilter::ERROR } else { LevelFilter::WARN }
     }
 }
 
-/// Settings of the engine that are left at its own defaults when they are not given.
+/// Settings of the engine; one that is not given keeps the engine's default.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
     /// Blocks in flight per thread.
@@ -93,7 +93,7 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// The engine's defaults, and what was given on top.
+    /// The engine's defaults, overridden by the options given.
     pub(crate) fn config(&self) -> AioConfig {
         let mut config = AioConfig::default();
         config.queue_depth = self.queue_depth.unwrap_or(config.queue_depth);

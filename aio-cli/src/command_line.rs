@@ -1,4 +1,4 @@
-//! What clap says in place of a command line: help, or why it takes none.
+//! What clap prints in place of a command: help, a version, or an error.
 
 use std::process;
 
@@ -9,11 +9,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::failure::tell;
 use crate::output;
 
-/// What the option for a time was called by command, before all had `--runtime`.
+/// Former names of `--runtime`, by command.
 const RENAMED: [&str; 3] = ["--budget", "--seconds", "--hours"];
 
-/// Says it, of the command that `C` parses, and ends the process, as clap's own `exit` does. Unlike that, it fails where
-/// help cannot be printed, and escapes what a terminal would obey.
+/// Prints `error` for the command that `C` parses and ends the process, as clap's own `exit` does. Unlike that, it
+/// fails where help cannot be printed, and escapes control characters.
 pub fn exit<C: CommandFactory>(mut error: clap::Error) -> ! {
     if !error.use_stderr() {
         let printed = output::print(error.render().ansi().to_string().trim_end());
@@ -27,7 +27,7 @@ pub fn exit<C: CommandFactory>(mut error: clap::Error) -> ! {
     for (kind, text, escaped) in words.collect::<Vec<_>>() {
         renamed |= kind == ContextKind::InvalidArg && RENAMED.contains(&text.as_str());
         if text != escaped {
-            // It repeats the word.
+            // clap's suggestion repeats the word that was typed.
             error.insert(ContextKind::Suggested, ContextValue::None);
         }
         error.insert(kind, ContextValue::String(escaped));
@@ -36,12 +36,12 @@ pub fn exit<C: CommandFactory>(mut error: clap::Error) -> ! {
         error.insert(ContextKind::SuggestedArg, ContextValue::String("--runtime".to_owned()));
         error.insert(ContextKind::Suggested, ContextValue::None);
     }
-    // Where stderr takes nothing, nobody is there to be told.
+    // There is no place left to report that stderr fails.
     let _ = error.print();
     process::exit(error.exit_code());
 }
 
-/// Whether the command that is named has that option.
+/// Whether the command on this line has `--runtime`.
 fn takes_runtime<C: CommandFactory>() -> bool {
     let command = C::command();
     let named = std::env::args().find_map(|word| command.find_subcommand(word));

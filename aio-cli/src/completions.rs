@@ -14,7 +14,7 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Where the scripts of the command `name` go.
+/// Where each shell looks for the script of the command `name`.
 pub fn places(name: &str) -> String {
     format!(
         "\
@@ -39,7 +39,7 @@ pub fn completions<C: CommandFactory>(args: &CompletionsArgs) -> Result<(), Fail
     clap_complete::generate(args.shell, &mut command, &name, &mut script);
     let mut script = String::from_utf8_lossy(&script).into_owned();
     if args.shell == Shell::Bash {
-        // clap_complete 4.6 spells the hyphen of the name in two ways, so that nothing would complete behind a command.
+        // clap_complete 4.6 spells the hyphen of the name in two ways; without this, subcommands would not complete.
         script = script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"));
     }
     output::print(script.trim_end())

@@ -1,4 +1,4 @@
-//! How long something shall go on, as people write it.
+//! Durations on the command line.
 
 use std::time::Duration;
 

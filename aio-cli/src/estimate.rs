@@ -1,10 +1,10 @@
-//! Medians, and how far measurements lie apart.
+//! Medians, and the spread of measurements.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The middle one of several measurements, and a low and a high one.
+/// The median of several measurements, and a low and a high one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {
     pub median: f64,
@@ -13,12 +13,12 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Of all of these, from the lowest to the highest; `None` if there are none.
+    /// The median, lowest and highest of all values; `None` if there are none.
     pub fn of(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
         Self::without(|_| 0, measured)
     }
 
-    /// Without the lowest and the highest tenth of them: up to nine values, that is all of them.
+    /// Like [`of`](Self::of), without the lowest and the highest tenth; up to nine values, that is all of them.
     pub(crate) fn of_most(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
         Self::without(|count| count / 10, measured)
     }
@@ -32,7 +32,7 @@ impl Estimate {
     }
 }
 
-/// As in tables: `2.00 [1.95..2.10]`.
+/// The form in tables: `2.00 [1.95..2.10]`.
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { median, low, high } = self;

@@ -1,18 +1,18 @@
-//! Why a command ends with something else than exit code 0.
+//! Why a command ends with another exit code than 0.
 
 use std::fmt;
 use std::io::{self, Write};
 
 use aio_core::Printable;
 
-/// What a command failed with, and so its exit code.
+/// What a command failed with, which gives its exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line asks for something that cannot be: exit code 2.
+    /// The command line asks for something impossible: exit code 2.
     Usage(String),
-    /// It was tried and did not work, or did not verify: exit code 1.
+    /// The command tried and failed, or data did not verify: exit code 1.
     Failed(String),
-    /// `probe` found what it was told to fail on, as this sentence says: exit code 3.
+    /// `probe` found what `--fail-on` names, as this sentence says: exit code 3.
     Found(String),
     /// A signal asked for an early end: exit code 128 + its number, as shells report it.
     Interrupted(i32),
@@ -45,7 +45,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// With what paths and the like bring along escaped; TOML's errors have several lines.
+/// Writes `sentence` with control characters escaped, line by line: TOML's errors have several lines.
 fn shown(f: &mut fmt::Formatter<'_>, sentence: &str) -> fmt::Result {
     let mut lines = sentence.split('\n');
     lines.next().map_or(Ok(()), |line| write!(f, "{}", Printable(line)))?;
@@ -63,24 +63,24 @@ impl From<aio::Error> for Failure {
     }
 }
 
-/// Says a failure on stderr; the exit code that goes with it.
+/// Prints a failure on stderr, and returns its exit code.
 pub fn tell(failure: &Failure) -> i32 {
-    // Where stderr takes nothing, the code is all there is.
+    // The exit code still tells the failure where stderr fails.
     let _ = writeln!(io::stderr(), "error: {failure}");
     failure.exit_code()
 }
 
-/// A thread that the system does not give.
+/// The system refuses to start a thread.
 pub fn no_thread(error: io::Error) -> Failure {
     Failure::Failed(format!(
         "cannot start a thread: {error}; RLIMIT_NPROC (ulimit -u) and pids.max of the control group limit their number"
     ))
 }
 
-/// A text from outside as part of a sentence: one line, not endless, without what a terminal would obey.
+/// A text from outside as part of a sentence: one line, of bounded length, with control characters escaped.
 pub fn one_line(text: &str) -> String {
     const CHARS: usize = 400;
-    // One more than is shown tells whether there is more.
+    // One more than the limit, to see whether there is more.
     let end = text.char_indices().nth(CHARS + 1).map_or(text.len(), |(end, _)| end);
     let escaped = Printable(&text[..end]).to_string();
     match escaped.char_indices().nth(CHARS) {
@@ -89,7 +89,7 @@ pub fn one_line(text: &str) -> String {
     }
 }
 
-/// The command line's name for what the configuration calls `key`.
+/// The command line's name for the configuration's `key`.
 fn option(key: &str) -> &str {
     match key {
         "queue_depth" => "--queue-depth",

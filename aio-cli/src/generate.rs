@@ -1,5 +1,4 @@
-//! Bytes that look like nothing: no run of them repeats, so a block that landed in the wrong place is noticed, and a
-//! device that compresses has nothing to gain.
+//! Pseudo-random bytes: no run of them repeats, so a misplaced block shows, and a device that compresses gains nothing.
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one multiply-xor chain per word, and any two seeds are as good as
 /// unrelated.
@@ -9,7 +8,7 @@ pub struct SplitMix64 {
 }
 
 impl SplitMix64 {
-    /// A sequence of its own for every seed.
+    /// A generator whose sequence follows from `seed` alone.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -32,7 +31,7 @@ impl SplitMix64 {
     }
 }
 
-/// Fills `memory` with the bytes that belong to `seed`.
+/// Fills `memory` with the bytes that follow from `seed`.
 pub fn fill(memory: &mut [u8], seed: u64) {
     let mut words = SplitMix64::new(seed);
     let mut chunks = memory.chunks_exact_mut(8);

@@ -1,4 +1,4 @@
-//! What the machine has: memory, room on disk, CPU time. Read from `/proc`, `/sys` and plain system calls.
+//! What the machine has: memory, disk space, CPU time. Read from `/proc`, `/sys` and plain system calls.
 
 pub mod cpu;
 pub mod disk;

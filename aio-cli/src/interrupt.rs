@@ -1,8 +1,8 @@
 //! Ending early and leaving nothing behind.
 //!
-//! The first SIGINT, SIGTERM or SIGHUP sets a flag that the commands look at between ops: they cancel what is in
-//! flight, and their [`Made`] values remove what was made. A second one, for when that takes too long (a device that
-//! hangs), removes the same things and exits at once.
+//! The first SIGINT, SIGTERM or SIGHUP sets a flag that the commands check between ops: they cancel what is in flight,
+//! and their [`Made`] values remove their files. A second signal, for a device that hangs, removes the same files and
+//! exits at once.
 
 use std::fs;
 use std::io;
@@ -18,15 +18,15 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 
-/// The signal that asked for an early end; 0 until then.
+/// The signal that asked for an early end; 0 if none did.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
-/// What the process made and has not removed or decided to keep.
+/// Paths that the process made and has neither removed nor decided to keep.
 static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Takes the signals over. Also turns SIGXFSZ, which kills by default, into the error (EFBIG) that comes with it.
+/// Handles the signals. Also turns SIGXFSZ, which kills by default, into the error EFBIG.
 ///
-/// For a process to call when it begins; nothing else in this library does.
+/// Only a process calls this, at its start; this library never does.
 pub fn install() -> Result<(), Failure> {
     handle_signals().map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))
 }
@@ -45,7 +45,7 @@ fn handle_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Fails once a signal asked for an early end. One relaxed load: cheap enough for every op.
+/// Fails once a signal asked for an early end. One relaxed load, cheap enough for every op.
 pub fn check() -> Result<(), Failure> {
     match ASKED.load(Ordering::Relaxed) {
         0 => Ok(()),
@@ -53,23 +53,23 @@ pub fn check() -> Result<(), Failure> {
     }
 }
 
-/// A file or a folder that this process made in a user's folder; removed on drop, unless it is [kept](Self::keep).
+/// A file or folder that this process made in a user's folder. Drop removes it unless it is [kept](Self::keep).
 #[derive(Debug)]
 pub struct Made {
     path: PathBuf,
 }
 
 impl Made {
-    /// Makes a folder of its own, under a name that nothing else has, in `dir`.
+    /// Makes a new folder with a unique name in `dir`.
     pub fn folder_in(dir: &Path) -> Result<Self, Failure> {
         Self::try_folder_in(dir)
             .map_err(|error| Failure::Failed(format!("cannot make a folder in {}: {error}", shown(dir))))
     }
 
-    /// The same with the kernel's error.
+    /// Like [`folder_in`](Self::folder_in), with the kernel's error.
     pub(crate) fn try_folder_in(dir: &Path) -> io::Result<Self> {
         let made = Self::by(|| {
-            // Unlike tempdir_in, this leaves the error as the kernel gave it.
+            // Unlike tempdir_in, this returns the kernel's error unchanged.
             let folder = tempfile::Builder::new().prefix("tensor-aio-").make_in(dir, |path| fs::create_dir(path))?;
             let ((), path) = folder.keep()?;
             Ok::<_, io::Error>((path, ()))
@@ -77,21 +77,21 @@ impl Made {
         made.map(|(made, ())| made)
     }
 
-    /// Remembers what `make` made, which is the path that it gives back. What it did not make it must not name.
+    /// Remembers the path that `make` returns. `make` must have made it.
     pub fn by<T, E>(make: impl FnOnce() -> Result<(PathBuf, T), E>) -> Result<(Self, T), E> {
-        // Under the lock, so that a second signal finds either nothing made or the path in the list.
+        // Under the lock, so that a second signal sees either nothing made or the path in the list.
         let mut list = made();
         let (path, value) = make()?;
         list.push(path.clone());
         Ok((Self { path }, value))
     }
 
-    /// Where it is.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Leaves it to the user.
+    /// Keeps the file or folder.
     pub fn keep(self) {
         self.forget();
     }
@@ -115,7 +115,7 @@ fn made() -> MutexGuard<'static, Vec<PathBuf>> {
     MADE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does not wait for long where something that hangs holds the list.
+/// Removes what the process made. Gives up soon if another thread holds the list.
 fn remove_at_once() {
     for _ in 0..10 {
         match MADE.try_lock() {
@@ -135,7 +135,7 @@ fn remove(path: &Path) {
         match removed {
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            // Ops in flight may still be making files in the folder (only after a second signal).
+            // Ops in flight can still make files in the folder, after a second signal.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < TRIES => {}
             Err(error) => return tracing::error!("cannot remove {}: {error}", shown(path)),
         }

@@ -2,10 +2,10 @@
 //!
 //! `tensor-aio --help` is the manual. Each command is a module: [`swap`], [`probe`], [`tune`], [`soak`], [`completions`].
 //!
-//! A library so that `tensor-aio` and the fuzzers can use the parts: nothing in it is a public API. It leaves signals and
-//! logging to the process, which is `src/main.rs`.
+//! This is a library only so that `tensor-aio`, `aio-bench` and the fuzzers share its parts: nothing in it is a public
+//! API. Signals and logging are the process's own, in `src/main.rs`.
 #![deny(unsafe_code)]
-// Nobody reads this documentation but those who change it.
+// Only those who change this crate read its documentation.
 #![allow(rustdoc::private_intra_doc_links)]
 
 mod cli;
@@ -14,7 +14,7 @@ mod soak;
 mod swap;
 mod tune;
 
-// What `tensor-aio` has, too.
+// Parts that `aio-bench` uses, too.
 #[doc(hidden)]
 pub mod command_line;
 #[doc(hidden)]

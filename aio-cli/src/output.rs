@@ -1,4 +1,4 @@
-//! The result of a command goes to stdout, alone, or into files; everything else goes to stderr.
+//! The result of a command goes to stdout or into files; everything else goes to stderr.
 
 mod closed;
 
@@ -22,7 +22,8 @@ pub fn result(result: &(impl Serialize + fmt::Display), as_json: bool) -> Result
     print(&text)
 }
 
-/// Fails where the process began without a stdout (`>&-`): then /dev/null is in its place, and takes everything.
+/// Fails if the process began with stdout closed (`>&-`): Rust then opens /dev/null in its place, which takes
+/// everything.
 pub fn is_open() -> Result<(), Failure> {
     match closed::at_start() {
         true => Err(Failure::Failed("cannot write the result to stdout: it is closed".to_owned())),
@@ -36,14 +37,14 @@ pub fn json(result: &impl Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot express the result as JSON: {error}")))
 }
 
-/// A path as a JSON string, which holds no bytes that are not UTF-8: they become U+FFFD.
+/// Serializes a path as a JSON string; bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn lossy<S: Serializer>(path: &impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.as_ref().display())
 }
 
-/// Prints `text` and ends the line. Its colours go to terminals only, and with NO_COLOR nowhere.
+/// Prints `text` and a line end. Colours go to terminals only, and nowhere with NO_COLOR.
 ///
-/// A reader that went away (`tensor-aio probe | head -1`) has what it wanted: that is no failure.
+/// A reader that stops early (`tensor-aio probe | head -1`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     is_open()?;
     let mut stdout = anstream::stdout().lock();
@@ -54,7 +55,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Makes `path` a file with these bytes, in place of one that may be there, which stays if that fails.
+/// Writes a file in one step; if that fails, the file that was there stays.
 pub fn to_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let replace = || -> aio::Result<()> {
         let file = aio::builder().backend(Backend::Pthread).build()?.create_atomic(path)?;
@@ -62,7 +63,7 @@ pub fn to_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         Ok(file.commit().wait()?)
     };
     replace().map_err(|error| match error {
-        // The file beside it is nobody's business.
+        // The user does not know the temporary file.
         aio::Error::Io(error) => cannot_write(path, &error.source),
         error => error.into(),
     })
@@ -72,12 +73,12 @@ pub(crate) fn cannot_write(path: &Path, reason: &io::Error) -> Failure {
     Failure::Failed(format!("cannot write {}: {reason}", shown(path)))
 }
 
-/// A bar or a line on stderr, where that is a terminal, until it is dropped: the result stands alone.
+/// A bar or a line on stderr, only if that is a terminal; drop erases it.
 #[derive(Debug)]
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    /// Of this length, in whatever moves it. The templates are constants that indicatif takes.
+    /// A bar of this length, in the caller's unit. The templates are constants that indicatif accepts.
     pub fn new(length: u64, template: &str) -> Self {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         Self(ProgressBar::new(length).with_style(style))
@@ -98,10 +99,10 @@ impl Drop for Bar {
     }
 }
 
-/// Columns of a table that goes into a file or a pipe.
+/// Columns of a table in a file or a pipe.
 const WIDTH: u16 = 110;
 
-/// A table, as wide as the terminal if there is one.
+/// Formats a table, as wide as the terminal if there is one.
 pub fn table<const COLUMNS: usize>(
     header: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
@@ -121,8 +122,8 @@ pub fn table<const COLUMNS: usize>(
     table
 }
 
-/// On a narrow terminal, has cells broken between words and not within them, without the space around cells if need be:
-/// digits that go on in the next line read as another number. Where not even the words fit in, they are broken.
+/// On a narrow terminal, breaks cells between words, without padding if need be: a number broken within its digits
+/// reads as two. Words are broken only where they do not fit in at all.
 fn keep_words(table: &mut Table, longest: &[usize]) {
     let (width, borders) = (table.width().map_or(usize::MAX, usize::from), longest.len() + 1);
     let words: usize = longest.iter().sum();
@@ -137,12 +138,12 @@ fn keep_words(table: &mut Table, longest: &[usize]) {
     }
 }
 
-/// Columns that it takes.
+/// Columns of the longest word.
 fn longest_word(text: &str) -> usize {
     text.split_whitespace().map(textwrap::core::display_width).max().unwrap_or(0)
 }
 
-/// Columns that text may have: those of the terminal, if there is one.
+/// Columns for text: those of the terminal, if there is one.
 pub fn width() -> u16 {
     terminal_size_of(io::stdout()).map_or(WIDTH, |(Width(columns), _)| columns)
 }

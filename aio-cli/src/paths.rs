@@ -1,10 +1,10 @@
-//! Which way bytes went: past the page cache or through it, and by what memory.
+//! How bytes moved: past the page cache or through it, and through which memory.
 
 use aio::Stats;
 use serde::Serialize;
 
-/// Bytes of a stretch of work, as the engine counts them ([`Stats`]): each is direct or buffered, and may in addition
-/// be staged or fixed.
+/// Bytes of a stretch of work, as the engine counts them ([`Stats`]): each is direct or buffered, and can also be
+/// staged or fixed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Paths {
     pub bytes_direct: u64,
@@ -30,7 +30,7 @@ impl std::ops::AddAssign for Paths {
 }
 
 impl Paths {
-    /// What came after `earlier`.
+    /// The bytes after `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             bytes_direct: self.bytes_direct.saturating_sub(earlier.bytes_direct),
@@ -40,12 +40,12 @@ impl Paths {
         }
     }
 
-    /// All that moved.
+    /// All bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes_direct + self.bytes_buffered
     }
 
-    /// Worth a word when it is more than the ends of tensors.
+    /// Whether more was buffered than the ends of tensors.
     pub(crate) fn mostly_buffered(&self) -> bool {
         self.bytes_buffered > self.bytes_direct
     }

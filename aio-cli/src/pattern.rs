@@ -1,9 +1,9 @@
-//! Blocks that say what they are: which file, which offset, which generation.
+//! Blocks that name their file, offset and generation.
 //!
-//! A block is cut into units of 512 bytes, which devices write whole, so that a block of which only a part arrived
-//! shows. Each begins with a header of little-endian words: magic, file, offset of the unit in the file, generation,
-//! length of the block, checksum. The rest are bytes that look like nothing and follow from these. The checksum is the
-//! XXH3 of all of the unit but itself. The last unit of a block also takes what is too short for a header.
+//! A block consists of units of 512 bytes, which devices write whole, so a block that arrived in part shows. Each unit
+//! begins with a header of little-endian words: magic, file, offset of the unit in the file, generation, length of the
+//! block, checksum. Pseudo-random bytes that follow from these fill the rest. The checksum is the XXH3 of the unit
+//! without the checksum. The last unit of a block also takes a rest that is too short for a header.
 
 mod fault;
 
@@ -22,21 +22,21 @@ const CHECKSUM: usize = 5;
 /// "aiobench" in a hex dump.
 const MAGIC: u64 = u64::from_le_bytes(*b"aiobench");
 
-/// What a whole block is.
+/// What a block says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
-    /// Which file it belongs to.
+    /// The number of its file.
     pub file: u64,
-    /// Where in it.
+    /// Its offset in the file.
     pub offset: u64,
-    /// Which of the writes there; later ones have higher numbers.
+    /// The write it is from; later writes have higher numbers.
     pub generation: u64,
 }
 
 /// The smallest block that can carry a label.
 pub const SMALLEST: usize = HEADER;
 
-/// Makes `block` the one that `label` describes.
+/// Fills `block` with the pattern of `label`.
 pub fn fill(block: &mut [u8], label: Label) {
     let block_size = block.len() as u64;
     for range in units(block.len()) {
@@ -53,7 +53,7 @@ pub fn fill(block: &mut [u8], label: Label) {
     }
 }
 
-/// Finds out whether `block` is the one of `file` at `offset`, as one write left it; gives its generation.
+/// Checks that `block` is from one write to `file` at `offset`, and returns its generation.
 pub fn check(block: &[u8], file: u64, offset: u64) -> Result<u64, Fault> {
     let block_size = block.len() as u64;
     let mut generation = None;
@@ -78,7 +78,7 @@ pub fn check(block: &[u8], file: u64, offset: u64) -> Result<u64, Fault> {
     generation.ok_or(Fault::Foreign { at: offset })
 }
 
-/// What an undamaged unit says of itself.
+/// The label of an undamaged unit.
 fn read_label(unit: &[u8], at: u64) -> Result<Label, Fault> {
     if word(unit, 0) != MAGIC {
         let is_hole = unit.iter().all(|byte| *byte == 0);
@@ -104,7 +104,7 @@ fn put(unit: &mut [u8], index: usize, word: u64) {
     unit[index * WORD..(index + 1) * WORD].copy_from_slice(&word.to_le_bytes());
 }
 
-/// Where the units of a block of so many bytes are.
+/// The ranges of the units in a block of this length.
 fn units(block: usize) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -156,7 +156,7 @@ mod tests {
     fn a_block_from_elsewhere_says_where_it_belongs() {
         let elsewhere = Label { offset: AT + 4096, ..label(7) };
         assert_eq!(check(&written(4096, elsewhere), FILE, AT), Err(Fault::Misplaced { at: AT, offset: AT + 4096 }));
-        // A unit alone.
+        // A block of one unit.
         let mut block = written(4096, label(7));
         block.copy_within(512..1024, 1024);
         assert_eq!(check(&block, FILE, AT), Err(Fault::Misplaced { at: AT + 1024, offset: AT + 512 }));

@@ -19,16 +19,16 @@ use crate::output;
 use findings::Severity;
 use report::{BackendReport, Defaults, DirReport, DirectIo, HugePages, Report, SCHEMA};
 
-/// Looks, prints what was found, and fails if that is as bad as `--fail-on` says.
+/// Examines the machine, prints the report, and fails as `--fail-on` says.
 pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
     disk::require_folder(&args.dir)?;
     let auto = match aio::builder().build() {
         Ok(engine) => Some(engine),
-        // Each backend's own probe says why.
+        // The probe of each backend gives the reason.
         Err(aio::Error::Unavailable(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    // Any will do to look at the folder, also when AIO_BACKEND names one that does not work.
+    // Any backend can examine the folder, also when AIO_BACKEND names one that does not work.
     let other = || Backend::COMPILED.iter().find_map(|&backend| aio::builder().backend(backend).build().ok());
     let dir = look_at(&args.dir, auto.clone().or_else(other).as_ref());
     let mut report = Report {
@@ -104,7 +104,7 @@ fn look_at(dir: &Path, engine: Option<&AioHandle>) -> DirReport {
     report
 }
 
-/// Asks a new file: only an open file can tell.
+/// Makes a file to ask: only an open file can tell.
 fn direct_io(folder: &Path, engine: &AioHandle) -> Result<Alignment, aio::Error> {
     let options = OpenOptions::new().read(true).write(true).create_new(true).direct(DirectMode::Auto);
     Ok(engine.open_with(folder.join("probe"), &options)?.alignment())

@@ -2,11 +2,11 @@
 
 use bytesize::ByteSize;
 
-/// The largest offset that a file can have, and so the largest size that means anything here.
+/// The largest offset of a file.
 const LARGEST: u64 = i64::MAX as u64;
 
-/// Reads a size: plain bytes, or a number with a unit. `K`, `M`, `G`, `T` are binary, as in fio; `KiB`, `MiB`, ...
-/// are too; `KB`, `MB`, ... are decimal. Upper and lower case are the same.
+/// Reads a size: plain bytes, or a number with a unit. `K`, `M`, `G`, `T` are binary, as in fio, and so are `KiB`,
+/// `MiB`, ...; `KB`, `MB`, ... are decimal. Case does not matter.
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let explained = || {
@@ -26,12 +26,12 @@ pub fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
-/// [`parse`], without zero.
+/// Like [`parse`], without zero.
 pub fn parse_positive(text: &str) -> Result<u64, String> {
     parse_at_least(text, 1, "1 byte")
 }
 
-/// [`parse`], with `least` bytes or more, which is written as `shown`.
+/// Like [`parse`], with at least `least` bytes, which the error shows as `shown`.
 pub(crate) fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64, String> {
     match parse(text)? {
         bytes if bytes < least => Err(format!("it must be at least {shown}")),
@@ -39,12 +39,12 @@ pub(crate) fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64,
     }
 }
 
-/// [`parse_positive`], of what lies in memory.
+/// Like [`parse_positive`], for sizes in memory.
 pub fn parse_usize(text: &str) -> Result<usize, String> {
     usize::try_from(parse_positive(text)?).map_err(|error| error.to_string())
 }
 
-/// Binary units for people: `1.4 GiB`.
+/// The size in binary units: `1.4 GiB`.
 pub fn show(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }

@@ -1,4 +1,4 @@
-//! Everything at random, for a long time, with every byte verified.
+//! Random operations for a long time, with every byte verified.
 
 mod cells;
 mod counts;
@@ -27,9 +27,9 @@ use lane::Lane;
 use live::Live;
 use report::Report;
 
-/// Soaks, prints what happened, and fails if anything was not as it must be.
+/// Soaks, prints the result, and fails if anything was wrong.
 ///
-/// When a signal ends it early, what happened until then is printed and marked.
+/// When a signal ends it early, it prints what happened until then, marked as partial.
 pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     let dir = disk::require_folder(&args.dir)?;
     disk::require_room(&dir, std::iter::once(args.size))?;
@@ -40,7 +40,7 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     let share = args.size / backends.len() as u64;
     let lanes = backends.iter().map(|backend| {
         let mut lane = Lane::new(*backend, made.path(), share, seed, args.faults)?;
-        // What the process keeps for good, it has after this.
+        // After this, the process holds everything that it keeps for good.
         lane.warm_up()?;
         Ok((lane, Arc::new(Counts::default())))
     });
@@ -58,7 +58,7 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
             thread.spawn_scoped(scope, move || lane.run(&counts, &until)).map_err(no_thread)
         };
         let lanes: Result<Vec<_>, Failure> = lanes.into_iter().map(start).collect();
-        // Without one of them there is no soak: the others end at once.
+        // If one lane cannot start, the others end at once.
         refused.store(lanes.is_err(), Ordering::Relaxed);
         let lanes = lanes?;
         live.watch(&counts, || lanes.iter().all(thread::ScopedJoinHandle::is_finished));
@@ -82,7 +82,7 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<(), Failure> {
     }
 }
 
-/// Those that were asked for, or all that work here.
+/// The backends that the user named, or all that work here.
 fn backends(args: &SoakArgs) -> Result<Vec<Backend>, Failure> {
     if args.backends.is_empty() {
         let works = |backend: &Backend| backend.probe().is_ok();

@@ -1,4 +1,4 @@
-//! The main job: tensors go out to files and come back, on every backend, several times, and every byte is compared.
+//! The main job: write tensors to files and read them back, on every backend, several times, and compare every byte.
 
 mod backend_pass;
 mod gpt2;
@@ -30,10 +30,10 @@ use transfer::{Files, file_sizes};
 /// Passes without `--passes`, if there is time.
 const PASSES: u32 = 3;
 
-/// The time for them. The first one takes what it takes.
+/// The time limit for them, apart from the first.
 const TIME: Duration = Duration::from_secs(60);
 
-/// Runs the job, prints what came of it, and fails if not everything verified.
+/// Runs the job, prints the result, and fails unless everything verified.
 pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     let mut config = args.engine.config();
     config.direct = args.direct;
@@ -73,7 +73,7 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
     drop(progress);
     drop(folder);
     let printed = output::result(&report, args.json);
-    // A terminal that went away (SIGHUP) takes no report, and the signal is still what ended it.
+    // After SIGHUP the terminal takes no report; the signal is still the reason for the end.
     interrupt::check()?;
     printed?;
     report.verdict()
@@ -87,22 +87,21 @@ fn tensor_set(args: &SwapArgs) -> Result<TensorSet, Failure> {
     }
 }
 
-/// Each pass begins with another backend, so that what a device does first or under load meets each of them.
+/// Each pass starts with a different backend, so that effects of the device's warm-up or load spread over all.
 fn passes(backends: &[Backend], count: u32) -> VecDeque<(u32, Backend)> {
     let from = |first: u32| backends.iter().cycle().skip(first as usize).take(backends.len());
     (0..count).flat_map(|pass| from(pass).map(move |&backend| (pass + 1, backend))).collect()
 }
 
-/// How many there are time for, if all take as long as the first.
+/// How many passes fit, if each takes as long as the first.
 fn passes_that_fit(first: Duration) -> u32 {
     (TIME.as_secs_f64() / first.as_secs_f64().max(1e-9)).clamp(1.0, PASSES.into()) as u32
 }
 
-/// A backend, and what its probe said.
+/// A backend, and the result of its probe.
 type Probed = (Backend, Result<(), Unavailable>);
 
-/// The backend that was asked for, or all that are compiled in. One that was asked for has to work; of the others one
-/// has to.
+/// The backend that the user named, which has to work, or all that are compiled in, of which one has to.
 fn usable_backends(asked: Option<Backend>, config: &AioConfig) -> Result<Vec<Probed>, Failure> {
     if let Some(backend) = asked {
         aio::builder().config(config.clone()).backend(backend).build()?.close()?;

@@ -1,4 +1,4 @@
-//! Which configuration is the fastest here, found within a time budget.
+//! Finds the fastest configuration within a time limit.
 
 mod candidate;
 mod folder;
@@ -35,14 +35,14 @@ use space::Space;
 use together::{Member, together};
 use workload::Shape;
 
-/// Candidates beyond which the time is better spent on the good ones.
+/// The most candidates; beyond that, time is better spent on the good ones.
 const CANDIDATES: usize = 96;
-/// The part of a folder's time that its data file may take.
+/// The share of a folder's time that writing its data file may take.
 const FILLING: f64 = 1.0 / 7.0;
-/// The part of all time in which several folders run together.
+/// The share of all time in which several folders are measured together.
 const TOGETHER: f64 = 0.12;
 
-/// Tunes, prints what was found, and saves it. Interrupted, it prints what it had until then.
+/// Tunes, prints the result, and saves it. When a signal ends it early, it prints what it has.
 pub(crate) fn tune(args: &TuneArgs) -> Result<(), Failure> {
     let clock = Instant::now();
     let destination = destination(args)?;
@@ -62,7 +62,7 @@ pub(crate) fn tune(args: &TuneArgs) -> Result<(), Failure> {
         }
         Err(failure) => return Err(failure),
     }
-    // The result is on the screen even if it cannot be saved.
+    // The result is on the screen even if saving fails.
     let saved = match (&destination, report.folders.first().and_then(|folder| folder.recommendation.as_ref())) {
         (Some(destination), Some(recommended)) => destination.write(&recommended.config.config()),
         _ => Ok(()),
@@ -86,14 +86,14 @@ fn places(args: &TuneArgs) -> Result<Vec<Place>, Failure> {
         if places[..index].iter().any(|earlier| earlier.dir == place.dir) {
             return Err(Failure::Usage(format!("{} is named twice", shown(&place.dir))));
         }
-        // All files are there at the end.
+        // At the end, the files of all folders exist at once.
         let sharing = places.iter().filter(|other| other.device == place.device).count();
         disk::require_room(&place.dir, iter::repeat_n(args.size, sharing))?;
     }
     Ok(places)
 }
 
-/// The backends that work here, the one of the defaults first, and why the others do not.
+/// The backends that work here, the default one first, and why others do not.
 fn backends() -> Result<(Vec<&'static str>, Vec<Unavailable>), Failure> {
     let handle = aio::builder().config(Candidate::defaults().config()).build()?;
     let usual = handle.backend_name();
@@ -108,7 +108,7 @@ fn backends() -> Result<(Vec<&'static str>, Vec<Unavailable>), Failure> {
     Ok((usable, unavailable))
 }
 
-/// The work between looking and printing.
+/// The work between examining the folders and printing.
 struct Tuning<'a> {
     args: &'a TuneArgs,
     clock: Instant,
@@ -135,7 +135,7 @@ impl Tuning<'_> {
         Ok(())
     }
 
-    /// One folder by itself, until `end` on the clock.
+    /// Tunes one folder alone, until `end` on the clock.
     fn folder(&mut self, place: &Place, end: Duration, share: Duration) -> Result<DataFile, Failure> {
         self.progress.place(&shown(&place.dir).to_string());
         self.progress.stage("writing the data file");
@@ -166,7 +166,7 @@ impl Tuning<'_> {
         found.stopped.map_or(Ok(data), Err)
     }
 
-    /// All folders at once, with what is recommended for each. If that fails, what was found before still counts.
+    /// Measures all folders at once, each with its recommendation. If that fails, the earlier results still count.
     fn together(&mut self, files: &[DataFile]) -> Result<(), Failure> {
         self.progress.place("all folders");
         self.progress.stage("at the same time");
@@ -203,7 +203,7 @@ impl Tuning<'_> {
         }
     }
 
-    /// Takes the bar away.
+    /// Erases the bar.
     fn finish(self) -> Report {
         let mut report = self.report;
         report.elapsed_seconds = self.clock.elapsed().as_secs_f64();
@@ -211,7 +211,7 @@ impl Tuning<'_> {
     }
 }
 
-/// Candidates on a real file.
+/// Measures candidates on a real file.
 struct Live<'a> {
     data: &'a DataFile,
     clock: Instant,

@@ -1,6 +1,6 @@
-//! Getting an engine to where it is in the middle of a long job, before anything is timed.
+//! Brings an engine into the state it has in the middle of a long job, before anything is timed.
 //!
-//! Threads start and memory is registered with the kernel when ops first need them: pinning 1 GiB takes tens of
+//! Threads start, and memory is registered with the kernel, when ops first need them: pinning 1 GiB takes tens of
 //! milliseconds, once. A training job does not notice; a measurement of 100 ms would show little else.
 
 use aio::buf::{AlignedBuf, Arena};
@@ -12,8 +12,8 @@ use crate::host::limits;
 use crate::interrupt;
 use crate::size;
 
-/// So many buffers of `bytes` each, ready for use with `file`. Where they do not fit into memory, the sentence ends with
-/// `less`: what takes less.
+/// Allocates `count` buffers of `bytes` each and warms them up on `file`. If they do not fit into memory, the error
+/// ends with `less`: what needs less.
 pub fn buffers(
     handle: &AioHandle,
     file: &AioFile,
@@ -24,7 +24,7 @@ pub fn buffers(
         let each = size::show(bytes as u64);
         Failure::Failed(format!("{count} buffers of {each} do not fit into memory ({reason}): {less} takes less"))
     };
-    // Known before most of memory is taken for them.
+    // Fails before most of the memory is taken.
     let limit = handle.config().arena_limit.unwrap_or_else(Arena::default_limit);
     if (count as u64).saturating_mul(bytes as u64) > limit {
         return Err(too_large(format!("the arena's limit is {}", size::show(limit))));
@@ -36,7 +36,7 @@ pub fn buffers(
     warm_up(file, (0..count).map(allocate).collect::<Result<_, Failure>>()?)
 }
 
-/// Reads the first page of `file` (or as much as a buffer holds) into each of `buffers`, and gives them back.
+/// Reads the first page of `file` (or as much as a buffer holds) into each of `buffers`, and returns them.
 pub fn warm_up(file: &AioFile, buffers: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {
     let page = usize::try_from(limits::page_size()).unwrap_or(4096);
     let read = |mut buffer: AlignedBuf| -> (usize, Ticket<AlignedBuf>) {
@@ -53,8 +53,8 @@ pub fn warm_up(file: &AioFile, buffers: Vec<AlignedBuf>) -> Result<Vec<AlignedBu
     tickets.into_iter().map(finish).collect()
 }
 
-/// The buffer of a read for warming up. That the file ends early is no failure: one that is yet to be written may be
-/// empty, where its space could not be allocated.
+/// The buffer of a read for warming up. Reaching the end of the file is no failure: a file that is yet to be written is
+/// empty where its space could not be allocated.
 pub fn arrived<B>(result: Result<B, OpError<B>>) -> Result<B, Failure> {
     let (error, buffer) = match result {
         Ok(buffer) => return Ok(buffer),
@@ -66,7 +66,7 @@ pub fn arrived<B>(result: Result<B, OpError<B>>) -> Result<B, Failure> {
     }
 }
 
-/// Likewise of a blocking read.
+/// Like [`arrived`], for a blocking read.
 pub fn attempted(result: aio::Result<()>) -> Result<(), Failure> {
     match result {
         Err(aio::Error::UnexpectedEof { .. }) => Ok(()),

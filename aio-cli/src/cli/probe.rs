@@ -6,11 +6,11 @@ use clap::{Args, ValueEnum, ValueHint};
 
 /// Show which backends work here, or why not, what limits them, and what to do about it.
 ///
-/// Each backend is tried with a real operation. With DIR it also finds out, with a small file that is made there and
-/// removed again, whether that file system does direct I/O and how it must be aligned.
+/// Each backend is tried with a real operation. In DIR it makes a small file and removes it again, to find out whether
+/// that file system does direct I/O and which alignment it needs.
 ///
-/// Below the table stand findings, the worst first, each with what to type or change: error, a backend or direct I/O
-/// cannot be used at all; warning, it works, but slower, or will fail under load; note, good to know.
+/// Below the table stand findings, the worst first, each with what to type or change. error: a backend or direct I/O
+/// cannot be used at all; warning: it works, but slower, or will fail under load; note: good to know.
 #[derive(Debug, Args)]
 #[command(after_long_help = PROBE_EXAMPLES)]
 pub(crate) struct ProbeArgs {
@@ -36,13 +36,13 @@ Examples:
   tensor-aio probe /mnt/nvme --json
   tensor-aio probe /mnt/nvme --fail-on warning >/dev/null || echo 'not ready for tensors'";
 
-/// From which severity on findings make the exit code 3.
+/// The least severity of a finding at which the exit code is 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailOn {
     /// A backend or direct I/O cannot be used at all.
     Error,
-    /// Also where it works, but slower, or will fail under load.
+    /// It works, but slower, or will fail under load.
     Warning,
-    /// Nothing: exit with 0 whatever is found.
+    /// Exit with 0 whatever the findings.
     Never,
 }

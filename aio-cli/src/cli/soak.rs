@@ -8,22 +8,22 @@ use clap::Args;
 
 use crate::{duration, size};
 
-/// Do what the library can do, at random, for a long time, and verify every byte.
+/// Run random operations of the library for a long time, and verify every byte.
 ///
 /// On every backend at the same time: reads and writes of a few bytes up to a mebibyte, at any offset, many in flight;
 /// vectored, blocking, in scopes, by path; through aligned, ordinary and odd memory; validated, durable, in the
-/// background, cancelled, timed out, their tickets dropped; files that grow and are cut; syncs; handles that are closed or dropped
-/// with ops in flight and opened again with another configuration, direct and buffered. What is written says which file,
-/// offset and write it belongs to, and whatever is read is held against that.
+/// background, cancelled, timed out, their tickets dropped; files that grow and are truncated; syncs; handles that are
+/// closed or dropped with ops in flight and opened again with another configuration, direct and buffered. Each write
+/// stores its file, offset and number in the data, and each read checks them.
 ///
 /// With --faults, a layer between the library and its backend injects faults: short transfers, storms of EINTR, EAGAIN
 /// and EBUSY, delayed and reordered completions, refused and partial submissions, and pages that cannot be read or
-/// written, on which an op has to fail with the error of that page, and no other op may.
+/// written: an op on such a page has to fail with that page's error, and no other op may fail.
 ///
-/// At the end it counts what the process still holds: file descriptors, threads, mappings of queues, arenas. Exit code 1
-/// if a byte was wrong, an op ended as it must not, or something was left behind.
+/// At the end it counts what the process still holds: file descriptors, threads, mappings of queues, arenas. Exits with
+/// code 1 if a byte was wrong, an op ended in a way it must not, or something leaked.
 ///
-/// The files are made in a new folder inside --dir, which is removed at the end, also after Ctrl-C.
+/// It makes its files in a new folder inside --dir, and removes that at the end, also after Ctrl-C.
 #[derive(Debug, Args)]
 #[command(after_long_help = SOAK_EXAMPLES)]
 pub(crate) struct SoakArgs {
@@ -31,7 +31,7 @@ pub(crate) struct SoakArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_negative_numbers = true)]
     pub(crate) runtime: Duration,
 
-    /// The folder that the files are made in.
+    /// The folder to make the files in.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
 
@@ -47,7 +47,7 @@ pub(crate) struct SoakArgs {
     #[arg(long)]
     pub(crate) faults: bool,
 
-    /// What is drawn at random follows from this number [default: the clock]
+    /// Seed of all random choices [default: the clock]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 

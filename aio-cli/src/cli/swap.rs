@@ -11,13 +11,13 @@ use crate::swap::tensors;
 
 /// Write tensors to files and read them back, on every backend, and compare every byte.
 ///
-/// The backends take turns over several passes. In each pass of each: the tensors are put into memory and hashed (XXH3), written to new files (swap-out,
-/// timed), the memory is overwritten, and the files are read back (swap-in, timed) and hashed again. Starting the
-/// engine and getting memory ready are not timed; making files, giving them disk space, opening and closing them are.
-/// The tensors are on disk once at a time; a set that is larger than memory goes through it in groups.
+/// The backends alternate over several passes. In each pass a backend fills memory with the tensors and hashes them
+/// (XXH3), writes them to new files (swap-out, timed), overwrites the memory, and reads the files back (swap-in, timed)
+/// and hashes them again. Starting the engine and preparing memory are not timed; making files, allocating their disk
+/// space, opening and closing them are. The disk holds one copy of the tensors at a time; a set that is larger than
+/// memory is moved in groups.
 ///
-/// The files are made in a new folder of their own inside --dir, which is removed at the end, also after a failure or
-/// Ctrl-C.
+/// It makes its files in a new folder inside --dir, and removes that at the end, also after a failure or Ctrl-C.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of swap", after_long_help = SWAP_EXAMPLES)]
 pub(crate) struct SwapArgs {
@@ -52,9 +52,9 @@ pub(crate) struct SwapArgs {
     #[arg(long, value_name = "BACKEND")]
     pub(crate) backend: Option<Backend>,
 
-    /// How often each backend writes and reads everything. Each pass begins with another backend.
+    /// How often each backend writes and reads everything. Each pass starts with a different backend.
     ///
-    /// [default: 3, or as many as fit in a minute by the time of the first]
+    /// [default: 3, or as many as fit in a minute, judged by the first]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) passes: Option<u32>,
 
@@ -84,7 +84,7 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// As on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Files => "files",

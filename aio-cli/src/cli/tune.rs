@@ -10,15 +10,15 @@ use crate::{duration, size};
 /// Search for the configuration that is fastest on a folder's device, within a given time.
 ///
 /// Varies backend, block_size, queue_depth, intra_op_parallelism, single_submit, overlap_events and direct or buffered
-/// I/O, and measures each candidate with a few large ops in flight (8 of 16 MiB), as when tensors are swapped: reads
-/// with a cold page cache, and overwrites of an allocated file until the data is on the device. Many candidates are
-/// looked at shortly, the better half longer, and so on; the last few and the defaults are measured in interleaved
-/// rounds until the time is up. What is not ahead of the defaults by more than noise is not recommended.
+/// I/O. Each candidate is measured with a few large ops in flight (8 of 16 MiB), as in swapping tensors: reads with a
+/// cold page cache, and overwrites of an allocated file until the data is on the device. All candidates get a short
+/// measurement, the better half a longer one, and so on; the last few and the defaults are measured in interleaved
+/// rounds until the time is up. A candidate is recommended only if it beats the defaults by more than noise.
 ///
-/// Several folders are tuned one after the other, and then run at the same time.
+/// Several folders are tuned one after the other, and then measured at the same time.
 ///
-/// The data files are made in new folders of their own inside each DIR, which are removed at the end, also after a
-/// failure or Ctrl-C. Memory for data: 128 MiB per folder that is measured at the same time.
+/// It makes its data files in a new folder inside each DIR, and removes these at the end, also after a failure or
+/// Ctrl-C. Memory for data: 128 MiB per folder that is measured at the same time.
 #[derive(Debug, Args)]
 #[command(after_long_help = TUNE_EXAMPLES)]
 pub(crate) struct TuneArgs {
@@ -30,8 +30,8 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_runtime, allow_negative_numbers = true)]
     pub(crate) runtime: Duration,
 
-    /// Bytes of the data file in each folder, at least 1M. Less is made where a slow device would spend more than a
-    /// seventh of its time on it.
+    /// Bytes of the data file in each folder, at least 1M. The file is smaller where writing it would take more than a
+    /// seventh of the folder's time.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_file_size)]
     pub(crate) size: u64,
 
@@ -44,7 +44,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, requires = "write")]
     pub(crate) overwrite: bool,
 
-    /// Which candidates are drawn, and in which order they are measured.
+    /// Seed for which candidates are drawn, and in which order they are measured.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::assert_readable;
 
-/// A configuration that is accepted is in the documented ranges, has the values that the text gave, and reads back as
-/// the same; whether a value was parsed before makes no difference. One that is refused gets one line that says why.
+/// Checks that an accepted configuration is in the documented ranges, has the values of the text, and reads back as the
+/// same, also through a parsed value; and that a refused one gets one line that says why.
 pub fn config(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     let parsed = serde_json::from_str::<Value>(text.strip_prefix('\u{feff}').unwrap_or(text)).ok();
@@ -22,7 +22,7 @@ pub fn config(input: &[u8]) {
             let error = error.to_string();
             assert_readable(&error);
             assert!(!error.contains('\n') && error.len() < 1000, "not one line: {error:?}");
-            // A value has lost which key was there twice.
+            // A parsed value has lost which key was there twice.
             if let Some(Ok(config)) = parsed.map(|value| AioConfig::from_json_value(&value)) {
                 assert!(error.contains("is there twice"), "{error}, but its value gives {config:?}");
             }
@@ -40,7 +40,7 @@ fn assert_in_range(config: &AioConfig) {
     assert!(config.spin.as_nanos() <= 10_000_000, "{config:?}");
 }
 
-/// Every whole number, boolean and backend's name of the text is the one that is written.
+/// Checks that every whole number, boolean and backend name of the text is in the configuration.
 fn assert_as_given(given: &Value, written: &Value) {
     let Some(top) = given.as_object() else { return };
     let is_whole = top.contains_key("aio") || top.contains_key("tensor_aio");
@@ -48,7 +48,7 @@ fn assert_as_given(given: &Value, written: &Value) {
         let block = if is_whole { top.get(name).and_then(Value::as_object) } else { Some(top) };
         let written = written[name].as_object().expect("a block is an object");
         for (key, value) in block.into_iter().flat_map(written_as_given) {
-            // Without blocks, a key may be in the other one, or nobody's.
+            // Outside of blocks, a key may belong to the other block, or to none.
             let Some(written) = written.get(key) else { continue };
             if written.is_u64() == value.is_u64() && written.is_boolean() == value.is_boolean() {
                 assert_eq!(written, value, "{key}");

@@ -13,11 +13,11 @@ use super::assert_readable;
 use crate::failure::Failure;
 use crate::swap::tensors::TensorSet;
 
-/// A file that is accepted is all of its tensors one after the other, each with the bytes that the format's own library
-/// finds under its name; and what that library accepts is accepted.
+/// Checks that an accepted file consists of its tensors, one after the other, each with the bytes that the
+/// `safetensors` crate finds under its name; and that what that crate accepts is accepted.
 pub fn safetensors(input: &[u8]) {
     let file = in_memory(input);
-    // A file with a path, though it has no name.
+    // A path to a file that has no name.
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let expected = SafeTensors::deserialize(input);
     match TensorSet::from_files(&[path]) {
@@ -46,7 +46,7 @@ pub fn safetensors(input: &[u8]) {
     }
 }
 
-/// Where the tensors begin.
+/// Offset at which the tensors begin.
 fn data(input: &[u8]) -> usize {
     let length = input.first_chunk().expect("8 bytes tell the length of the header");
     8 + usize::try_from(u64::from_le_bytes(*length)).expect("a header is as large as the file at most")

@@ -1,11 +1,11 @@
-//! The checks on the inputs that are kept, without a fuzzer.
+//! Runs the checks on the stored seeds, without a fuzzer.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::most_memory;
 
-/// Checks every file of a folder of `fuzz/seeds/`, and that there are some.
+/// Checks every file of a folder of `fuzz/seeds/`; fails if there is none.
 pub(super) fn check_seeds(target: &str, check: fn(&[u8])) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
     let mut paths: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! CPU time used, and which CPU uses it.
+//! CPU time, and pinning to a CPU.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::failure::Failure;
 
-/// Wall-clock and CPU time of a stretch of work, all threads and the kernel's work for them included.
+/// Wall-clock and CPU time of a stretch of work, including all threads and the kernel's work for them.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch {
     cpu: Duration,
@@ -22,7 +22,7 @@ impl Stopwatch {
         Self { cpu: cpu_time(), wall: Instant::now() }
     }
 
-    /// When it was started.
+    /// When it started.
     pub fn started(&self) -> Instant {
         self.wall
     }
@@ -34,7 +34,7 @@ impl Stopwatch {
     }
 }
 
-/// What a [`Stopwatch`] saw.
+/// The times of a [`Stopwatch`].
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Elapsed {
     /// Wall-clock time.
@@ -50,7 +50,7 @@ impl std::ops::AddAssign for Elapsed {
     }
 }
 
-/// `getrusage(2)` with RUSAGE_SELF, which includes the kernel's io_uring workers. It cannot fail with these arguments.
+/// `getrusage(2)` with RUSAGE_SELF, which includes the kernel's io_uring workers; it cannot fail with these arguments.
 fn cpu_time() -> Duration {
     let duration = |time: TimeVal| {
         let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Room on disk: whether files will fit, asked before the first byte is written, and getting it.
+//! Disk space: whether files will fit, checked before the first byte is written, and allocating it.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 use crate::failure::Failure;
 use crate::size;
 
-/// The name of the file system that `path` is on, or its number where it is not one of the usual.
+/// The name of the file system of `path`, or its number if it is not a usual one.
 pub fn file_system(path: &Path) -> nix::Result<String> {
     const NAMES: [(FsType, &str); 10] = [
         (statfs::EXT4_SUPER_MAGIC, "ext4"),
@@ -31,18 +31,18 @@ pub fn file_system(path: &Path) -> nix::Result<String> {
     Ok(name.map_or_else(|| format!("{:#x}", found.0), |(_, name)| (*name).to_owned()))
 }
 
-/// Whether a file system of this name keeps its files in memory, and has no device.
+/// Whether a file system of this name keeps its files in memory, without a device.
 pub(crate) fn lies_in_memory(file_system: &str) -> bool {
     matches!(file_system, "tmpfs" | "ramfs")
 }
 
-/// `linux/magic.h`, but not nix.
+/// Defined in `linux/magic.h`, but not in nix.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
-/// Not in the kernel's headers: ZFS is built outside of it.
+/// Not in the kernel's headers: ZFS is built outside the kernel.
 const ZFS_SUPER_MAGIC: FsType = FsType(0x2fc1_2fc1);
 
-/// Bytes that an unprivileged user may still write where `path` is. `None` if the file system does not say.
+/// Bytes that an unprivileged user can still write at `path`; `None` if the file system does not report them.
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     statvfs(path).ok().and_then(|fs| free(&fs))
 }
@@ -52,7 +52,7 @@ fn free(fs: &Statvfs) -> Option<u64> {
     (fs.blocks() != 0).then(|| fs.blocks_available().saturating_mul(fs.fragment_size()))
 }
 
-/// The absolute path of a folder. Refuses a `dir` that is none, with the reason.
+/// The absolute path of `dir`; fails with the reason if that is not a folder.
 pub fn require_folder(dir: &Path) -> Result<PathBuf, Failure> {
     match fs::metadata(dir).and_then(|metadata| Ok((metadata, dir.canonicalize()?))) {
         Ok((metadata, absolute)) if metadata.is_dir() => Ok(absolute),
@@ -61,16 +61,16 @@ pub fn require_folder(dir: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Gives the first `bytes` of a file their disk space.
+/// Allocates disk space for the first `bytes` of a file.
 pub fn allocate(file: &AioFile, bytes: u64) -> Result<(), Failure> {
     match file.allocate(0, bytes).wait() {
-        // Some file systems have no fallocate(2): there the writes do it.
+        // Where a file system has no fallocate(2), the writes allocate.
         Err(failed) if failed.error().kind() == io::ErrorKind::Unsupported => Ok(()),
         allocated => Ok(allocated?),
     }
 }
 
-/// The folder that a path is in.
+/// The parent folder of a path.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -78,8 +78,7 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Refuses to start what `dir` has no room for: files of these sizes, each rounded up to blocks, with what the file
-/// system needs to know them by.
+/// Fails if `dir` has no room for files of these sizes, each rounded up to blocks, and for their metadata.
 pub fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Result<(), Failure> {
     let fs = statvfs(dir)
         .map_err(|errno| Failure::Failed(format!("cannot ask for free space in {}: {}", shown(dir), errno.desc())))?;
@@ -92,7 +91,7 @@ pub fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Result<(), 
             size::show(need.bytes),
         )));
     }
-    // File systems that make inodes as they go (btrfs) report none at all.
+    // File systems that make inodes on demand (btrfs) report no count.
     if fs.files() != 0 && need.inodes > fs.files_available() {
         return Err(Failure::Failed(format!(
             "{} has room for {} more files, and {} are needed: make fewer, larger ones",
@@ -115,7 +114,7 @@ impl Need {
         /// Journal, bitmaps, the folder itself.
         const SLACK: u64 = 1 << 20;
         files.fold(Self { bytes: SLACK, inodes: 1 }, |need, bytes| {
-            // One block more per file for its extents and its name.
+            // One block more per file, for its extents and name.
             let blocks = bytes.div_ceil(block).saturating_add(1);
             Self { bytes: need.bytes.saturating_add(blocks.saturating_mul(block)), inodes: need.inodes + 1 }
         })

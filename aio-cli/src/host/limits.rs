@@ -6,14 +6,14 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 
-/// How much memory the process may lock, which bounds what io_uring can register.
+/// How much memory the process may lock; it bounds what io_uring can register.
 #[derive(Debug, Serialize)]
 pub(crate) struct Memlock {
-    /// Bytes in force; `null`: no limit.
+    /// Bytes, soft limit; `null`: no limit.
     pub(crate) soft: Option<u64>,
-    /// Bytes up to which the process may raise it; `null`: no limit.
+    /// Bytes, hard limit; `null`: no limit.
     pub(crate) hard: Option<u64>,
-    /// The process has CAP_IPC_LOCK, and the limit does not count for it.
+    /// The process has CAP_IPC_LOCK, so the limit does not apply.
     pub(crate) exempt: bool,
 }
 
@@ -26,9 +26,9 @@ pub(crate) fn memlock() -> Option<Memlock> {
 /// A resource limit of the process, `getrlimit(2)`.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Limit {
-    /// In force; `null`: no limit.
+    /// The limit in force; `null`: no limit.
     pub(crate) soft: Option<u64>,
-    /// Up to which the process may raise it; `null`: no limit.
+    /// The most that the process may raise it to; `null`: no limit.
     pub(crate) hard: Option<u64>,
 }
 
@@ -48,15 +48,15 @@ fn limit(resource: Resource) -> Option<Limit> {
     Some(Limit { soft: bounded(soft), hard: bounded(hard) })
 }
 
-/// The kernel asks for CAP_IPC_LOCK in the first user namespace: a rootless container has it in its own alone, and is
-/// bound by the limit all the same. In the first one every id is mapped to itself, user_namespaces(7).
+/// The kernel asks for CAP_IPC_LOCK in the first user namespace; a rootless container has it in its own only, so the
+/// limit binds it. The first namespace maps every id to itself, user_namespaces(7).
 fn in_first_user_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map");
     // A kernel without user namespaces has no such file.
     map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-/// CAP_IPC_LOCK among the effective capabilities.
+/// Whether CAP_IPC_LOCK is among the effective capabilities.
 fn has_ipc_lock() -> bool {
     const CAP_IPC_LOCK: u32 = 14;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -71,7 +71,7 @@ fn has_ipc_lock() -> bool {
 pub(crate) struct AioSlots {
     /// In use.
     pub(crate) nr: u64,
-    /// The most there can be.
+    /// The limit.
     pub(crate) max_nr: u64,
 }
 
@@ -80,25 +80,24 @@ pub(crate) fn aio_slots() -> Option<AioSlots> {
     Some(AioSlots { nr: setting("/proc/sys/fs/aio-nr")?, max_nr: setting("/proc/sys/fs/aio-max-nr")? })
 }
 
-/// `kernel.io_uring_disabled`: 0 for all, 1 for privileged processes only, 2 off. `None` before Linux 6.6.
+/// `kernel.io_uring_disabled`: 0 allows all, 1 privileged processes only, 2 none. `None` before Linux 6.6.
 pub(crate) fn io_uring_disabled() -> Option<u64> {
     setting("/proc/sys/kernel/io_uring_disabled")
 }
 
-/// When the kernel backs memory with huge pages by itself: `always`, `madvise` (when asked, as this library does) or
-/// `never`.
+/// When the kernel uses transparent huge pages: `always`, `madvise` (on request, which this library makes) or `never`.
 pub(crate) fn transparent_huge_pages() -> Option<String> {
     let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
     let (_, rest) = text.split_once('[')?;
     rest.split_once(']').map(|(chosen, _)| chosen.to_owned())
 }
 
-/// Bytes of such a page.
+/// Bytes of a huge page.
 pub(crate) fn huge_page_size() -> Option<u64> {
     setting("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 }
 
-/// Bytes of a plain page.
+/// Bytes of a page.
 pub fn page_size() -> u64 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)

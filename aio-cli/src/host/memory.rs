@@ -6,17 +6,17 @@ use aio::buf::Arena;
 
 use crate::host::proc;
 
-/// What is left to everyone else, and to what the engine needs besides buffers.
+/// What a job leaves to other processes, and to the engine besides buffers.
 const SPARE: u64 = 256 << 20;
 
-/// Bytes that can be taken without swapping or being killed: nearly what the machine has available, and no more than
-/// the engine would take of the machine or of the cgroup (the container).
+/// Bytes that a job can take without swapping or being killed: nearly all available memory, and at most what the engine
+/// would take of the machine or of the cgroup (the container).
 pub(crate) fn budget() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
     machine.map_or(u64::MAX, |bytes| bytes.saturating_sub(SPARE)).min(Arena::default_limit())
 }
 
-/// Free memory and page cache that can be dropped.
+/// `MemAvailable`: free memory and page cache that can be dropped.
 fn mem_available(meminfo: &str) -> Option<u64> {
     proc::bytes(meminfo, "MemAvailable")
 }

@@ -1,4 +1,4 @@
-//! How much memory the process holds, and the most that it held, as the kernel counts pages (`VmRSS` and `VmHWM` of
+//! How much memory the process holds, and its peak, as the kernel counts pages (`VmRSS` and `VmHWM` of
 //! proc_pid_status(5)).
 
 use std::fs;
@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use crate::host::proc;
 
-/// What a stretch of work took, in bytes.
+/// The memory of a stretch of work, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// Allocated by the command for the data that moves.
     pub buffer_bytes: u64,
-    /// The most that was resident at any time of the stretch.
+    /// The peak of resident memory during the stretch.
     pub peak_rss_bytes: u64,
-    /// The peak without the buffers and without what was resident before. The kernel's counts are approximate, and
-    /// where there is next to nothing it can come out negative.
+    /// The peak without the buffers and without what was resident before. The kernel's counts are approximate, so a
+    /// value near zero can be negative.
     pub beyond_bytes: i64,
 }
 
-/// Watches the peak, which is one per process: one of these at a time.
+/// Watches the peak. The kernel keeps one per process, so only one of these at a time.
 #[derive(Debug)]
 pub struct PeakWatch {
     before: Option<Resident>,
@@ -33,22 +33,22 @@ struct Resident {
 }
 
 impl PeakWatch {
-    /// From now on.
+    /// Starts to watch.
     pub fn start() -> Self {
-        // Sets the peak to what is resident (proc_pid_clear_refs(5)). Some kernels and sandboxes do not have it;
-        // `Memory::between` then tells whether the peak is one of this stretch.
+        // Resets the peak to what is resident now (proc_pid_clear_refs(5)). Some kernels and sandboxes lack it;
+        // `Memory::between` then sees whether the peak falls into this stretch.
         let _ = fs::write("/proc/self/clear_refs", "5");
         Self { before: Resident::of_process() }
     }
 
-    /// Until now, with so many bytes of buffers. `None` where the kernel does not tell.
+    /// The memory since the start, of which `buffer_bytes` are buffers. `None` where the kernel does not report it.
     pub fn stop(&self, buffer_bytes: u64) -> Option<Memory> {
         Memory::between(self.before?, Resident::of_process()?, buffer_bytes)
     }
 }
 
 impl Memory {
-    /// `None` if the peak may have been before the stretch.
+    /// `None` if the peak may be from before the stretch.
     fn between(before: Resident, after: Resident, buffer_bytes: u64) -> Option<Self> {
         if after.peak <= before.peak && before.peak > before.now {
             return None;

@@ -1,6 +1,6 @@
 //! Whether stdout was closed when the process began.
 //!
-//! Rust opens /dev/null for standard descriptors that are closed, before `main`, so only what runs earlier can tell.
+//! Rust opens /dev/null for closed standard descriptors before `main`, so this code runs even earlier.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ pub(super) fn at_start() -> bool {
 }
 
 // SAFETY: the loader calls each pointer of this section once, before `main`, as a C function; this one uses nothing of
-// the standard library that has to be set up first.
+// the standard library that needs setup.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;
 
 extern "C" fn look() {
-    // SAFETY: F_GETFD reads a flag of a descriptor, or fails where there is none.
+    // SAFETY: F_GETFD reads a flag of a descriptor, or fails if it is closed.
     let flags = unsafe { fcntl(STDOUT_FILENO, F_GETFD) };
     CLOSED.store(flags == -1, Ordering::Relaxed);
 }

@@ -2,26 +2,26 @@
 
 use std::fmt;
 
-/// The first thing that is wrong with a block, and the offset in the file at which it shows.
+/// The first fault of a block, and the offset in the file at which it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Only zeros.
     Hole { at: u64 },
     /// No pattern at all.
     Foreign { at: u64 },
-    /// A pattern whose checksum is another.
+    /// A pattern with a wrong checksum.
     Damaged { at: u64 },
-    /// Of another file, where it belongs at `offset`.
+    /// From another file, where it belongs at `offset`.
     OtherFile { at: u64, offset: u64 },
-    /// Of this file, but of `offset`.
+    /// From this file, but from `offset`.
     Misplaced { at: u64, offset: u64 },
-    /// The right place, but in blocks of another size.
+    /// At the right place, but from blocks of another size.
     OtherSize { at: u64, written: u64, read: u64 },
-    /// From here on the block is of another write than before.
+    /// From here on, the block is from another write than before.
     Torn { at: u64, older: bool },
-    /// Whole, but not of the last write: `behind` writes too old, or of an earlier run if there is no number.
+    /// Whole, but not from the last write: `behind` writes too old, or from an earlier run (`None`).
     Older { at: u64, behind: Option<u64> },
-    /// Whole, but of a write that the job has not made.
+    /// Whole, but from a write that the job has not made.
     Newer { at: u64 },
 }
 

@@ -1,6 +1,6 @@
-//! What to do about what was found: each finding with how bad it is, and what to type or change.
+//! Findings: what could be better, how severe it is, and what to type or change.
 //!
-//! Findings follow from the report alone, so that each can be tested with a machine that is made up.
+//! Findings follow from the report alone, so tests can make up a machine for each.
 
 mod backends;
 mod folder;
@@ -15,15 +15,15 @@ use super::report::Report;
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
-    /// A word for programs, which stays the same.
+    /// A stable name for programs.
     pub(crate) id: &'static str,
     /// One sentence, with the figures.
     pub(crate) what: String,
-    /// What to type or change, the handiest first: alternatives, or the same for now and for good.
+    /// What to type or change, the easiest first: alternatives, or a temporary and a permanent way.
     pub(crate) remedy: Vec<String>,
 }
 
-/// How bad it is, the worst first.
+/// The severity of a finding, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
@@ -35,7 +35,7 @@ pub(crate) enum Severity {
     Note,
 }
 
-/// All that follows from a report, the worst first.
+/// All findings of a report, the worst first.
 pub(crate) fn findings(report: &Report) -> Vec<Finding> {
     let parts = [backends::findings, folder::findings, limits::findings, kernel::findings];
     let mut found: Vec<_> = parts.iter().flat_map(|part| part(report)).collect();
@@ -59,8 +59,8 @@ mod tests {
 
     const TROUBLESHOOTING: &str = include_str!("../../../docs/troubleshooting.md");
 
-    /// Changes a healthy report; severity, id and all the words of what is found then. All of it is fit to print, and
-    /// on the page that explains findings.
+    /// Changes a healthy report; returns severity, id and text of its findings, after a check that each is printable
+    /// and on the page that explains findings.
     pub(super) fn found(change: impl FnOnce(&mut Report)) -> Vec<(Severity, &'static str, String)> {
         let mut report = healthy();
         change(&mut report);
@@ -78,7 +78,7 @@ mod tests {
         found.into_iter().map(|finding| (finding.severity, finding.id, words(finding))).collect()
     }
 
-    /// The only finding is this one, and has these words.
+    /// Checks that this is the only finding, and that its text has these words.
     #[track_caller]
     pub(super) fn assert_only(severity: Severity, id: &str, words: &[&str], change: impl FnOnce(&mut Report)) {
         let found = found(change);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first() {
-        // In the order in which they are looked for, the note is the first.
+        // The checks run in an order in which the note comes first.
         let found = found(|report| {
             report.io_uring_disabled = Some(1);
             report.dir.direct_io = None;

@@ -1,4 +1,4 @@
-//! What was found, as programs get it; for people it is written in `text`.
+//! The report for programs; `text` writes it for people.
 
 use std::path::PathBuf;
 
@@ -12,18 +12,18 @@ use crate::output::lossy;
 /// The name and version of the object that programs get: `docs/schema/probe.json`.
 pub(crate) const SCHEMA: &str = "tensor-aio/probe/1";
 
-/// Everything that was looked at. What could not be found out is `null`.
+/// Everything that was examined; `null` where the answer is unknown.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) schema: &'static str,
-    /// What to do about it, the worst first.
+    /// The findings, the worst first.
     pub(crate) findings: Vec<Finding>,
     pub(crate) backends: Vec<BackendReport>,
-    /// The backend that `auto` means here; `AIO_BACKEND` has its say.
+    /// The backend that `auto` selects here, which `AIO_BACKEND` can change.
     pub(crate) auto: Option<&'static str>,
-    /// What `AIO_BACKEND` says, if it is set.
+    /// The value of `AIO_BACKEND`, if it is set.
     pub(crate) aio_backend: Option<String>,
-    /// What a handle asks for that nobody configured.
+    /// What a handle of the default configuration needs.
     pub(crate) defaults: Defaults,
     pub(crate) dir: DirReport,
     pub(crate) memlock: Option<Memlock>,
@@ -37,15 +37,14 @@ pub(crate) struct Report {
     pub(crate) cpus: usize,
 }
 
-/// One backend.
 #[derive(Debug, Serialize)]
 pub(crate) struct BackendReport {
     pub(crate) backend: String,
     pub(crate) available: bool,
-    /// Why not.
+    /// Why it is not available.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// The error number of the system call that was refused, if it was one.
+    /// The error number of the refused system call, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) errno: Option<i32>,
     pub(crate) features: Vec<String>,
@@ -53,7 +52,7 @@ pub(crate) struct BackendReport {
     pub(crate) registered_files: bool,
 }
 
-/// What one handle of the default configuration asks of the machine.
+/// What one handle of the default configuration needs of the machine.
 #[derive(Debug, Serialize)]
 pub(crate) struct Defaults {
     pub(crate) queue_depth: u64,
@@ -61,7 +60,7 @@ pub(crate) struct Defaults {
     pub(crate) threads: u64,
     /// Bytes of the blocks that can be in flight at once.
     pub(crate) in_flight_bytes: u64,
-    /// What it takes of `fs.aio-max-nr` on the backend libaio.
+    /// Slots of `fs.aio-max-nr` that the libaio backend takes.
     pub(crate) aio_slots: u64,
 }
 
@@ -72,27 +71,27 @@ pub(crate) struct DirReport {
     pub(crate) path: PathBuf,
     pub(crate) file_system: Option<String>,
     pub(crate) free_bytes: Option<u64>,
-    /// Whether a file could be made.
+    /// Whether a file could be made there.
     pub(crate) writable: bool,
-    /// `null`: none, for the reason given.
+    /// `null` if there is none, for the reason given.
     pub(crate) direct_io: Option<DirectIo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// The error number behind the reason, if it is one.
+    /// The error number behind the reason, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) errno: Option<i32>,
 }
 
-/// In which units direct I/O is done, in bytes.
+/// The alignment of direct I/O, in bytes.
 #[derive(Debug, Serialize)]
 pub(crate) struct DirectIo {
-    /// The engine's unit of offsets and lengths: what the file system asks for, and at least a page and a block of it.
+    /// The engine's unit of offsets and lengths: what the file system needs, and at least a page and a block of it.
     pub(crate) offset_alignment: u32,
-    /// What the file system asks of addresses.
+    /// What the file system needs of addresses.
     pub(crate) memory_alignment: u32,
 }
 
-/// Huge pages that the kernel gives without a reservation.
+/// Transparent huge pages.
 #[derive(Debug, Serialize)]
 pub(crate) struct HugePages {
     /// `always`, `madvise` or `never`.
@@ -110,14 +109,14 @@ impl Defaults {
             block_size,
             threads,
             in_flight_bytes: threads * queue_depth * block_size,
-            // Each worker's queue has one more for its waker.
+            // Each worker's queue has one more slot for its waker.
             aio_slots: threads * (queue_depth + 1),
         }
     }
 }
 
 impl BackendReport {
-    /// Tries it.
+    /// Probes the backend.
     pub(crate) fn of(backend: Backend) -> Self {
         let probed = backend.probe();
         let (capabilities, reason, errno) = match probed {
@@ -142,7 +141,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A machine on which there is nothing to improve.
+    /// A machine without findings.
     pub(in crate::probe) fn healthy() -> Report {
         let uring = [
             "SINGLE_ISSUER",
@@ -194,7 +193,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Makes a backend of a report one that does not work.
+    /// Makes a backend unavailable.
     pub(in crate::probe) fn refuse(report: &mut Report, name: &str, errno: Option<Errno>) {
         let row = report.backends.iter_mut().find(|row| row.backend == name).unwrap();
         *row = BackendReport {
@@ -208,7 +207,7 @@ pub(super) mod tests {
         };
     }
 
-    /// One on which much does not work.
+    /// A machine on which much does not work.
     pub(in crate::probe) fn poor() -> Report {
         let mut report = healthy();
         refuse(&mut report, "uring", Some(Errno::EPERM));

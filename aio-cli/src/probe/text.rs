@@ -55,7 +55,7 @@ fn file_size(limit: Limit) -> String {
     format!("RLIMIT_FSIZE {} (at most {})", shown(limit.soft), shown(limit.hard))
 }
 
-/// `kernel.io_uring_disabled`, of sysctl/kernel.rst.
+/// The meaning of `kernel.io_uring_disabled`, as in sysctl/kernel.rst.
 fn io_uring_setting(disabled: Option<u64>) -> &'static str {
     match disabled {
         None => "kernel.io_uring_disabled is not known to this kernel",

@@ -1,4 +1,4 @@
-//! A file cut into cells of random length, and what each should hold.
+//! A file cut into cells of random length, and the expected content of each.
 
 use crate::generate::SplitMix64;
 use crate::pattern;
@@ -11,9 +11,9 @@ pub(crate) const LARGEST: u64 = 1 << 20;
 pub(crate) struct Cell {
     pub(crate) offset: u64,
     pub(crate) len: usize,
-    /// The write that it holds; `None` if that is not known.
+    /// The number of its last write; `None` if its content is unknown.
     pub(crate) generation: Option<u64>,
-    /// An op has it.
+    /// Whether an op uses it.
     busy: bool,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct Cells {
 }
 
 impl Cells {
-    /// At most `bytes` of a file whose contents nobody knows.
+    /// Cells of at most `bytes` in all; their content is unknown.
     pub(crate) fn new(label: u64, bytes: u64, random: &mut SplitMix64) -> Self {
         let mut cells = Self { label, cells: Vec::new(), bytes };
         cells.cut(random);
         cells
     }
 
-    /// Cuts the file anew. Nothing is known of it then.
+    /// Cuts the file anew; its content is then unknown.
     pub(crate) fn cut(&mut self, random: &mut SplitMix64) {
         self.cells.clear();
         let mut offset = 0;
@@ -48,7 +48,7 @@ impl Cells {
         }
     }
 
-    /// A cell for an op: any for a write, one whose contents are known for a read. `None` if there is none now.
+    /// Claims a cell for an op: any for a write, one of known content for a read. `None` if there is none now.
     pub(crate) fn claim(&mut self, write: bool, random: &mut SplitMix64) -> Option<usize> {
         let start = random.below(self.cells.len() as u64) as usize;
         let candidates = (start..self.cells.len()).chain(0..start);
@@ -61,7 +61,7 @@ impl Cells {
         Some(index)
     }
 
-    /// Those whose contents are known, which nobody has; they are claimed.
+    /// Claims all idle cells of known content.
     pub(crate) fn claim_all(&mut self) -> Vec<usize> {
         let known = self.cells.iter_mut().enumerate().filter(|(_, cell)| !cell.busy && cell.generation.is_some());
         known
@@ -76,14 +76,15 @@ impl Cells {
         self.cells[index]
     }
 
-    /// The op that had the cell has ended, and this is what it holds.
+    /// Frees a cell after its op, and notes its content.
     pub(crate) fn release(&mut self, index: usize, generation: Option<u64>) {
         self.cells[index].busy = false;
         self.cells[index].generation = generation;
     }
 }
 
-/// From the smallest that can carry a label to the largest, as many small ones as large ones; some are whole pages.
+/// A random length, from the smallest that can carry a label to the largest, as many small as large; some are whole
+/// pages.
 pub(crate) fn length(random: &mut SplitMix64) -> u64 {
     let smallest = pattern::SMALLEST as u64;
     let most = 1u64 << (6 + random.below(15));

@@ -1,17 +1,17 @@
-//! What happened so far in one lane.
+//! What has happened in one lane.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// Sentences that are kept.
+/// How many sentences are kept.
 const KEPT: usize = 10;
 
 /// Counts that the live line reads while the lane writes.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(Mutex<(Seen, Vec<String>)>);
 
-/// The counts at one time.
+/// The counts at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Seen {
     pub(crate) ops: u64,
@@ -26,18 +26,18 @@ pub(crate) struct Seen {
 }
 
 impl Counts {
-    /// Counts something.
+    /// Updates the counts.
     pub(crate) fn count(&self, count: impl FnOnce(&mut Seen)) {
         count(&mut self.lock().0);
     }
 
-    /// Bytes are not what they should be.
+    /// Notes wrong bytes.
     pub(crate) fn mismatch(&self, sentence: String) {
         self.count(|seen| seen.mismatches += 1);
         self.keep(sentence);
     }
 
-    /// Something ended as it must not.
+    /// Notes an op that ended in a way it must not.
     pub(crate) fn error(&self, sentence: String) {
         self.count(|seen| seen.errors += 1);
         self.keep(sentence);
@@ -50,7 +50,7 @@ impl Counts {
         }
     }
 
-    /// The first of what was not as it must be.
+    /// The first errors.
     pub(crate) fn sentences(&self) -> Vec<String> {
         self.lock().1.clone()
     }

@@ -4,28 +4,28 @@ use aio::Error;
 use aio::op::Direction;
 use aio_testkit::fault::Plan;
 
-/// What the plan of faults, and the user, make of an op.
+/// How an op may end, by the planned faults and what the test did to it.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// Error numbers of bad pages that it touches, with one of which it has to fail.
+    /// Errors of the bad pages that it touches; it has to fail with one of them.
     bad_pages: Vec<i32>,
     cancelled: bool,
 }
 
-/// How an op did end.
+/// How an op ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Well.
+    /// It succeeded.
     Done,
-    /// With the error of a bad page.
+    /// It failed with the error of a bad page.
     Planned,
     Cancelled,
-    /// As it must not: a sentence.
+    /// It ended in a way it must not, as this sentence says.
     Wrong(String),
 }
 
 impl Expected {
-    /// Of an op on these stretches, (offset, bytes), of a file.
+    /// The expectation for an op on these (offset, length) ranges of a file.
     pub(crate) fn new(
         plan: Option<&Plan>,
         write: bool,
@@ -72,8 +72,7 @@ impl Expected {
         }
     }
 
-    /// Holds the failures of ops that do not tell which they are of against all of these; gives a sentence if that
-    /// cannot be.
+    /// Checks failures that do not name their op against all these ops; returns a sentence if they do not fit.
     pub(crate) fn explain(ops: &[&Self], errors: &[Error]) -> Option<String> {
         let least = ops.iter().filter(|op| op.must_fail() && !op.cancelled).count();
         let most = ops.iter().filter(|op| op.may_fail()).count();

@@ -1,4 +1,4 @@
-//! One backend's part: stints, each with a handle of its own, on files that last.
+//! One backend's part: stints with a new handle each, on files that stay.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::interrupt;
 const FILES: u64 = 2;
 /// Files that are written and read by path.
 const TENSORS: u64 = 4;
-/// Of the pages, per thousand, that a plan makes bad for reading, and as many for writing.
+/// Pages, per thousand, that a plan makes bad for reading, and as many for writing.
 const BAD_PAGES: u32 = 2;
 
-/// What lasts over the stints of a backend.
+/// What a backend keeps from stint to stint.
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
     backend: Arc<dyn IoBackend>,
@@ -32,7 +32,7 @@ pub(crate) struct Lane {
     pub(crate) random: SplitMix64,
     pub(crate) files: Vec<Cells>,
     pub(crate) tensors: Vec<Tensor>,
-    /// The last write's number.
+    /// The number of the last write.
     generation: u64,
 }
 
@@ -41,12 +41,12 @@ pub(crate) struct Lane {
 pub(crate) struct Tensor {
     pub(crate) label: u64,
     pub(crate) path: PathBuf,
-    /// Bytes, and the write that they are of; `None` if that is not known.
+    /// Length, and the number of the write; `None` if unknown.
     pub(crate) holds: Option<(usize, u64)>,
     pub(crate) busy: bool,
 }
 
-/// What a lane came to.
+/// The result of a lane.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) backend: &'static str,
@@ -56,7 +56,7 @@ pub(crate) struct Ended {
 }
 
 impl Lane {
-    /// With files of at most `bytes` in all, in a folder of its own inside `dir`.
+    /// A lane with files of at most `bytes` in all, in a new folder inside `dir`.
     pub(crate) fn new(backend: Backend, dir: &Path, bytes: u64, seed: u64, faults: bool) -> Result<Self, Failure> {
         let name = backend.name();
         let real = backend.implementation().ok_or_else(|| Failure::Failed(format!("{name} was not compiled in")))?;
@@ -73,7 +73,7 @@ impl Lane {
             None => real,
         };
         let label = random.next_u64() & (u64::MAX << 8);
-        // Half of the room is the files', a quarter the tensors', and the rest is for what file systems add.
+        // Half of the space is for the files, a quarter for the tensors, the rest for the file system's metadata.
         let files = (0..FILES).map(|file| Cells::new(label + file, bytes / (2 * FILES), &mut random)).collect();
         let tensor = |number| Tensor {
             label: label + FILES + number,
@@ -85,13 +85,13 @@ impl Lane {
         Ok(Self { name, backend, plan, folder, random, files, tensors, generation: 0 })
     }
 
-    /// Opens a handle and closes it.
+    /// Opens and closes a handle.
     pub(crate) fn warm_up(&mut self) -> Result<(), Failure> {
         let handle = self.handle()?;
         Ok(handle.close()?)
     }
 
-    /// Goes on until `until` says so, and then reads all that is known once more.
+    /// Works until `until` is true, and then reads everything of known content once more.
     pub(crate) fn run(mut self, counts: &Counts, until: &(dyn Fn() -> bool + Sync)) -> Ended {
         if let Err(failure) = self.stints(counts, until) {
             counts.error(format!("{} stopped early: {failure}", self.name));
@@ -108,7 +108,7 @@ impl Lane {
         while !until() {
             self.stint(counts, until)?;
         }
-        // Who interrupts does not want to wait for that.
+        // A user who interrupts does not want to wait for that.
         if interrupt::check().is_ok() { self.stint(counts, &|| true) } else { Ok(()) }
     }
 
@@ -118,7 +118,7 @@ impl Lane {
         Stint::begin(self, handle, counts)?.run(until)
     }
 
-    /// A handle that is configured like none before.
+    /// A handle of a random configuration.
     fn handle(&mut self) -> Result<AioHandle, Failure> {
         let random = &mut self.random;
         let mut pick = |choices: &[usize]| choices[random.below(choices.len() as u64) as usize];

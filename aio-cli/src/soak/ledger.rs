@@ -1,4 +1,4 @@
-//! What is in flight, and what ended how.
+//! Ops in flight, and how they ended.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::expected::{Expected, Verdict};
 use super::lane::{Lane, Tensor};
 use crate::pattern;
 
-/// Ops with a ticket at once, and the bytes that they may have.
+/// The most ops with a ticket at once, and their bytes.
 const MOST_TICKETS: usize = 40;
 const MOST_BYTES: usize = 32 << 20;
 
@@ -23,14 +23,14 @@ pub(super) struct Ledger<'a> {
     flying: Vec<Flight>,
     /// Ops whose tickets were dropped.
     dropped: Vec<Op>,
-    /// In flight, with a ticket.
+    /// Bytes in flight, with a ticket.
     bytes: usize,
 }
 
-/// An op, as far as it is known how it may end.
+/// An op, and how it may end.
 pub(super) struct Op {
     pub(super) subject: Subject,
-    /// Of a write: its number.
+    /// The number of a write.
     pub(super) generation: Option<u64>,
     pub(super) expected: Expected,
     pub(super) bytes: usize,
@@ -47,13 +47,13 @@ struct Flight {
     ticket: Held,
 }
 
-/// A ticket, by the memory that it gives back.
+/// A ticket, by the memory that it returns.
 pub(super) enum Held {
     Cells(Ticket<Vec<(u64, AlignedBuf)>>),
     Tensor(Ticket<Vec<u8>>),
 }
 
-/// How an op ended, and the memory it had, unless that stayed with it.
+/// How an op ended, and its memory, unless the op kept that.
 pub(super) struct Ended {
     pub(super) error: Option<Error>,
     pub(super) memory: Vec<Memory>,
@@ -73,13 +73,13 @@ impl<'a> Ledger<'a> {
         self.lane.random.below(bound as u64) as usize
     }
 
-    /// An op is in flight.
+    /// Adds an op in flight.
     pub(super) fn add(&mut self, op: Op, ticket: Held) {
         self.bytes += op.bytes;
         self.flying.push(Flight { op, ticket });
     }
 
-    /// Whether as much is in flight as there should be.
+    /// Whether enough is in flight.
     pub(super) fn is_full(&self) -> bool {
         self.flying.len() > MOST_TICKETS || self.bytes > MOST_BYTES
     }
@@ -89,7 +89,7 @@ impl<'a> Ledger<'a> {
         std::mem::take(&mut self.flying).into_iter().for_each(|flight| self.finish(flight));
     }
 
-    /// Ends one of the ops in flight, in one of the ways in which users do.
+    /// Ends one of the ops in flight, in one of the ways in which a user can.
     pub(super) fn finish_any(&mut self) {
         if self.flying.is_empty() {
             return;
@@ -121,7 +121,7 @@ impl<'a> Ledger<'a> {
         self.ended(op, ended);
     }
 
-    /// An op has ended, and this is how.
+    /// Judges an ended op.
     pub(super) fn ended(&mut self, op: Op, Ended { error, memory }: Ended) {
         self.counts.count(|seen| seen.ops += 1);
         let verdict = op.expected.judge(error.as_ref());
@@ -141,7 +141,7 @@ impl<'a> Ledger<'a> {
         self.release(&op, done);
     }
 
-    /// Holds what a read has brought against what was written last.
+    /// Compares the bytes of a read with the last write.
     fn verify(&self, op: &Op, memory: &[Memory]) {
         match &op.subject {
             Subject::Cells { file, cells } => {
@@ -159,7 +159,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Gives back what an op had: a write that was done has changed it, and after another one nobody knows.
+    /// Frees the cells of an op. After a write that succeeded their content is known; after any other it is not.
     fn release(&mut self, op: &Op, done: bool) {
         match &op.subject {
             Subject::Cells { file, cells } => {
@@ -190,13 +190,13 @@ impl<'a> Ledger<'a> {
         self.counts.mismatch(format!("{}: {}: {sentence}", self.lane.name, shown(path)));
     }
 
-    /// An op of which nobody was told how it ended.
+    /// Frees the cells of an op whose result is unknown.
     pub(super) fn settle(&mut self, op: &Op) {
         self.counts.count(|seen| seen.ops += 1);
         self.release(op, !op.expected.may_fail());
     }
 
-    /// All ops have ended; and this is what was said of those without a ticket, if anything was.
+    /// Frees the cells of ops without a ticket, which have all ended; `result` is what the engine reported of them.
     pub(super) fn settle_dropped(&mut self, result: Option<aio::Result<()>>) {
         let dropped = std::mem::take(&mut self.dropped);
         if let Some(result) = result {

@@ -1,4 +1,4 @@
-//! A line on stderr, where that is a terminal.
+//! A status line on stderr, if that is a terminal.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,7 +8,7 @@ use super::counts::{Counts, Seen};
 use crate::output::Bar;
 use crate::size;
 
-/// The line, until it is dropped.
+/// The status line; drop erases it.
 #[derive(Debug)]
 pub(crate) struct Live {
     bar: Bar,

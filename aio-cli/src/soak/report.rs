@@ -1,4 +1,4 @@
-//! What a soak came to.
+//! The result of a soak.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::size;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
-    /// It was interrupted.
+    /// Whether a signal ended it early.
     partial: bool,
     #[serde(serialize_with = "lossy")]
     dir: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Report {
     size_bytes: u64,
     seconds: f64,
     backends: Vec<Backend>,
-    /// What the process holds more of than before; `null`: nothing.
+    /// What the process holds more of than before; `null` if nothing.
     left_behind: Option<String>,
     passed: bool,
 }
@@ -35,9 +35,9 @@ struct Backend {
     backend: &'static str,
     #[serde(flatten)]
     seen: Seen,
-    /// By kind; `null` without --faults.
+    /// Counts by kind; `null` without --faults.
     faults_by_kind: Option<FaultsByKind>,
-    /// The first of what was wrong.
+    /// The first errors.
     sentences: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ impl Report {
         }
     }
 
-    /// What was not as it must be, in a sentence; `None` if all was.
+    /// What was wrong, in a sentence; `None` if nothing was.
     pub(crate) fn verdict(&self) -> Option<String> {
         let all: Seen = self.backends.iter().map(|lane| lane.seen).sum();
         let mut wrong = Vec::new();
@@ -117,7 +117,7 @@ impl fmt::Display for Report {
         let faults = if self.faults_injected { "with injected faults" } else { "without injected faults" };
         let ended = if self.partial { " (partial: interrupted)" } else { "" };
         writeln!(f, "soak of {:.1} s {faults}, seed {}{ended}", self.seconds, self.seed)?;
-        // More would not fit on a narrow terminal.
+        // More columns would not fit on a narrow terminal.
         let header = ["backend", "ops", "written", "verified", "faults", "failed as planned", "wrong"];
         let row = |Backend { backend, seen, .. }: &Backend| {
             [

@@ -1,4 +1,4 @@
-//! What is done with one handle.
+//! The work done with one handle.
 
 use aio::{AioFile, AioHandle};
 
@@ -34,7 +34,8 @@ impl<'a> Stint<'a> {
         Ok(Self { ledger: Ledger::new(lane, counts), handle, files })
     }
 
-    /// Some hundred turns, or fewer if `until` says so; and at the end, or now and then, a look at all that is known.
+    /// Starts and ends some hundred ops, or fewer if `until` becomes true; now and then, and at the end, checks
+    /// everything of known content.
     pub(crate) fn run(mut self, until: &dyn Fn() -> bool) -> Result<(), Failure> {
         if until() || self.ledger.below(4) == 0 {
             self.check_all()?;
@@ -70,7 +71,7 @@ impl<'a> Stint<'a> {
         Ok(())
     }
 
-    /// Claims up to `most` cells of one file, and makes the op on them. None, if there are none now.
+    /// Claims up to `most` cells of one file for one op. `None` if there are none now.
     fn claim(&mut self, write: bool, most: usize, validate: bool) -> Option<Op> {
         let file = self.ledger.below(self.files.len());
         let count = 1 + self.ledger.below(most);
@@ -126,7 +127,7 @@ impl<'a> Stint<'a> {
         Ok(())
     }
 
-    /// What is to be written, or something that no file holds.
+    /// Fills memory with what to write, or, for a read, with bytes that no file holds.
     fn prepare(&self, memory: &mut [u8], file: usize, offset: u64, generation: Option<u64>) {
         match generation {
             Some(generation) => {
@@ -136,7 +137,7 @@ impl<'a> Stint<'a> {
         }
     }
 
-    /// On memory at odd addresses, which is lent.
+    /// Reads or writes in a scope, on borrowed memory at an odd address.
     fn scope(&mut self) {
         let mut ops = Vec::new();
         for _ in 0..=self.ledger.below(4) {
@@ -181,7 +182,7 @@ impl<'a> Stint<'a> {
         self.ledger.ended(op, Ended { error: result.err(), memory: vec![Memory::Vec(memory)] });
     }
 
-    /// By path.
+    /// Writes or reads a file by path.
     fn tensor(&mut self) {
         let index = self.ledger.below(self.ledger.lane.tensors.len());
         if self.ledger.lane.tensors[index].busy {
@@ -225,7 +226,7 @@ impl<'a> Stint<'a> {
         self.ledger.settle_dropped(Some(result));
     }
 
-    /// Reads everything that is known.
+    /// Reads everything of known content.
     fn check_all(&mut self) -> Result<(), Failure> {
         for file in 0..self.files.len() {
             for cells in self.ledger.lane.files[file].claim_all().chunks(8) {
@@ -240,7 +241,7 @@ impl<'a> Stint<'a> {
         Ok(())
     }
 
-    /// The end of the handle: closed or dropped, with ops in flight or without.
+    /// Closes or drops the handle, with or without ops in flight.
     fn end(mut self) {
         let way = self.ledger.below(3);
         if way == 0 {

@@ -1,4 +1,4 @@
-//! One pass of one backend: fill memory, write it out, forget it, read it back, compare.
+//! One pass of one backend: fill memory, write it, overwrite it, read it back, compare.
 
 use std::fs;
 use std::ops::Range;
@@ -22,10 +22,10 @@ use crate::interrupt;
 use crate::paths::Paths;
 use crate::warm_up::warm_up;
 
-/// What memory is filled with before tensors come back: a read that did nothing must not find the right bytes there.
+/// Fills memory before tensors are read back: a read that did nothing must not find the right bytes.
 const FORGOTTEN: u8 = 0xa5;
 
-/// What each backend does in each pass.
+/// What is the same in every pass.
 pub(crate) struct Pass<'a> {
     pub(crate) config: &'a AioConfig,
     pub(crate) set: &'a TensorSet,
@@ -34,19 +34,19 @@ pub(crate) struct Pass<'a> {
     pub(crate) progress: &'a Progress,
 }
 
-/// What a group occupies.
+/// What a group holds.
 struct Hold {
     handle: AioHandle,
     memory: Vec<AlignedBuf>,
-    /// What the engine did to get ready.
+    /// What the engine did to warm up.
     warm_up: Paths,
 }
 
 impl Hold {
-    /// Gives it back and notes what the engine did.
+    /// Frees it, and notes what the engine did.
     fn end(self, done: &mut Done) -> Result<(), Failure> {
         drop(self.memory);
-        // Once the threads have ended they have told all that they did.
+        // The counts are complete once the threads have ended.
         self.handle.clone().close()?;
         done.paths += Paths::from(self.handle.stats()).since(&self.warm_up);
         Ok(())
@@ -54,7 +54,7 @@ impl Hold {
 }
 
 impl Pass<'_> {
-    /// Does it, and removes the files.
+    /// Runs the pass on `backend`, and removes its files.
     pub(crate) fn run(&self, backend: Backend) -> Outcome {
         let memory = PeakWatch::start();
         let mut done = Done::default();
@@ -67,7 +67,7 @@ impl Pass<'_> {
         outcome
     }
 
-    /// What was done until it failed is in `done` as well.
+    /// Swaps all tensors out and in. On failure, `done` has what was done until then.
     fn out_and_in(&self, backend: Backend, done: &mut Done) -> Result<(), Failure> {
         let mut hashes = vec![0; self.set.tensors.len()];
         let mut kept = None;
@@ -80,7 +80,7 @@ impl Pass<'_> {
             let (elapsed, memory) = self.files.transfer(Direction::Out, &handle, group, memory, self.progress)?;
             total += elapsed;
             let hold = Hold { handle, memory, warm_up };
-            // One group stays where it is; several have no room beside each other.
+            // A single group keeps its memory; several have no room beside each other.
             if self.groups.len() == 1 { kept = Some(hold) } else { hold.end(done)? }
         }
         done.swap_out = Some(total);
@@ -100,7 +100,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// An engine, and a buffer for each tensor of a group, both ready.
+    /// Starts an engine and allocates a buffer for each tensor of a group, all warmed up.
     fn hold(&self, backend: Backend, group: &Range<usize>, done: &mut Done) -> Result<Hold, Failure> {
         self.progress.stage("getting memory");
         let watch = Stopwatch::start();
@@ -121,7 +121,7 @@ impl Pass<'_> {
         file.write_at(&vec![0; usize::try_from(limits::page_size()).unwrap_or(4096)], 0)?;
         let memory = warm_up(&file, memory)?;
         file.close()?;
-        // It goes with the folder, if not now.
+        // The folder's removal takes it otherwise.
         let _ = fs::remove_file(path);
         Ok(memory)
     }
@@ -130,12 +130,12 @@ impl Pass<'_> {
         self.set.tensors[group.clone()].iter().map(|tensor| tensor.bytes).collect()
     }
 
-    /// Memory for data: groups follow each other, so it is that of the largest.
+    /// Memory for data. Groups follow each other, so it is that of the largest.
     fn buffer_bytes(&self) -> u64 {
         self.groups.iter().map(|group| self.sizes(group).iter().sum()).max().unwrap_or(0)
     }
 
-    /// A buffer per tensor. The largest come first, so that the small ones fill what the large ones leave.
+    /// Allocates a buffer per tensor, the largest first, so that small ones fill the gaps.
     fn allocate(&self, handle: &AioHandle, group: &Range<usize>) -> Result<Vec<AlignedBuf>, Failure> {
         let tensors = &self.set.tensors[group.clone()];
         let mut by_size: Vec<_> = (0..tensors.len()).collect();
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use crate::cli::Layout;
 
-    /// Five tensors that go through memory in three groups.
+    /// Runs `test` with five tensors that need three groups.
     fn with_pass(layout: Layout, test: impl FnOnce(&Pass<'_>)) {
         let (set, folder) = (TensorSet::uniform(5, 10_001), tempfile::tempdir().unwrap());
         let config = AioConfig::default();
@@ -212,7 +212,7 @@ mod tests {
                 Outcome::Done(done) => {
                     assert_eq!((done.backend, done.verified, done.differing.len()), ("pthread", 5, 0));
                     assert_eq!(done.paths.bytes(), 2 * 5 * 10_001, "{:?}", done.paths);
-                    // Other tests of this process may be what the peak is of, or have reset it.
+                    // Other tests of this process can cause or reset the peak.
                     assert!(done.memory.is_none_or(|memory| memory.buffer_bytes == 2 * 10_001));
                 }
                 other => panic!("{other:?}"),

@@ -1,7 +1,7 @@
 //! The tensors of GPT-2 small (124M), by their real names and shapes.
 //!
-//! Names as in the published checkpoint; `c_attn`, `c_proj` and `c_fc` are `Conv1D`, whose weights are
-//! `[inputs, outputs]`. The output head shares `wte`, so it is no tensor of its own.
+//! The names are those of the published checkpoint; `c_attn`, `c_proj` and `c_fc` are `Conv1D`, whose weights are
+//! `[inputs, outputs]`. The output head shares `wte`, so it is not a tensor of its own.
 
 const VOCABULARY: u64 = 50_257;
 const POSITIONS: u64 = 1024;

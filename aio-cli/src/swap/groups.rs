@@ -1,4 +1,4 @@
-//! Sets larger than memory pass through it in groups: as many tensors at a time as fit.
+//! A set larger than memory is moved in groups: as many tensors at a time as fit.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use crate::size;
 /// The most tensors of a group: each has a file name, a ticket and an op in flight.
 const MOST_TENSORS: usize = 16 * 1024;
 
-/// How far the memory of a group may exceed the set's own size: what is left of 256 MiB when the engine has its rings
-/// and staging buffers.
+/// How much the memory of a group may exceed the set's own size: what the engine's rings and staging buffers leave of
+/// 256 MiB.
 const EXCESS: u64 = 192 << 20;
 
 /// Cuts a set of tensors of these `sizes` into groups that fit in `budget` bytes of memory.
@@ -34,7 +34,7 @@ pub(crate) fn plan(sizes: &[u64], budget: u64) -> Result<Vec<Range<usize>>, Fail
     Ok(groups)
 }
 
-/// The most that an arena maps for several buffers: regions that it cuts them from, with room to spare.
+/// The most that an arena maps for several buffers: whole regions, which leave some room unused.
 fn mapped(buffers: u64) -> u64 {
     buffers + buffers / 16
 }
@@ -44,7 +44,7 @@ pub(crate) fn memory(sizes: &[u64]) -> u64 {
     sizes.iter().map(|&bytes| footprint(bytes)).sum()
 }
 
-/// Buffers come in pages.
+/// Buffers take whole pages.
 fn footprint(bytes: u64) -> u64 {
     bytes.max(1).next_multiple_of(limits::page_size())
 }

@@ -1,4 +1,4 @@
-//! Filling and hashing memory on all CPUs, so that nobody waits longer for it than for the I/O.
+//! Fills and hashes memory on all CPUs, so that this takes no longer than the I/O.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use crate::failure::Failure;
 use crate::interrupt;
 
-/// Does `work` for each of `items` on all CPUs that the process may use, or on those for which there is a thread.
+/// Runs `work` for each of `items` on all CPUs of the process, or on as many threads as the system grants.
 pub(crate) fn in_parallel<T: Send>(
     items: impl Iterator<Item = T> + Send,
     work: impl Fn(T) -> Result<(), Failure> + Sync,

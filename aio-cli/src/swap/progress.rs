@@ -1,4 +1,4 @@
-//! A bar on stderr, where that is a terminal.
+//! A progress bar on stderr, if that is a terminal.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -8,26 +8,26 @@ use indicatif::ProgressState;
 
 use crate::output::Bar;
 
-/// Bytes moved so far in all passes together, and the time left.
+/// Bytes moved in all passes together, and the time left.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Bar,
-    /// Moved by one backend in one pass.
+    /// Bytes that one backend moves in one pass.
     bytes: u64,
 }
 
 impl Progress {
-    /// For passes that each write and read `bytes`.
+    /// A bar for passes that each write and read `bytes`.
     pub(crate) fn new(bytes: u64) -> Self {
         Self { bar: Bar::new(0, "[{bar:10}] {binary_bytes:>10}{left}  {wide_msg}"), bytes: bytes.saturating_mul(2) }
     }
 
-    /// What begins now, after `done` passes of all backends together and as the first of `left`.
+    /// Starts a pass of a backend, after `done` such passes and as the first of the `left` ones.
     pub(crate) fn pass(&self, pass: u32, backend: Backend, done: usize, left: usize) {
         let end = self.bar.elapsed().checked_div(done as u32).map(|each| Instant::now() + each * left as u32);
         let time_left = move |_: &ProgressState, out: &mut dyn Write| {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()).as_secs_f64());
-            // A bar that cannot be drawn is no reason to fail.
+            // Failing to draw the bar is not an error.
             let _ = left.map_or(Ok(()), |left| write!(out, ", {left:.0} s left"));
         };
         self.bar.set_style(self.bar.style().with_key("left", time_left));
@@ -36,13 +36,13 @@ impl Progress {
         self.bar.set_prefix(format!("pass {pass}, {backend}"));
     }
 
-    /// What is being done.
+    /// Shows the current activity.
     pub(crate) fn stage(&self, what: &str) {
         self.bar.set_message(format!("{}: {what}", self.bar.prefix()));
         self.bar.tick();
     }
 
-    /// So many bytes more have moved.
+    /// Adds moved bytes.
     pub(crate) fn moved(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
@@ -59,7 +59,7 @@ mod tests {
         progress.pass(1, Backend::Pthread, 0, 9);
         progress.moved(50);
         assert_eq!(shown(), (50, Some(900), "pass 1, pthread".to_owned()));
-        // The first failed halfway, and has no more.
+        // The first backend failed halfway, and runs no more passes.
         progress.pass(1, Backend::Uring, 1, 6);
         assert_eq!(shown(), (100, Some(700), "pass 1, uring".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! What came of it: an object for programs, and in `text` a table for people.
+//! The result: an object for programs, and in `text` a table for people.
 
 mod text;
 
@@ -28,7 +28,7 @@ const INTERRUPTED: &str = "interrupted";
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
-    /// A signal ended it early: one backend is not through with the last pass, and others may not have begun it.
+    /// A signal ended it early: one backend has not finished the last pass, and others may not have begun it.
     pub(crate) partial: bool,
     source: String,
     #[serde(serialize_with = "lossy")]
@@ -36,15 +36,15 @@ pub(crate) struct Report {
     layout: &'static str,
     tensors: usize,
     bytes: u64,
-    /// In how many pieces the set went through memory.
+    /// The number of groups.
     groups: usize,
     queue_depth: usize,
     block_size: usize,
     threads: usize,
-    /// How many were begun.
+    /// Passes that were begun.
     passes: u32,
     backends: Vec<Row>,
-    /// Whether every tensor came back as it was, in every pass of every backend that is available.
+    /// Whether every tensor came back unchanged, in every pass of every available backend.
     verified: bool,
 }
 
@@ -53,24 +53,24 @@ pub(crate) struct Report {
 pub(crate) enum Outcome {
     Done(Done),
     Failed(String),
-    /// A signal ended it early, with this much done.
+    /// A signal ended it early, after this much.
     Interrupted(Done),
 }
 
-/// All tensors went out and something came back.
+/// What a backend did in one pass.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
-    /// The backend, also when `auto` was asked for.
+    /// The backend in use, also for `auto`.
     pub(crate) backend: &'static str,
     /// Starting the engine, allocating memory and registering it with the kernel.
     pub(crate) setup: Elapsed,
-    /// `None` until all of it went out.
+    /// `None` until all tensors are written.
     pub(crate) swap_out: Option<Elapsed>,
-    /// `None` until all of it came back and was compared.
+    /// `None` until all tensors are read back and compared.
     pub(crate) swap_in: Option<Elapsed>,
-    /// How many tensors came back as they were.
+    /// How many tensors came back unchanged.
     pub(crate) verified: usize,
-    /// Names of those that did not.
+    /// Names of tensors that came back different.
     pub(crate) differing: Vec<String>,
     pub(crate) paths: Paths,
     pub(crate) memory: Option<Memory>,
@@ -82,7 +82,7 @@ struct Row {
     asked: Backend,
     backend: String,
     available: bool,
-    /// Why it is not available, what it failed with, or which tensors came back different.
+    /// Why it is not available, its error, or which tensors came back different.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     swap_out: Option<Rates>,
@@ -90,7 +90,7 @@ struct Row {
     passes: Vec<PassRow>,
 }
 
-/// Of all passes.
+/// Rates over all passes.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Rates {
     gb_per_s: Estimate,
@@ -99,11 +99,11 @@ struct Rates {
 
 #[derive(Debug, Serialize)]
 struct PassRow {
-    /// How many tensors came back as they were.
+    /// How many tensors came back unchanged.
     verified: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differing: Vec<String>,
-    /// Spent before anything is timed: threads started, memory allocated and registered.
+    /// Time before anything is timed: starting threads, allocating and registering memory.
     setup_seconds: Option<f64>,
     swap_out: Option<Rate>,
     swap_in: Option<Rate>,
@@ -120,7 +120,7 @@ struct Rate {
 }
 
 impl Report {
-    /// With no backend in it yet.
+    /// A report without backends.
     pub(crate) fn new(dir: &Path, layout: Layout, config: &AioConfig, set: &TensorSet, groups: usize) -> Self {
         Self {
             schema: SCHEMA,
@@ -140,7 +140,7 @@ impl Report {
         }
     }
 
-    /// Adds a backend, with no pass yet.
+    /// Adds a backend, without passes.
     pub(crate) fn add_backend(&mut self, asked: Backend, unavailable: Option<Unavailable>) {
         let (available, reason) = (unavailable.is_none(), unavailable.map(|why| why.reason));
         let backend = asked.to_string();
@@ -148,7 +148,7 @@ impl Report {
         self.backends.push(row);
     }
 
-    /// Adds what happened on `backend`; whether it is fit for another pass.
+    /// Adds a pass of `backend`; returns whether it can run another.
     pub(crate) fn add_pass(&mut self, pass: u32, backend: Backend, outcome: Outcome) -> bool {
         self.passes = pass;
         let Some(row) = self.backends.iter_mut().find(|row| row.asked == backend) else { return false };
@@ -164,7 +164,7 @@ impl Report {
                 (done, false)
             }
         };
-        // Until the engine stands there is only what was asked for.
+        // Until the engine starts, only the requested backend is known.
         if !done.backend.is_empty() {
             done.backend.clone_into(&mut row.backend);
         }
@@ -202,7 +202,7 @@ impl Row {
         self.passes.iter().any(|pass| pass.paths.is_some_and(|paths| paths.mostly_buffered()))
     }
 
-    /// How many passes there are in which everything came back as it was.
+    /// Passes in which every tensor came back unchanged.
     fn whole_passes(&self, tensors: usize) -> usize {
         self.passes.iter().filter(|pass| pass.swap_in.is_some() && pass.verified == tensors).count()
     }
@@ -216,7 +216,7 @@ fn differing(names: &[String], tensors: usize) -> String {
 }
 
 impl Rates {
-    /// `None` if there are none.
+    /// `None` if there are no passes.
     fn of(passes: impl Iterator<Item = Rate> + Clone) -> Option<Self> {
         Some(Self {
             gb_per_s: Estimate::of(passes.clone().map(|rate| rate.gb_per_s))?,
@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// Of passes on two backends that end like this.
+    /// A report of passes with these outcomes on two backends.
     fn report(passes: [Vec<Outcome>; 2]) -> Report {
         let set = TensorSet::uniform(2, 500_000_000);
         let mut report = Report::new(Path::new("/data"), Layout::Files, &AioConfig::default(), &set, 1);

@@ -1,7 +1,7 @@
-//! Reading what a safetensors file holds: its header first, and nothing else until a tensor is asked for.
+//! Reads safetensors files: the header first, tensors only on demand.
 //!
-//! The header says where the tensors are, so a wrong one must not be believed: its length is checked against the file
-//! before it is read, and its offsets must cover the rest of the file exactly.
+//! The header places the tensors, so it is not trusted: its length is checked against the file before it is read, and
+//! its offsets must cover the rest of the file exactly.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,7 +17,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 use crate::failure::one_line;
 use crate::size;
 
-/// Where one tensor is in its file.
+/// The place of one tensor in its file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Its name.
@@ -28,13 +28,13 @@ pub(crate) struct Entry {
     pub(crate) bytes: u64,
 }
 
-/// Bytes that tell the length of the header.
+/// Bytes of the header's length field.
 const LENGTH_FIELD: u64 = 8;
 
-/// The format's own limit.
+/// The limit that the format sets.
 const LARGEST_HEADER: u64 = 100_000_000;
 
-/// Opens a file and lists its tensors by offset. An error is a sentence with the path.
+/// Opens a file and lists its tensors by offset. The error is a sentence with the path.
 pub(crate) fn open(path: &Path) -> Result<(File, Vec<Entry>), String> {
     let file = open_regular(path).map_err(|reason| format!("cannot read {}: {reason}", shown(path)))?;
     match entries(&file) {
@@ -43,7 +43,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, Vec<Entry>), String> {
     }
 }
 
-/// Looks before it opens: opening a FIFO would wait for a writer.
+/// Checks the type before it opens: opening a FIFO would wait for a writer.
 fn open_regular(path: &Path) -> Result<File, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if metadata.is_dir() {
@@ -61,7 +61,7 @@ fn entries(file: &File) -> Result<Vec<Entry>, String> {
     let mut header = vec![0; usize::try_from(header_len).map_err(|error| error.to_string())?];
     file.read_exact_at(&mut header, LENGTH_FIELD).map_err(|error| format!("its header cannot be read: {error}"))?;
 
-    // It may quote the header: names and types are whatever stands there.
+    // The error may quote the header, whose names and types can be anything.
     let bad = |error: serde_json::Error| format!("bad header: {}", one_line(&error.to_string()));
     let once_each = || serde_json::from_slice(&header).map(|Names| ()).map_err(bad);
     let metadata: Metadata = serde_json::from_slice(&header).or_else(|error| once_each().and(Err(bad(error))))?;
@@ -78,8 +78,8 @@ fn entries(file: &File) -> Result<Vec<Entry>, String> {
     Ok(metadata.offset_keys().into_iter().filter_map(entry).collect())
 }
 
-/// Reads the names of a header alone, and fails if one is there twice. [`Metadata`] keeps the last tensor of that name, and
-/// where that leaves a hole it calls the offset of another one invalid.
+/// Reads only the names of a header, and fails if one is there twice. [`Metadata`] keeps the last tensor of a name, and
+/// calls the offset of another one invalid if that leaves a hole.
 struct Names;
 
 impl<'de> Deserialize<'de> for Names {
@@ -205,7 +205,7 @@ mod tests {
         let tensor = |name: &str, begin: u32| {
             format!(r#""{name}":{{"dtype":"U8","shape":[4],"data_offsets":[{begin},{}]}}"#, begin + 4)
         };
-        // The last one alone leaves a hole before it, or behind it.
+        // The last tensor alone leaves a hole before or behind it.
         for (second, data) in [(4, &[0; 8]), (0, &[0; 8])] {
             let header = format!("{{{},{}}}", tensor("a\\u001b", 0), tensor("a\\u001b", second));
             let error = refused_header(&header, data);

@@ -1,4 +1,4 @@
-//! Which tensors go out and come back, and where their bytes come from.
+//! The tensors to move, and where their bytes come from.
 
 use std::fs::File;
 use std::io;
@@ -12,21 +12,20 @@ use super::{gpt2, safetensors};
 use crate::failure::Failure;
 use crate::generate;
 
-/// The most tensors of one set: each is a file.
+/// The most tensors of one set; each is a file.
 pub(crate) const MOST: u64 = 1_000_000;
 
-/// What is swapped.
+/// The tensors of a job.
 #[derive(Debug)]
 pub(crate) struct TensorSet {
-    /// What it is, for people.
+    /// A description for people.
     pub(crate) description: String,
-    /// In the order in which they are written.
+    /// In the order of writing.
     pub(crate) tensors: Vec<Tensor>,
-    /// The files that [`Source::File`] means.
+    /// The files that [`Source::File`] refers to.
     files: Vec<SourceFile>,
 }
 
-/// One tensor.
 #[derive(Debug)]
 pub(crate) struct Tensor {
     /// Its name in the model.
@@ -94,7 +93,7 @@ impl TensorSet {
         self.tensors.iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add)
     }
 
-    /// Puts the tensor's bytes into `memory`, which is as long as the tensor, and returns their hash.
+    /// Fills `memory`, which is as long as the tensor, with its bytes, and returns their hash.
     pub(crate) fn load(&self, tensor: &Tensor, memory: &mut [u8]) -> Result<u64, Failure> {
         match tensor.source {
             Source::Generated { seed } => generate::fill(memory, seed),
@@ -108,7 +107,7 @@ impl TensorSet {
 }
 
 impl Tensor {
-    /// The same name gives the same bytes, on every backend and in every run.
+    /// A tensor whose bytes follow from its name, on every backend and in every run.
     fn generated(name: String, bytes: u64) -> Self {
         let seed = xxh3_64(name.as_bytes());
         Self { name, bytes, source: Source::Generated { seed } }

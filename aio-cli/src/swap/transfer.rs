@@ -1,4 +1,4 @@
-//! The timed parts: a group of tensors from memory to files, and back, in one of two layouts.
+//! The timed parts: move a group of tensors from memory to files, and back, in one of two layouts.
 
 use std::fs;
 use std::ops::Range;
@@ -16,21 +16,20 @@ use crate::host::limits;
 use crate::interrupt;
 use crate::paths::Paths;
 
-/// Which way tensors go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Out,
     In,
 }
 
-/// Where tensors go.
+/// Paths of the files that hold tensors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Files<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) layout: Layout,
 }
 
-/// The sizes of the files that a group of tensors of these `sizes` needs.
+/// The sizes of the files for a group of tensors of these `sizes`.
 pub(crate) fn file_sizes(layout: Layout, sizes: &[u64]) -> Vec<u64> {
     match layout {
         Layout::Files => sizes.to_vec(),
@@ -39,8 +38,8 @@ pub(crate) fn file_sizes(layout: Layout, sizes: &[u64]) -> Vec<u64> {
 }
 
 impl Files<'_> {
-    /// Moves a group, and gives its memory back in the same order. The clock runs while files are made or opened, get
-    /// their disk space, and are closed.
+    /// Moves a group, and returns its memory in the same order. The time includes making or opening files, allocating
+    /// their disk space, and closing them.
     pub(crate) fn transfer(
         &self,
         direction: Direction,
@@ -55,7 +54,7 @@ impl Files<'_> {
         }
     }
 
-    /// Starts an op per tensor, on a file of its own, and waits for all of them.
+    /// Starts an op per tensor, each on its own file, and waits for all.
     fn one_by_one(
         &self,
         direction: Direction,
@@ -90,7 +89,7 @@ impl Files<'_> {
         Ok((watch.stop(), returned))
     }
 
-    /// One vectored op on one file.
+    /// Starts one vectored op on one file.
     fn as_extents(
         &self,
         direction: Direction,
@@ -131,19 +130,19 @@ impl Files<'_> {
         Ok((elapsed, extents.into_iter().map(|(_, buffer)| buffer).collect()))
     }
 
-    /// Tensors' names are not file names: they may hold anything.
+    /// Numbered, as the names of tensors may not be valid file names.
     pub(crate) fn tensor(&self, index: usize) -> PathBuf {
         self.folder.join(format!("{index:06}.tensor"))
     }
 
-    /// The file of a group, which has the number of its first tensor.
+    /// The file of a group, numbered after its first tensor.
     pub(crate) fn tensors(&self, first: usize) -> PathBuf {
         self.folder.join(format!("{first:06}.tensors"))
     }
 
-    /// Removes what groups of tensors left.
+    /// Removes the files of groups.
     pub(crate) fn remove(&self, groups: &[Range<usize>]) {
-        // What was never written is not there; what stays is reported when the folder goes.
+        // A file that was never written is missing; removing the folder reports what remains.
         match self.layout {
             Layout::Files => {
                 groups.iter().flat_map(Range::clone).for_each(|index| drop(fs::remove_file(self.tensor(index))));
@@ -155,8 +154,7 @@ impl Files<'_> {
     }
 }
 
-/// Where tensors of these sizes begin in one file, and where it ends. Each has pages of its own, so that no two meet in
-/// one.
+/// Offsets of tensors of these sizes in one file, and its length. Each begins on a page of its own.
 fn lay_out(sizes: impl Iterator<Item = u64>) -> (Vec<u64>, u64) {
     let page = limits::page_size();
     let (mut offset, mut end) = (0_u64, 0);
@@ -169,7 +167,7 @@ fn lay_out(sizes: impl Iterator<Item = u64>) -> (Vec<u64>, u64) {
     (offsets.collect(), end)
 }
 
-/// Waits until the op ended. A signal cancels it. Calls `meanwhile` now and then.
+/// Waits for an op, and calls `meanwhile` now and then. A signal cancels the op.
 fn wait<T>(ticket: Ticket<T>, mut meanwhile: impl FnMut()) -> Result<T, Failure> {
     while !ticket.wait_timeout(Duration::from_millis(100))? {
         if let Err(interrupted) = interrupt::check() {
@@ -182,7 +180,7 @@ fn wait<T>(ticket: Ticket<T>, mut meanwhile: impl FnMut()) -> Result<T, Failure>
     Ok(moved)
 }
 
-/// Cancels ops and takes their results, which say nothing more than that; the reason is `failure`.
+/// Cancels ops and drops their results; returns `failure`, the reason.
 fn give_up<T>(tickets: Vec<Ticket<T>>, failure: Failure) -> Failure {
     tickets.iter().for_each(Ticket::cancel);
     tickets.into_iter().for_each(|ticket| drop(ticket.wait()));

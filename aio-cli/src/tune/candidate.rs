@@ -1,4 +1,4 @@
-//! One configuration that may be better than the defaults.
+//! A configuration to try.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::size;
 
-/// What the search varies; all else is as in [`AioConfig::default`].
+/// What the search varies; everything else is as in [`AioConfig::default`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct Candidate {
     /// `None`: the best that works.
@@ -22,7 +22,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// What the library does when nothing is configured.
+    /// The library's defaults.
     pub(crate) fn defaults() -> Self {
         let config = AioConfig::default();
         Self {
@@ -36,7 +36,7 @@ impl Candidate {
         }
     }
 
-    /// As the engine takes it.
+    /// The engine's configuration for it.
     pub(crate) fn config(&self) -> AioConfig {
         let mut config = AioConfig::default();
         config.backend = self.backend.map(str::to_owned);
@@ -50,7 +50,7 @@ impl Candidate {
     }
 }
 
-/// What makes it different from the defaults, in a few words.
+/// Writes the differences from the defaults, in a few words.
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let usual = Self::defaults();

@@ -1,4 +1,4 @@
-//! One folder: its data file, and what a candidate does with that.
+//! One folder: its data file, and measuring a candidate on it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::host::disk;
 use crate::interrupt::{self, Made};
 
-/// A folder that is to be tuned for, before anything is made in it.
+/// A folder to tune for, before anything is made in it.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Refuses, with the reason, what cannot be used.
+    /// Examines `dir`, and refuses an unusable one with the reason.
     pub(crate) fn look(dir: &Path) -> Result<Self, Failure> {
         let dir = disk::require_folder(dir)?;
         let metadata = fs::metadata(&dir)
@@ -37,25 +37,25 @@ impl Place {
     }
 }
 
-/// A data file in a folder of its own, both removed on drop.
+/// A data file in a new folder; drop removes both.
 #[derive(Debug)]
 pub(crate) struct DataFile {
     path: PathBuf,
-    /// For what is asked of the page cache.
+    /// A descriptor to ask about the page cache.
     cached: File,
     pub(crate) shape: Shape,
-    /// Whole ops that it has room for, in bytes. All of it is allocated and has been written.
+    /// Its length, in whole ops. All of it is allocated and written.
     pub(crate) bytes: u64,
     /// Whether the file system does direct I/O.
     pub(crate) direct: bool,
-    /// The backend that the defaults take.
+    /// The backend of the defaults.
     pub(crate) auto_backend: &'static str,
     pattern: Vec<u8>,
     _folder: Made,
 }
 
 impl DataFile {
-    /// Makes it, of `bytes` or of as much as can be written in `at_most`.
+    /// Makes a file of `bytes`, or of as much as can be written in `at_most`.
     pub(crate) fn make(
         place: &Place,
         bytes: u64,
@@ -87,7 +87,7 @@ impl DataFile {
         Ok(Self { path, cached, shape, bytes, direct, auto_backend, pattern, _folder: folder })
     }
 
-    /// One look at a candidate, with an engine of its own. It fails only if a signal asked for the end.
+    /// Measures a candidate once, with a new engine. Fails only if a signal asked for the end.
     pub(crate) fn look(&self, candidate: &Candidate, effort: Effort) -> Result<Outcome, Failure> {
         match self.both(candidate, effort, pass) {
             Ok(pair) => Ok(Outcome::Measured(pair)),
@@ -99,7 +99,7 @@ impl DataFile {
         }
     }
 
-    /// Both directions, each by `pass`.
+    /// Measures both directions, each by `pass`.
     fn both(
         &self,
         candidate: &Candidate,
@@ -121,7 +121,7 @@ impl DataFile {
             let done = pass(&open.file, direction, buffers, bytes, at_most)?;
             (*sample, buffers) = (Some(done.sample), done.buffers);
             if buffers.len() < self.shape.ops_in_flight {
-                // Some went with ops that were cancelled.
+                // Cancelled ops took some of them.
                 buffers = self.shape.buffers(&open.handle, &open.file, &self.pattern)?;
             }
         }
@@ -147,11 +147,11 @@ impl DataFile {
         self.shape.buffers(&open.handle, &open.file, &self.pattern)
     }
 
-    /// Empties the page cache of the file, so that reads come from the device whatever was done before.
+    /// Drops the file from the page cache, so that reads come from the device.
     ///
-    /// `posix_fadvise(2)` drops only what is clean and not in use, so it is looked at: the engine's direct mode `auto`
-    /// reads a file that lies in the cache from there, and says so in its statistics. A file system without direct I/O
-    /// does not tell; what was found out there is good for comparisons only.
+    /// `posix_fadvise(2)` drops only clean and unused pages, so a read checks the result: in direct mode `auto` the
+    /// engine reads a cached file from the cache, and counts that in its statistics. A file system without direct I/O
+    /// does not tell; figures there are only good for comparisons.
     pub(crate) fn cool(&self, open: &Open) -> Result<(), Failure> {
         const TRIES: usize = 3;
         for _ in 0..TRIES {
@@ -168,12 +168,12 @@ impl DataFile {
     }
 }
 
-/// The data file as a candidate has it.
+/// The data file, open with a candidate's engine.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) handle: AioHandle,
     pub(crate) file: AioFile,
-    /// The same file in mode `auto`, where there is direct I/O.
+    /// The same file in mode `auto`, if there is direct I/O.
     watched: Option<AioFile>,
 }
 
@@ -186,7 +186,7 @@ impl Open {
         Ok(self.handle.stats().bytes_buffered > before)
     }
 
-    /// Ends the engine.
+    /// Closes the engine.
     pub(crate) fn close(self) -> Result<(), Failure> {
         drop(self.watched);
         self.file.close()?;

@@ -1,4 +1,4 @@
-//! What was found, for programs; [`text`] is for people.
+//! The result for programs; [`text`] is for people.
 
 mod text;
 
@@ -16,7 +16,6 @@ use super::workload::{Direction, Shape};
 use crate::estimate::Estimate;
 use crate::output::lossy;
 
-/// Everything.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) schema: &'static str,
@@ -31,33 +30,32 @@ pub(crate) struct Report {
     pub(crate) buffer_bytes: usize,
     pub(crate) unavailable_backends: Vec<Unavailable>,
     pub(crate) folders: Vec<FolderReport>,
-    /// All folders at the same time; `null` for one folder.
+    /// Rates of all folders at the same time; `null` for one folder.
     pub(crate) together: Option<TogetherReport>,
     pub(crate) notes: Vec<String>,
-    /// What `--write` made.
+    /// The file that `--write` made.
     pub(crate) written: Option<String>,
 }
 
-/// A backend that is not in the search.
+/// A backend that the search leaves out, and why.
 #[derive(Debug, Serialize)]
 pub(crate) struct Unavailable {
     pub(crate) backend: &'static str,
     pub(crate) reason: String,
 }
 
-/// One folder.
 #[derive(Debug, Serialize)]
 pub(crate) struct FolderReport {
     #[serde(serialize_with = "lossy")]
     pub(crate) dir: PathBuf,
     pub(crate) file_system: Option<String>,
     pub(crate) direct_io: bool,
-    /// What the defaults take.
+    /// The backend of the defaults.
     pub(crate) auto_backend: &'static str,
     pub(crate) file_bytes: u64,
-    /// Candidates that were measured, the defaults among them.
+    /// Candidates that were measured, including the defaults.
     pub(crate) measured: usize,
-    /// Candidates that it did not get to.
+    /// Candidates that the time was too short for.
     pub(crate) left_out: usize,
     pub(crate) refused: Vec<Refused>,
     /// Rounds of the last rung.
@@ -70,14 +68,14 @@ pub(crate) struct FolderReport {
     contenders: Vec<Contender>,
 }
 
-/// A candidate that cannot be had.
+/// A candidate that does not work here, and why.
 #[derive(Debug, Serialize)]
 pub(crate) struct Refused {
     pub(crate) config: Candidate,
     pub(crate) reason: String,
 }
 
-/// What came out ahead, by the last rounds.
+/// The best configurations, by the last rounds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Best {
     pub(crate) defaults: Contender,
@@ -92,12 +90,11 @@ pub(crate) struct Contender {
     pub(crate) config: Candidate,
     pub(crate) read: Figures,
     pub(crate) write: Figures,
-    /// To the defaults of the same round, by what it is best in.
+    /// Its ratio to the defaults of the same round, in the direction it is best in.
     pub(crate) ratio: Estimate,
     pub(crate) beats_defaults: bool,
 }
 
-/// What to use.
 #[derive(Debug, Serialize)]
 pub(crate) struct Recommendation {
     pub(crate) config: Candidate,
@@ -105,15 +102,14 @@ pub(crate) struct Recommendation {
     pub(crate) reason: String,
 }
 
-/// One direction of the looks of a rung.
+/// One direction of all measurements of a rung.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figures {
     pub(crate) gb_per_s: Values,
-    /// The median.
     pub(crate) cpu_seconds_per_gb: f64,
 }
 
-/// A value per look, and what they say together.
+/// The values of all measurements, and their summary.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Values {
     pub(crate) values: Vec<f64>,
@@ -143,12 +139,12 @@ pub(crate) struct TogetherReport {
 /// In GB/s.
 #[derive(Debug, Serialize)]
 pub(crate) struct TogetherRates {
-    /// Of each folder by itself, in order: the median.
+    /// The median of each folder alone, in order.
     pub(crate) alone: Vec<f64>,
     pub(crate) sum_of_alone: f64,
-    /// Of each folder beside the others.
+    /// Each folder beside the others.
     pub(crate) each: Vec<Values>,
-    /// All that moved, until the last folder was through.
+    /// All bytes, until the last folder finished.
     pub(crate) together: Values,
 }
 
@@ -214,14 +210,14 @@ impl FolderReport {
         }
     }
 
-    /// What to use here, and what it did alone.
+    /// The recommended configuration, and what it did alone.
     pub(crate) fn recommended(&self) -> Option<&Contender> {
         let config = &self.recommendation.as_ref()?.config;
         self.contenders.iter().find(|contender| contender.config == *config)
     }
 }
 
-/// The final rounds, or without them the last rung in which something was compared with the defaults.
+/// The final rounds, or the last rung that compared something with the defaults.
 fn last_rung<S>(found: &Found<Candidate, S>) -> usize {
     let compared = |rung: &usize| {
         let (defaults, others) = (found.entries.first(), found.entries.iter().skip(1));
@@ -302,7 +298,7 @@ impl Figures {
 }
 
 impl Values {
-    /// Of at least one value; of none all is 0.
+    /// All 0 without values.
     fn new(values: Vec<f64>) -> Self {
         let none = Estimate { median: 0.0, low: 0.0, high: 0.0 };
         Self { spread: Estimate::of_most(values.iter().copied()).unwrap_or(none), values }
@@ -310,7 +306,7 @@ impl Values {
 }
 
 impl TogetherReport {
-    /// `alone`: what each folder read and wrote by itself.
+    /// `alone`: the read and write rate of each folder alone.
     pub(crate) fn new(found: Together, alone: &[(f64, f64)]) -> Self {
         let rates = |rates: Rates, alone: Vec<f64>| TogetherRates {
             sum_of_alone: alone.iter().sum(),
@@ -329,7 +325,7 @@ impl TogetherReport {
 mod tests {
     use super::*;
 
-    /// What is said of candidates with these rates beside the defaults, round by round.
+    /// The text about candidates with these rates beside the defaults, round by round.
     fn said(defaults: &[f64], other: &[f64]) -> String {
         let sample = |gb_per_s| Sample { gb_per_s, cpu_seconds_per_gb: 0.0, seconds: 1.0 };
         let rounds = |rates: &[f64]| -> Vec<Pair> {

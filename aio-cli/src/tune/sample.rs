@@ -1,15 +1,15 @@
-//! What one look at a candidate yields, and what it is judged by.
+//! One measurement of a candidate, and how it is judged.
 
-/// One direction of one look.
+/// One direction of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
     pub(crate) gb_per_s: f64,
     pub(crate) cpu_seconds_per_gb: f64,
-    /// How long the timed part took.
+    /// Seconds of the timed part.
     pub(crate) seconds: f64,
 }
 
-/// Both directions of one look.
+/// Both directions of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) read: Sample,
@@ -28,7 +28,7 @@ pub(crate) enum Goal {
 impl Goal {
     pub(crate) const ALL: [Self; 3] = [Self::Overall, Self::Read, Self::Write];
 
-    /// How many times `base` it is.
+    /// The ratio of `of` to `base`.
     pub(crate) fn ratio(self, of: &Pair, base: &Pair) -> f64 {
         let read = of.read.gb_per_s / base.read.gb_per_s;
         let write = of.write.gb_per_s / base.write.gb_per_s;

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::host::disk;
 use crate::output;
 
-/// Where a configuration will go, looked at before the minutes of work.
+/// The target of `--write`, checked before the minutes of work.
 #[derive(Debug)]
 pub(crate) struct Destination {
     path: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// Refuses what exists (unless it is a file that may be replaced), and folders that no file can be made in.
+    /// Refuses an existing path, unless it is a file that may be replaced, and a folder in which no file can be made.
     pub(crate) fn look(path: &Path, overwrite: bool) -> Result<Self, Failure> {
         let cannot = |reason: &str| Failure::Failed(format!("cannot write {}: {reason}", shown(path)));
         match fs::metadata(path).or_else(|_| fs::symlink_metadata(path)) {
@@ -36,12 +36,12 @@ impl Destination {
             }
             Ok(_) | Err(_) => {}
         }
-        // It is gone again at once.
+        // Dropping it removes it at once.
         temporary_beside(path).map(drop).map_err(|error| cannot(&error.to_string()))?;
         Ok(Self { path: path.to_owned(), overwrite })
     }
 
-    /// Writes it in one step: who reads it finds nothing, the old one, or all of the new one.
+    /// Writes it in one step: a reader sees no file, the old one, or all of the new one.
     pub(crate) fn write(&self, config: &AioConfig) -> Result<(), Failure> {
         let text = format!("{}\n", config.to_json());
         match self.overwrite {
@@ -50,7 +50,7 @@ impl Destination {
         }
     }
 
-    /// What appeared there meanwhile stays, which a replacement would not grant.
+    /// Without `--overwrite`, a file that appeared meanwhile stays; a rename would replace it.
     fn put(&self, bytes: &[u8]) -> io::Result<()> {
         let mut file = temporary_beside(&self.path)?;
         file.write_all(bytes)?;
@@ -59,9 +59,9 @@ impl Destination {
     }
 }
 
-/// A new file in the folder of `target`, with the mode that any new file has.
+/// Makes a new file in the folder of `target`, with the mode of any new file.
 fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
-    // Unlike tempfile_in, this leaves the error as the kernel gave it.
+    // Unlike tempfile_in, this returns the kernel's error unchanged.
     tempfile::Builder::new().prefix(".tensor-aio-").make_in(disk::folder_of(target), |path| File::create_new(path))
 }
 

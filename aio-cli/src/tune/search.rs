@@ -1,9 +1,9 @@
-//! The search itself: successive halving (Jamieson and Talwalkar 2016), then rounds among the last few.
+//! The search: successive halving (Jamieson and Talwalkar 2016), then rounds among the last few.
 //!
-//! It knows neither files nor engines: a [`Bench`] measures, and tells the time. Each rung looks at all candidates that
-//! are left once, in a new random order, so that a device that gets slower or faster meanwhile does so for all alike;
-//! the better half goes on, to be looked at with twice the amount. All rungs cost about the same, so what one look at
-//! the defaults takes says how many candidates the time is enough for.
+//! It knows neither files nor engines: a [`Bench`] measures, and tells the time. Each rung measures all remaining
+//! candidates once, in a new random order, so that a drift of the device affects all alike; the better half goes on and
+//! is measured with twice the bytes. All rungs cost about the same, so one measurement of the defaults tells how many
+//! candidates the time allows.
 
 mod finals;
 #[cfg(test)]
@@ -15,7 +15,6 @@ use std::time::Duration;
 use super::sample::{Goal, Pair};
 use crate::generate::SplitMix64;
 
-/// Measures candidates, on a clock.
 pub(crate) trait Bench<C> {
     /// Why the search has to end at once.
     type Stop;
@@ -23,69 +22,68 @@ pub(crate) trait Bench<C> {
     /// Time since some start.
     fn now(&self) -> Duration;
 
-    /// Looks at a candidate in both directions.
+    /// Measures a candidate in both directions.
     fn measure(&mut self, candidate: &C, effort: Effort) -> Result<Outcome, Self::Stop>;
 
-    /// Told of each stage, with the best so far and its ratio to the defaults.
+    /// Reports a stage, the best so far and its ratio to the defaults.
     fn stage(&mut self, stage: &str, best: Option<(&C, f64)>);
 }
 
-/// How much to do in one look.
+/// How much to do in one measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// In each direction.
     pub(crate) bytes: u64,
-    /// After this long a direction ends, and what moved by then counts.
+    /// Ends a direction after this time; bytes moved by then count.
     pub(crate) read_at_most: Duration,
     pub(crate) write_at_most: Duration,
     pub(crate) reads_first: bool,
 }
 
-/// What came of it.
+/// The result of one measurement.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Measured(Pair),
-    /// This candidate cannot be had here, for this reason.
+    /// This candidate does not work here, for this reason.
     Refused(String),
 }
 
-/// The bounds of a search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    /// When to be done, on the clock of the bench.
+    /// When to finish, on the clock of the bench.
     pub(crate) end: Duration,
-    /// Bytes of a look in the first rung, and the most in any.
+    /// Bytes of a measurement in the first rung, and the most in any.
     pub(crate) least: u64,
     pub(crate) most: u64,
     pub(crate) seed: u64,
 }
 
-/// A candidate and all that is known of it.
+/// A candidate and its measurements.
 #[derive(Debug)]
 pub(crate) struct Entry<C> {
     pub(crate) candidate: C,
     pub(crate) trials: Vec<Trial>,
     /// Why it was given up, other than for being slow.
     pub(crate) refused: Option<String>,
-    /// What the last look took altogether, and how much that moved.
+    /// Time and bytes of its last measurement.
     cost: (Duration, u64),
 }
 
-/// The looks of one rung.
+/// The measurements of one rung.
 #[derive(Debug)]
 pub(crate) struct Trial {
-    /// 0 is the warm-up, which is compared with nothing; the last is that of the final rounds.
+    /// 0 is the warm-up, which is not compared; the last is that of the final rounds.
     pub(crate) rung: usize,
     pub(crate) bytes: u64,
     pub(crate) pairs: Vec<Pair>,
 }
 
-/// What a search ends with. The first entry is that of the defaults.
+/// The result of a search. The first entry is that of the defaults.
 #[derive(Debug)]
 pub(crate) struct Found<C, S> {
-    /// In the order in which they were proposed.
+    /// In the order of `candidates`.
     pub(crate) entries: Vec<Entry<C>>,
-    /// Candidates that it did not get to.
+    /// Candidates that the time was too short for.
     pub(crate) left_out: usize,
     /// The rung of the final rounds, if there were any.
     pub(crate) final_rung: Option<usize>,
@@ -95,11 +93,11 @@ pub(crate) struct Found<C, S> {
 
 /// Non-defaults that go into the final rounds.
 const FINALISTS: usize = 4;
-/// The part of the time that the rungs before the final rounds may take.
+/// The share of the time for the rungs before the final rounds.
 const HALVING: f64 = 0.55;
 /// Candidates are often slower than the defaults.
 const SLACK: f64 = 1.3;
-/// A look that takes this many times longer than the defaults did is cut short.
+/// A measurement that takes this many times longer than the defaults is cut short.
 const PATIENCE: u32 = 4;
 
 /// Searches for something better than the first candidate, the defaults.
@@ -126,7 +124,7 @@ struct Search<'a, C, B> {
     order: SplitMix64,
 }
 
-/// The rung of the final rounds if it came to them, and what stopped the search.
+/// The rung of the final rounds, if reached, and what stopped the search.
 type Stopped<S> = (Option<usize>, S);
 
 impl<C, B: Bench<C>> Search<'_, C, B> {
@@ -142,7 +140,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         self.final_rounds(ranking)
     }
 
-    /// Lets in as many candidates as there is time for.
+    /// Admits as many candidates as the time allows.
     fn admit(&mut self) {
         let left = self.left().as_secs_f64() * HALVING;
         let one = self.entries[0].cost.0.as_secs_f64() * SLACK;
@@ -153,7 +151,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         self.not_admitted = all - admitted;
     }
 
-    /// Halves them until few are left. These, the best first, without the defaults.
+    /// Halves them until few are left; returns these, the best first, without the defaults.
     fn halve(&mut self) -> Result<Vec<usize>, B::Stop> {
         let deadline = self.bench.now() + self.left().mul_f64(HALVING);
         let mut alive: Vec<usize> = (1..self.entries.len()).collect();
@@ -180,7 +178,8 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         Ok(alive)
     }
 
-    /// The time was up before the rung was through: the one before decides, or, in the first, those that were reached.
+    /// Ranks the candidates when the time ends within a rung: by the rung before, or, in the first, by what was
+    /// measured.
     fn cut_short(&mut self, mut alive: Vec<usize>) -> Vec<usize> {
         let decides = self.rung.saturating_sub(1).max(1);
         alive
@@ -188,7 +187,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         self.best_of(&alive, decides, FINALISTS)
     }
 
-    /// The defaults and these, in a new order.
+    /// The defaults and `alive`, in a new order.
     fn in_rung(&mut self, alive: &[usize]) -> Vec<usize> {
         let mut all: Vec<usize> = [0].iter().chain(alive).copied().collect();
         for last in (1..all.len()).rev() {
@@ -197,7 +196,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         all
     }
 
-    /// `keep` of `from`: the best of each goal in turn, so that what is best for one direction only stays in as well.
+    /// The best `keep` of `from`, by each goal in turn, so that the best in one direction only stays in as well.
     fn best_of(&self, from: &[usize], rung: usize, keep: usize) -> Vec<usize> {
         let Some(base) = self.defaults_in(rung) else { return Vec::new() };
         let ranked = Goal::ALL.map(|goal| {
@@ -211,14 +210,14 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         in_turn.filter(|index| kept.insert(*index)).take(keep).collect()
     }
 
-    /// What the defaults did in a rung, or, if the first was cut short before their turn, in the warm-up: the amount
-    /// is the same.
+    /// The defaults' measurement in a rung, or, if the first rung ended before they were measured, in the warm-up,
+    /// which moves as many bytes.
     fn defaults_in(&self, rung: usize) -> Option<&Pair> {
         let defaults = self.entries.first()?;
         defaults.pair_of(rung).or_else(|| if rung == 1 { defaults.pair_of(0) } else { None })
     }
 
-    /// Measures a candidate once, and writes down what came of it.
+    /// Measures a candidate once, and records the result.
     fn look(&mut self, index: usize, bytes: u64) -> Result<(), B::Stop> {
         let (began, left) = (self.bench.now(), self.left());
         let effort = self.effort(bytes, left);
@@ -237,7 +236,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
     }
 
     fn effort(&mut self, bytes: u64, left: Duration) -> Effort {
-        // Shorter is the scheduler's doing, not the candidate's.
+        // In less time the scheduler decides, not the candidate.
         const AT_LEAST: Duration = Duration::from_millis(100);
         let reads_first = self.order.next_u64().is_multiple_of(2);
         let warm_up = self.entries[0].trials.first().and_then(|trial| Some((trial.pairs.first()?, trial.bytes)));
@@ -267,18 +266,18 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
 }
 
 impl<C> Entry<C> {
-    /// The first look of a rung.
+    /// The first measurement of a rung.
     fn pair_of(&self, rung: usize) -> Option<&Pair> {
         self.pairs(rung)?.first()
     }
 
-    /// All looks of a rung; `None` if there were none.
+    /// All measurements of a rung; `None` if there are none.
     pub(crate) fn pairs(&self, rung: usize) -> Option<&[Pair]> {
         self.trials.iter().find(|trial| trial.rung == rung).map(|trial| trial.pairs.as_slice())
     }
 }
 
-/// Rungs that it takes to get from so many entries, the defaults among them, to the final rounds.
+/// Rungs from this many entries, including the defaults, to the final rounds.
 fn rungs(entries: usize) -> usize {
     let (mut alive, mut rungs) = (entries - 1, usize::from(entries > 1));
     while alive > 2 * FINALISTS {

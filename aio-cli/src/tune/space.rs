@@ -1,4 +1,4 @@
-//! Where candidates come from: beside the defaults, and anywhere.
+//! Where candidates come from: near the defaults, and anywhere.
 
 use std::collections::HashSet;
 
@@ -7,15 +7,15 @@ use aio::DirectMode;
 use super::candidate::Candidate;
 use crate::generate::SplitMix64;
 
-/// The values that are worth a try on a machine and its file system.
+/// The values worth trying on a machine and its file system.
 #[derive(Debug, Clone)]
 pub(crate) struct Space {
-    /// The first is the one that the defaults take.
+    /// The defaults' backend comes first.
     pub(crate) backends: Vec<&'static str>,
-    /// Whether the file system does direct I/O; where it does not, there is one kind.
+    /// Whether the file system does direct I/O; otherwise all is buffered.
     pub(crate) direct: bool,
     pub(crate) cpus: usize,
-    /// Bytes of an op, and of all that are in flight: larger blocks and deeper queues could not be filled.
+    /// Bytes of an op, and of all in flight: they bound useful block sizes and queue depths.
     pub(crate) op_bytes: usize,
     pub(crate) in_flight: usize,
 }
@@ -28,8 +28,8 @@ const THREADS: [usize; 5] = [1, 2, 4, 8, 16];
 const TRIES: usize = 1000;
 
 impl Space {
-    /// At most `count` candidates, the defaults first, then a neighbour of theirs and a sample in turn. The same for the
-    /// same seed.
+    /// At most `count` candidates: the defaults, then neighbours of them and samples in turn. The same for the same
+    /// seed.
     pub(crate) fn candidates(&self, count: usize, seed: u64) -> Vec<Candidate> {
         let mut random = SplitMix64::new(seed);
         let mut neighbours = self.neighbours().into_iter();
@@ -73,7 +73,7 @@ impl Space {
         near
     }
 
-    /// Any values together. Those that are usually right are drawn more often.
+    /// A random combination, in which values that are usually right are more likely.
     fn sample(&self, random: &mut SplitMix64) -> Candidate {
         let usual = Candidate::defaults();
         let mut below = |bound: usize| random.below(bound as u64) as usize;

@@ -11,7 +11,7 @@ use super::workload::{Direction, pass};
 use crate::failure::{Failure, no_thread};
 use crate::interrupt;
 
-/// One folder and what it does alone.
+/// One folder and its rates alone.
 #[derive(Debug)]
 pub(crate) struct Member<'a> {
     pub(crate) data: &'a DataFile,
@@ -26,7 +26,7 @@ pub(crate) struct Member<'a> {
 pub(crate) struct Rates {
     /// Of each folder.
     pub(crate) each: Vec<Vec<f64>>,
-    /// Of all: what moved, until the last was through.
+    /// Of all together, until the last one finished.
     pub(crate) all: Vec<f64>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Together {
     pub(crate) write: Rates,
 }
 
-/// Rounds that the time is divided for; how many it comes to is another matter.
+/// Planned number of rounds; the real one follows from the time.
 const ROUNDS: u32 = 4;
 
 /// Measures rounds until `end`, at least one.
@@ -50,7 +50,7 @@ pub(crate) fn together(members: &[Member<'_>], end: Instant) -> Result<Together,
     for done in 1.. {
         round(members, &engines, Direction::Read, stretch, &mut found.read)?;
         round(members, &engines, Direction::Write, stretch, &mut found.write)?;
-        // Another one has to fit in.
+        // Stops if another round would not fit in.
         if Instant::now() + began.elapsed() / done > end {
             break;
         }
@@ -104,13 +104,12 @@ impl Member<'_> {
         }
     }
 
-    /// Seconds after which it would be through with its file.
+    /// Seconds until it would reach the end of its file.
     fn longest(&self, direction: Direction) -> f64 {
         self.data.bytes as f64 / 1e9 / self.alone(direction)
     }
 
-    /// What it moves in this time if the others do not disturb it: then all end together. At least what keeps its ops
-    /// in flight.
+    /// Bytes it moves in this time if undisturbed, so that all end together; at least enough to keep its ops in flight.
     fn bytes_in(&self, direction: Direction, seconds: f64) -> u64 {
         let bytes = (self.alone(direction) * seconds * 1e9) as u64;
         bytes.max(self.data.shape.buffer_bytes() as u64).min(self.data.bytes)

@@ -1,27 +1,26 @@
-//! What the measurements allow to be said. Noise is not a win.
+//! What the measurements prove. Noise is not a win.
 
 use super::sample::{Goal, Pair};
 use crate::estimate::Estimate;
 
-/// Rounds without which no candidate is said to beat the defaults: among equals, one of four that has five rounds is
-/// ahead in all of them, and its median beyond all of the defaults', about once in a hundred searches.
+/// Fewest rounds in which a candidate can beat the defaults: among equals with five rounds, one of four is ahead in all
+/// of them, and its median beyond all of the defaults', about once in a hundred searches.
 pub(crate) const ROUNDS_TO_TELL: usize = 5;
 
-/// One of the contenders and how it compares.
+/// A contender, compared with the defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Choice {
-    /// Its place among the contenders; 0 are the defaults.
+    /// Its index among the contenders; 0 is the defaults.
     pub(crate) index: usize,
     /// Its ratio to the defaults, round by round.
     pub(crate) ratio: Estimate,
-    /// Whether that is more than noise.
+    /// Whether the ratio is more than noise.
     pub(crate) beats_defaults: bool,
 }
 
-/// All that can be said.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Verdict {
-    /// Every contender by what it does in both directions, in order.
+    /// Every contender by both directions, in order.
     pub(crate) choices: Vec<Choice>,
     pub(crate) overall: Choice,
     pub(crate) read: Choice,
@@ -32,7 +31,7 @@ pub(crate) struct Verdict {
     pub(crate) rounds: usize,
 }
 
-/// `contenders`: what each did, round by round; the first are the defaults. `None` if these did nothing.
+/// `contenders`: the rounds of each, the defaults first. `None` if these have no rounds.
 pub(crate) fn verdict(contenders: &[&[Pair]]) -> Option<Verdict> {
     let defaults = contenders.first().filter(|rounds| !rounds.is_empty())?;
     let choices = |goal| {
@@ -60,7 +59,7 @@ fn by_ratio(a: &Choice, b: &Choice) -> std::cmp::Ordering {
 impl Choice {
     fn of(goal: Goal, index: usize, rounds: &[Pair], defaults: &[Pair]) -> Option<Self> {
         let ratio = Estimate::of_most(rounds.iter().zip(defaults).map(|(ours, theirs)| goal.ratio(ours, theirs)))?;
-        // Against one yardstick, what the rounds of the defaults differ by among themselves shows.
+        // A common yardstick, so that the spread of the defaults among themselves shows.
         let middle = median_pair(defaults)?;
         let ours = Estimate::of_most(rounds.iter().map(|pair| goal.ratio(pair, &middle)))?;
         let theirs = Estimate::of_most(defaults.iter().map(|pair| goal.ratio(pair, &middle)))?;
@@ -100,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_lies_within_the_spread_of_the_defaults_is_no_win() {
-        // Ahead in every round, as both drift by more than what separates them.
+        // Ahead in every round, though both drift by more than their difference.
         let defaults = rounds(&[(1.0, 1.0), (1.1, 1.1), (1.2, 1.2), (1.3, 1.3), (1.4, 1.4)]);
         let better: Vec<(f64, f64)> = [1.02, 1.12, 1.22, 1.32, 1.42].map(|rate| (rate, rate)).to_vec();
         let found = verdict(&[&defaults, &rounds(&better)]).unwrap();

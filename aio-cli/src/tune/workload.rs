@@ -1,4 +1,4 @@
-//! What is measured: a few large ops in flight, as when tensors are swapped, so that it is the engine that cuts them.
+//! What is measured: a few large ops in flight, as in swapping tensors, so that the engine cuts them into blocks.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,35 +14,34 @@ use crate::host::{limits, memory};
 use crate::interrupt;
 use crate::warm_up;
 
-/// How ops look.
+/// The size and number of ops.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) op_bytes: usize,
     pub(crate) ops_in_flight: usize,
 }
 
-/// What a pass does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Read,
     Write,
 }
 
-/// What a pass did.
+/// The result of a pass.
 #[derive(Debug)]
 pub(crate) struct Pass {
     pub(crate) sample: Sample,
-    /// Ops that were whole, from the first on.
+    /// Whole ops that moved, from the start of the file.
     pub(crate) whole_ops: u64,
     pub(crate) buffers: Vec<AlignedBuf>,
 }
 
-/// How often a pass that waits looks whether it has to end.
+/// How often a waiting pass checks whether it has to end.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Shape {
-    /// For a file of this size, and for so many folders that are measured at the same time: ops of 16 MiB, eight of
-    /// them, or less where the file or the memory is small.
+    /// The shape for a file of this size, and for this many folders measured at the same time: eight ops of 16 MiB, or
+    /// less where the file or the memory is small.
     pub(crate) fn of(file_bytes: u64, folders: usize) -> Self {
         const OP: u64 = 16 << 20;
         const IN_FLIGHT: u64 = 8;
@@ -53,12 +52,12 @@ impl Shape {
         Self { op_bytes, ops_in_flight: IN_FLIGHT as usize }
     }
 
-    /// Bytes of all that is in flight, which is what the command takes for data.
+    /// Bytes of all ops in flight: the command's memory for data.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.op_bytes * self.ops_in_flight
     }
 
-    /// Buffers with something in them (devices and file systems have short cuts for zeros), known to the engine.
+    /// Buffers known to the engine, with data in them: devices and file systems have short cuts for zeros.
     pub(crate) fn buffers(
         &self,
         handle: &AioHandle,
@@ -80,8 +79,8 @@ pub(crate) fn pattern(seed: u64) -> Vec<u8> {
     pattern
 }
 
-/// Moves `bytes` (whole ops, from the start of the file), and gives up what is left after `at_most`. Writes are on the
-/// device before the clock stops: otherwise those through the page cache would seem to cost nothing.
+/// Moves `bytes` (whole ops, from the start of the file), and stops after `at_most`. The time of writes includes a
+/// sync: otherwise those through the page cache would seem to cost nothing.
 pub(crate) fn pass(
     file: &AioFile,
     direction: Direction,
@@ -92,7 +91,7 @@ pub(crate) fn pass(
     timed_pass(file, direction, buffers, bytes, at_most, Stopwatch::stop)
 }
 
-/// A pass whose clock is stopped by `stop`.
+/// Runs a pass until `stop`, which ends the timed part.
 fn timed_pass(
     file: &AioFile,
     direction: Direction,
@@ -212,7 +211,7 @@ mod tests {
         let buffers = SHAPE.buffers(&handle, &file, &pattern(1)).unwrap();
         match pass(&file, Direction::Read, buffers, 16 * SHAPE.op_bytes as u64, Duration::ZERO) {
             Ok(read) => assert!((1..=4).contains(&read.whole_ops) && read.buffers.len() == 4, "{read:?}"),
-            // All were cancelled: the machine was busy elsewhere.
+            // All ops were cancelled: the machine was busy.
             Err(error) => assert!(error.to_string().contains("nothing moved"), "{error}"),
         }
     }

@@ -1,4 +1,4 @@
-//! What bad input gets: one sentence with the path and the reason, a non-zero exit, nothing disturbed.
+//! What bad input gets: one sentence with the path and the reason, a non-zero exit code, no changes on disk.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Ctrl-C, and the like: everything goes, and the exit code says why.
+//! After Ctrl-C and the like, all files are removed and the exit code tells the signal.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::schema::assert_valid;
 /// A swap that goes on for long after its first file.
 const LONG_SWAP: &str = "swap --tensors 128 --tensor-size 1M --json";
 
-/// What a swap printed says that it is not all, and is described.
+/// Checks that a swap's result is marked as partial and matches its schema.
 fn assert_partial(stdout: &str) {
     let partial: Value = serde_json::from_str(stdout).unwrap();
     assert_valid("swap", &partial);
@@ -25,7 +25,7 @@ fn assert_partial(stdout: &str) {
     assert!(through.into_iter().all(|pass| pass["verified"] == 128), "{partial}");
 }
 
-/// Whether some tensor is being written in the folder that a swap made.
+/// Whether a swap is writing tensors in its folder.
 fn writes_tensors(dir: &Path) -> bool {
     let folders = fs::read_dir(dir).unwrap().flatten();
     let mut files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());

@@ -1,4 +1,4 @@
-//! `tensor-aio` as its users meet it: command lines in, output, exit codes and files out.
+//! `tensor-aio` as its users meet it: command lines in; output, exit codes and files out.
 
 mod bad_input;
 mod help;

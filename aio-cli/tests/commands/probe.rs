@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::bench::{Bench, backends};
 use crate::support::schema;
 
-/// Looks, and gives what is found back, which is as it is described.
+/// Probes, checks the result against its schema, and returns it.
 fn probe(command: &mut assert_cmd::Command) -> Value {
     let output = command.args(["--json", "--fail-on", "never"]).assert().success().get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -19,7 +19,7 @@ fn probe(command: &mut assert_cmd::Command) -> Value {
     probed
 }
 
-/// The same, in a shell that has set limits.
+/// Probes in a shell that sets limits.
 fn probe_under(limits: &str) -> Value {
     let bench = Bench::new();
     let mut command = assert_cmd::Command::new("sh");
@@ -28,7 +28,7 @@ fn probe_under(limits: &str) -> Value {
     probe(&mut command)
 }
 
-/// The words of a finding.
+/// The finding with this id.
 fn finding<'a>(probed: &'a Value, id: &str) -> Option<&'a Value> {
     probed["findings"].as_array().unwrap().iter().find(|finding| finding["id"] == id)
 }

@@ -38,7 +38,7 @@ fn what_does_not_fit_is_refused_before_the_first_byte() {
     for line in ["tune DISK --size 16M --runtime 2", "swap --tensors 2 --tensor-size 4M --dir DISK"] {
         assert_refused_on(&disk, line, &needed);
     }
-    // Both folders are on it.
+    // Both folders are on the same disk.
     for name in ["a", "b"] {
         fs::create_dir(disk.path().join(name)).unwrap();
     }

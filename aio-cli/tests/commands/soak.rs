@@ -29,7 +29,7 @@ fn faults_are_injected_and_survived() {
     assert_valid("soak", &soak);
     let row = &soak["backends"][0];
     assert_eq!((&soak["passed"], &row["mismatches"], &row["errors"]), (&true.into(), &0.into(), &0.into()), "{soak}");
-    // Those that any queue meets, however deep it is.
+    // Faults that any queue meets, however deep it is.
     for kind in ["short_transfers", "interrupted_or_again", "delayed_blocks"] {
         assert!(row["faults_by_kind"][kind].as_u64() > Some(0), "{kind}: {row}");
     }

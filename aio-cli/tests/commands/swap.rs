@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::bench::{Bench, backends};
 use crate::support::schema;
 
-/// Runs a swap that succeeds and verifies; its result, which is as it is described.
+/// Runs a swap that has to verify; checks its result against the schema and returns it.
 fn swap(bench: &Bench, line: &str) -> Value {
     let text = bench.text(&format!("{line} --json"));
     assert!(text.starts_with("{\n  \"schema\": \"tensor-aio/swap/2\","), "{text}");
@@ -71,7 +71,7 @@ fn the_memory_of_one_pass_is_not_counted_for_the_next() {
     for pass in passes(&swapped) {
         let memory =
             ["buffer_bytes", "peak_rss_bytes", "beyond_bytes"].map(|key| pass["memory"][key].as_i64().unwrap());
-        // Were the tensors counted as what was there before, or twice, it would be off by their size.
+        // If the tensors counted as memory from before, or twice, this would be off by their size.
         assert!(memory[0] == SIZE && memory[1] > SIZE && memory[2].abs() < SIZE / 2, "{pass}");
     }
 }
@@ -144,6 +144,6 @@ fn what_failed_is_described_too() {
     assert_eq!((&failed["verified"], &failed["partial"]), (&false.into(), &false.into()));
     let backend = &failed["backends"][0];
     assert!(backend["reason"].as_str().unwrap().contains("File too large"), "{failed}");
-    // It has no more passes.
+    // A backend that failed runs no more passes.
     assert_eq!((&failed["passes"], backend["passes"].as_array().unwrap().len()), (&1.into(), 1), "{failed}");
 }

@@ -3,7 +3,7 @@
 use crate::support::bench::Bench;
 use crate::support::screen::{assert_bars_take_one_line, run};
 
-/// The lines of a table, of which none is too long.
+/// The lines of a table, after a check that none is too long.
 fn table(text: &str, columns: usize) -> Vec<&str> {
     let lines: Vec<_> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
     let drawn = |line: &&str| line.starts_with(['┌', '│', '╞', '└']);
@@ -12,7 +12,7 @@ fn table(text: &str, columns: usize) -> Vec<&str> {
     lines
 }
 
-/// Cells of all rows and lines.
+/// The cells of all lines.
 fn cells<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     lines.iter().flat_map(|line| line.split(['│', '┆'])).map(str::trim).filter(|cell| !cell.is_empty()).collect()
 }
@@ -36,7 +36,7 @@ fn tables_fit_in_and_their_words_stay_whole() {
     let (text, _) = run(&bench, "tune . --size 1M --runtime 1", 60);
     let lines = table(&text, 60);
     let cells = cells(&lines);
-    // The spread of the ratio of the defaults to themselves, if they came to be measured again or not.
+    // The spread of the defaults' ratio to themselves, whether or not they were measured again.
     assert!(cells.contains(&"[1.00..1.00]"), "{text}");
     assert_spreads_are_whole(&cells, &text);
 }

@@ -1,4 +1,4 @@
-//! `tensor-aio tune`: small files and a few seconds; what it finds is the machine's business, how it says it is not.
+//! `tensor-aio tune` on small files, for a few seconds: tests check what it reports, not which configuration wins.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -77,13 +77,13 @@ fn what_is_saved_is_read_back_by_the_library_and_as_deepspeed_reads_it() {
     let saved: Value = serde_json::from_slice(&bench.contents("aio.json")).unwrap();
     assert_eq!(saved, config.to_json_value());
 
-    // Pasted into a DeepSpeed configuration, among other blocks.
+    // The block also works when pasted among other blocks of a DeepSpeed configuration.
     let ds = json!({ "train_batch_size": 8, "aio": saved["aio"], "tensor_aio": saved["tensor_aio"] });
     assert_eq!(AioConfig::from_json(&ds.to_string()).unwrap(), config);
     read_by_python(&bench, recommended);
 }
 
-/// The engine's configuration for what a result shows.
+/// The engine's configuration for a candidate in a result.
 fn config_of(shown: &Value) -> AioConfig {
     let number = |key: &str| usize::try_from(shown[key].as_u64().unwrap()).unwrap();
     let mut config = AioConfig::default();
@@ -97,8 +97,8 @@ fn config_of(shown: &Value) -> AioConfig {
     config
 }
 
-/// DeepSpeed takes the block out of what `json.load` gives it, looks keys up in it, and hands the values to a C++
-/// constructor that takes no strings, and no floats for integers.
+/// DeepSpeed parses the block with `json.load`, looks up keys, and passes the values to a C++ constructor that takes no
+/// strings, and no floats for integers.
 fn read_by_python(bench: &Bench, recommended: &Value) {
     const READER: &str = r#"
 import json, sys
@@ -223,7 +223,7 @@ fn interrupted_it_prints_what_it_has_and_leaves_nothing() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
         let bench = Bench::new();
         bench.file("aio.json", b"old");
-        // Long enough that nothing but the signal can end it.
+        // Long enough that only the signal can end it.
         let mut child = start(&bench, "tune . --size 8M --runtime 10m --json --write aio.json --overwrite");
         wait_until(&mut child, || bench.names().iter().any(|name| name.starts_with("tensor-aio-")));
         send(&child, signal);

@@ -1,4 +1,4 @@
-//! Starting the command in a folder of its own.
+//! Runs the command in a folder of its own.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ impl Bench {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    /// The command, with its words separated by spaces.
+    /// The command with these arguments, separated by spaces.
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(crate::PROGRAM);
         command.current_dir(&self.dir);
@@ -28,18 +28,18 @@ impl Bench {
         command
     }
 
-    /// Runs a command that succeeds; its stdout.
+    /// Runs a command that succeeds; returns its stdout.
     pub(crate) fn text(&self, line: &str) -> String {
         let output = self.command(line).assert().success().get_output().clone();
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a command that succeeds; the JSON object that is all of its stdout.
+    /// Runs a command that succeeds; returns the JSON object that is all of its stdout.
     pub(crate) fn json(&self, line: &str) -> serde_json::Value {
         serde_json::from_str(&self.text(line)).unwrap()
     }
 
-    /// Runs a command that fails with this exit code and prints nothing but sentences; these.
+    /// Runs a command that fails with this exit code and prints only sentences; returns these.
     pub(crate) fn refused(&self, line: &str, code: i32) -> String {
         let output = self.command(line).assert().code(code).get_output().clone();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{line}");
@@ -52,7 +52,7 @@ impl Bench {
         self.dir.path()
     }
 
-    /// Makes a file, on the device and not in the page cache: reads of it are direct where there is direct I/O.
+    /// Makes a file that is on the device and not in the page cache, so that direct reads are direct.
     pub(crate) fn file(&self, name: &str, contents: &[u8]) {
         let path = self.path().join(name);
         fs::write(&path, contents).unwrap();
@@ -61,12 +61,12 @@ impl Bench {
         nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
     }
 
-    /// Its contents now.
+    /// The contents of a file.
     pub(crate) fn contents(&self, name: &str) -> Vec<u8> {
         fs::read(self.path().join(name)).unwrap()
     }
 
-    /// Names of all that is in the folder.
+    /// The names of all files in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -75,7 +75,7 @@ impl Bench {
     }
 }
 
-/// The backends that work here. Those that do not are said loudly, and are failures if `AIO_EXPECT` names them.
+/// The backends that work here. Prints the others, and fails if `AIO_EXPECT` names one of them.
 pub(crate) fn backends() -> Vec<&'static str> {
     let expected = std::env::var("AIO_EXPECT").unwrap_or_default();
     let works = |backend: &&Backend| {

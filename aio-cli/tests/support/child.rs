@@ -19,7 +19,7 @@ pub(crate) fn start(bench: &Bench, line: &str) -> Child {
         .unwrap()
 }
 
-/// Looks again and again until `reached`; a child that ends instead has failed the test.
+/// Polls until `reached`; fails if the child ends first.
 pub(crate) fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !reached() {

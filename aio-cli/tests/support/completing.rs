@@ -1,4 +1,4 @@
-//! `completions`, of the command that the crate names, with its own lines in `crate::COMPLETED`.
+//! Tests of `completions` for the command of the crate, with the crate's lines in `crate::COMPLETED`.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::{COMPLETED, NAME};
 fn commands(bench: &Bench) -> Vec<String> {
     let help = bench.text("-h");
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
-    // A line that is indented further goes on with what the one above says.
+    // A line with more indent continues the one above.
     let names = list.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
     names.map(str::to_owned).collect()
 }
@@ -31,7 +31,7 @@ fn every_script_names_every_command_and_its_options() {
     }
 }
 
-/// A folder with a script for a shell at `path`; `None`, with a line that says so, where the shell is missing.
+/// A folder with a shell's script at `path`; `None`, with a printed line, if the shell is missing.
 fn with_script(shell: &str, path: &str) -> Option<Bench> {
     let bench = Bench::new();
     let script = bench.text(&format!("completions {shell}"));
@@ -46,7 +46,7 @@ fn with_script(shell: &str, path: &str) -> Option<Bench> {
     Some(bench)
 }
 
-/// What a shell prints that runs `commands` without any configuration, and no longer than a minute.
+/// What a shell without configuration prints for `commands`, within a minute.
 fn printed(bench: &Bench, shell: &[&str], commands: &str) -> String {
     let mut command = Command::new("timeout");
     command.arg("60").args(shell).args(["-c", commands]).current_dir(bench.path());
@@ -61,7 +61,7 @@ fn printed(bench: &Bench, shell: &[&str], commands: &str) -> String {
 #[test]
 fn bash_completes_with_it() {
     let Some(bench) = with_script("bash", NAME) else { return };
-    // Bash adds folders itself, when it is told to with compopt.
+    // Bash adds folders itself, when compopt tells it to.
     for (typed, completed) in COMPLETED.into_iter().filter(|(_, completed)| !completed.ends_with('/')) {
         let words: Vec<_> = typed.split(' ').collect();
         let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
@@ -87,14 +87,14 @@ fn fish_completes_with_it() {
     for (typed, completed) in COMPLETED {
         let commands = format!("source .hidden/{NAME}.fish; complete --do-complete '{typed}'");
         let offered = printed(&bench, &["fish"], &commands);
-        // Each with a description behind a tab.
+        // A tab separates each word from its description.
         let offered: Vec<_> = offered.lines().filter_map(|line| line.split('\t').next()).collect();
         assert_eq!(offered, [completed.split(' ').rfind(|word| !word.is_empty()).unwrap()], "{typed}");
     }
 }
 
-/// The tab key in an interactive zsh, whose line the key ^X shows. Keys are typed when it is ready to edit a line: before,
-/// the terminal takes some of them for itself.
+/// Presses the tab key in an interactive zsh; the key ^X shows the line. Keys are sent only once zsh edits a line:
+/// before that, the terminal takes some of them.
 #[test]
 fn zsh_completes_with_it() {
     let Some(bench) = with_script("zsh", &format!("_{NAME}")) else { return };
@@ -110,7 +110,7 @@ fn zsh_completes_with_it() {
             print -r -- $text; zpty -d inner"#
         );
         let shown = printed(&bench, &["zsh", "-f"], &commands);
-        // It puts `=` behind options that take a value.
+        // zsh puts `=` behind options that take a value.
         let completed = completed.trim_end();
         let forms = [completed, &format!("{completed} "), &format!("{completed}=")].map(|form| format!("<{form}>"));
         assert!(forms.iter().any(|form| shown.contains(form)), "{typed}: {shown:?}");

@@ -1,6 +1,6 @@
-//! Running a command as its users do: what the tests of `tensor-aio` and of `aio-bench` share.
+//! Runs a command as its users do; the tests of `tensor-aio` and of `aio-bench` share it.
 //!
-//! Each names its command in `crate::NAME`, and the file in `crate::PROGRAM`.
+//! Each crate names its command in `crate::NAME`, and the file in `crate::PROGRAM`.
 
 pub(crate) mod bench;
 pub(crate) mod child;

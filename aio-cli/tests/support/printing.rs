@@ -1,4 +1,4 @@
-//! What reaches stdout and stderr, of the command that the crate names, with its own lines in `crate::PRINTING` and
+//! Tests of stdout and stderr for the command of the crate, with the crate's lines in `crate::PRINTING` and
 //! `crate::NAMING`.
 
 use std::ffi::{OsStr, OsString};
@@ -9,14 +9,14 @@ use std::process::{Command, Output, Stdio};
 
 use super::bench::Bench;
 
-/// Not UTF-8, and with what a terminal obeys.
+/// Not UTF-8, and with control characters.
 const ODD: &[u8] = b"odd\xff\x1b[31m\n\x07";
 
 fn run(folder: &Path, words: impl IntoIterator<Item = OsString>) -> Output {
     Command::new(crate::PROGRAM).current_dir(folder).args(words).env_remove("RUST_LOG").output().unwrap()
 }
 
-/// What was written holds nothing that a terminal obeys, and is no panic; as text.
+/// Checks for control characters and panics; returns the text.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let obeyed = text.chars().find(|letter| letter.is_control() && !"\n\t".contains(*letter));
@@ -24,7 +24,7 @@ fn printable(bytes: &[u8]) -> String {
     text
 }
 
-/// A shell's redirection of stdout.
+/// Runs a line with stdout redirected by a shell.
 fn redirected(bench: &Bench, line: &str, to: &str) -> (Option<i32>, String) {
     let script = format!("\"$0\" {line} {to}");
     let output = Command::new("sh").args(["-c", &script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();
@@ -45,7 +45,7 @@ fn a_stdout_that_takes_nothing_is_an_error() {
     assert_eq!(bench.names(), Vec::<String>::new());
 }
 
-/// The exit code is all that is left then.
+/// Only the exit code can tell the failure then.
 #[test]
 fn a_stderr_that_takes_nothing_is_no_panic() {
     for file in ["/dev/full", "/dev/null"] {
@@ -78,7 +78,7 @@ fn names_of_any_bytes_are_escaped_and_lose_no_result() {
         }
     }
     fs::remove_dir_all(&odd).unwrap();
-    // Each word in turn is such a name; what is not valid is told by clap, and the rest by the command.
+    // Each word in turn is such a name; clap or the command reports those that are not valid.
     for line in crate::NAMING.iter().chain(&["completions bash", "erase", "--erase"]) {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         for index in 0..words.len() {

@@ -1,11 +1,11 @@
-//! Lines that fail: with one sentence, a code, and nothing disturbed.
+//! Lines that fail: with one sentence, an exit code, and no changes on disk.
 
 use std::fs;
 
 use super::bench::Bench;
 use super::disk::SmallDisk;
 
-/// A folder with a file of 10 bytes in it, as every line below finds it and has to leave it.
+/// A folder with a file of 10 bytes, which every line has to leave unchanged.
 pub(crate) fn bench() -> Bench {
     let bench = Bench::new();
     bench.file("small", b"0123456789");
@@ -26,14 +26,14 @@ pub(crate) fn assert_refused(lines: &[(&str, i32, &[&str])]) {
     }
 }
 
-/// Names of all that is on a disk, but for what mkfs makes.
+/// The names of all files on a disk, except those of mkfs.
 pub(crate) fn names(disk: &SmallDisk) -> Vec<String> {
     let entries = fs::read_dir(disk.path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name != "lost+found").collect()
 }
 
-/// Runs a line with the disk's path for `DISK`, which fails, says this, and leaves nothing.
+/// Runs a line, with the disk's path for `DISK`, that fails with these words and leaves no files.
 pub(crate) fn assert_refused_on(disk: &SmallDisk, line: &str, words: &[&str]) {
     let line = line.replace("DISK", disk.path().to_str().unwrap());
     let sentence = Bench::new().refused(&line, 1);

@@ -1,11 +1,11 @@
-//! The results as they are described: `docs/schema/` has a JSON Schema per command.
+//! Checks results against the JSON Schemas in `docs/schema/`, one per command.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-/// Panics with everything in `result` that `docs/schema/<command>.json` does not allow.
+/// Fails with everything in `result` that `docs/schema/<command>.json` does not allow.
 pub(crate) fn assert_valid(command: &str, result: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{command}.json"));
     let schema: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();

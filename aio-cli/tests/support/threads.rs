@@ -7,7 +7,7 @@ use super::bench::Bench;
 
 #[test]
 fn without_threads_there_is_a_sentence_or_a_result() {
-    // A user that runs nothing else: RLIMIT_NPROC counts all that a user runs, and binds neither root nor CAP_SYS_ADMIN.
+    // A user that runs nothing else: RLIMIT_NPROC counts all threads of a user, and does not bind root or CAP_SYS_ADMIN.
     let user = 1_700_000_000 + std::process::id();
     let mut refused = 0;
     for line in crate::NEEDING_THREADS {

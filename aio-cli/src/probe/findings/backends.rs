@@ -1,4 +1,4 @@
-//! Backends that cannot be used: by the error number of the call that was refused, never by its sentence.
+//! Backends that cannot be used, by the error number of the refused call, never by its sentence.
 
 use nix::errno::Errno;
 
@@ -9,7 +9,7 @@ use super::kernel;
 use super::limits::{self, RAISE_MEMLOCK, RAISE_OPEN_FILES};
 use crate::probe::report::{BackendReport, Report};
 
-/// The system calls of a backend, as profiles name them.
+/// The system calls of the backend, as seccomp profiles name them.
 const URING_CALLS: &str = "io_uring_setup, io_uring_enter, io_uring_register";
 const LIBAIO_CALLS: &str = "io_setup, io_destroy, io_submit, io_getevents";
 
@@ -23,7 +23,7 @@ pub(super) fn findings(report: &Report) -> Vec<Finding> {
     nothing_starts(report).into_iter().chain(refused).chain(restricted(report)).collect()
 }
 
-/// No handle without a backend named in code or configuration.
+/// A handle cannot start unless code or configuration names a backend.
 fn nothing_starts(report: &Report) -> Option<Finding> {
     if report.auto.is_some() {
         return None;
@@ -122,7 +122,7 @@ fn no_uring(report: &Report) -> Finding {
     Finding { severity: Error, id: "uring-missing", what, remedy }
 }
 
-/// `None`: what is known of the slots says it.
+/// `None` if the finding on slots covers it.
 fn libaio(report: &Report, row: &BackendReport) -> Option<Finding> {
     match row.errno.map(Errno::from_raw) {
         Some(Errno::EAGAIN) if report.aio_slots.is_some() => None,
@@ -149,7 +149,7 @@ fn libaio(report: &Report, row: &BackendReport) -> Option<Finding> {
     }
 }
 
-/// What the backend says is all that is known.
+/// A finding for all other reasons: the backend's own sentence.
 fn other(id: &'static str, row: &BackendReport) -> Finding {
     let reason = row.reason.as_deref().unwrap_or("for no known reason").trim_end_matches('.');
     let what = format!("the backend {} does not work here: {reason}", row.backend);
@@ -158,7 +158,7 @@ fn other(id: &'static str, row: &BackendReport) -> Finding {
     finding(Error, id, what, [elsewhere])
 }
 
-/// Io_uring works for this process, and would not for others.
+/// io_uring works for this process, but not for unprivileged ones.
 fn restricted(report: &Report) -> Option<Finding> {
     let works = report.backends.iter().any(|row| row.backend == "uring" && row.available);
     (works && report.io_uring_disabled == Some(1)).then(|| {
@@ -172,7 +172,7 @@ fn restricted(report: &Report) -> Option<Finding> {
     })
 }
 
-/// How system calls get past a filter.
+/// How to let system calls through a filter.
 fn let_through(calls: &str) -> Vec<String> {
     vec![
         "Docker and Podman, to see whether it is the profile: `docker run --security-opt seccomp=unconfined ...`, or \

@@ -1,4 +1,4 @@
-//! The folder, and the file system that it is on.
+//! The folder, and its file system.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn not_writable(report: &Report) -> Option<Finding> {
     })
 }
 
-/// Nothing that direct I/O could go to.
+/// A file system in memory has no device for direct I/O.
 fn no_device(report: &Report) -> Option<Finding> {
     let (dir, fs) = (shown(&report.dir.path), report.dir.file_system.as_deref().unwrap_or("this file system"));
     let to_a_disk =
@@ -71,7 +71,7 @@ fn no_device(report: &Report) -> Option<Finding> {
             [to_a_disk],
         ));
     }
-    // Without a backend to look with, it is not known.
+    // Without a backend, direct I/O is unknown.
     if report.dir.direct_io.is_some() || report.backends.iter().all(|row| !row.available) {
         return None;
     }
@@ -99,7 +99,7 @@ fn no_device(report: &Report) -> Option<Finding> {
     ))
 }
 
-/// Not even the default job fits.
+/// Not even the default `swap` fits.
 fn little_space(report: &Report) -> Option<Finding> {
     let need = TensorSet::gpt2().bytes();
     let free = report.dir.free_bytes.filter(|free| *free < need)?;
@@ -117,13 +117,13 @@ fn little_space(report: &Report) -> Option<Finding> {
     ))
 }
 
-/// As a word for the shell.
+/// The path, quoted for the shell.
 fn quoted(path: &Path) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     match path.to_str() {
         Some(text) if !text.starts_with('-') && text.chars().all(plain) => text.to_owned(),
         Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
-        // What must not reach the terminal as it is, and is still the same name: bash and zsh read `\xHH` here.
+        // Control characters and other bytes: bash and zsh read `\xHH` here, so the name stays the same.
         _ => {
             let letters = path.as_os_str().as_bytes().iter().map(|byte| match char::from(*byte) {
                 c @ ' '..='~' if !r"'\".contains(c) => c.to_string(),

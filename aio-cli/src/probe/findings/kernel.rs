@@ -1,11 +1,11 @@
-//! What a newer kernel, or one that is set up otherwise, would do better.
+//! What a newer kernel, or another setup of it, would do better.
 
 use super::Finding;
 use super::Severity::{Note, Warning};
 use super::finding;
 use crate::probe::report::Report;
 
-/// What a ring of this project uses, by its name in the report, and since when Linux has it.
+/// Features of a ring that this project uses, by name in the report, and the Linux version that brought each.
 const URING_FEATURES: [(&str, (u32, u32)); 7] = [
     ("EXT_ARG", (5, 11)),
     ("SUBMIT_ALL", (5, 18)),
@@ -15,7 +15,7 @@ const URING_FEATURES: [(&str, (u32, u32)); 7] = [
     ("DEFER_TASKRUN", (6, 1)),
     ("NO_SQARRAY", (6, 6)),
 ];
-/// Registered memory in a table that is filled as buffers come.
+/// Linux version with registered buffers in a sparse table.
 const REGISTERED_MEMORY: (u32, u32) = (5, 13);
 const CACHESTAT: (u32, u32) = (6, 5);
 
@@ -58,7 +58,7 @@ fn huge_pages(report: &Report) -> Option<Finding> {
     }
 }
 
-/// Io_uring registers no memory, and that is not for want of memory that may be locked.
+/// io_uring registers no memory, although enough of it may be locked.
 fn unregistered(report: &Report) -> Option<Finding> {
     let row = report.backends.iter().find(|row| row.backend == "uring" && row.available)?;
     let needs = report.defaults.in_flight_bytes;

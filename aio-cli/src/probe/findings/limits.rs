@@ -1,4 +1,4 @@
-//! Limits of the process and of the machine that a default handle would meet.
+//! Limits of the process and of the machine that a default handle can hit.
 
 use nix::errno::Errno;
 
@@ -8,22 +8,22 @@ use super::finding;
 use crate::probe::report::Report;
 use crate::size;
 
-/// Files that each worker's queue has room to register: with fewer descriptors the table is cut down.
+/// Files that each worker's queue registers; with fewer descriptors it makes a smaller table.
 const REGISTERED_FILES: u64 = 1024;
 
-/// What Oracle, and others after it, ask `fs.aio-max-nr` to be set to.
+/// The value of `fs.aio-max-nr` that Oracle and others ask for.
 const USUAL_AIO_SLOTS: u64 = 1 << 20;
 
 pub(super) fn findings(report: &Report) -> Vec<Finding> {
     [memlock(report), open_files(report), file_size(report), aio_slots(report)].into_iter().flatten().collect()
 }
 
-/// Too little for the blocks that are in flight at once, let alone for all the buffers.
+/// The limit is too low for the blocks in flight, let alone for all buffers.
 fn memlock(report: &Report) -> Option<Finding> {
     let limit = report.memlock.as_ref().filter(|limit| !limit.exempt)?;
     let defaults = &report.defaults;
     let soft = limit.soft.filter(|soft| *soft < defaults.in_flight_bytes)?;
-    // Only there is memory registered.
+    // Only io_uring registers memory.
     report.backends.iter().find(|row| row.backend == "uring" && row.available)?;
     let what = format!(
         "RLIMIT_MEMLOCK is {}, and more than that is not registered with io_uring: a default handle has {} in flight \
@@ -70,12 +70,12 @@ fn file_size(report: &Report) -> Option<Finding> {
     Some(Finding { severity: Warning, id: "file-size-limit", what, remedy: raise(&RAISE_FILE_SIZE, limit.hard) })
 }
 
-/// What is left of `fs.aio-max-nr` for everyone, io_setup(2).
+/// Free slots of `fs.aio-max-nr`, io_setup(2).
 fn aio_slots(report: &Report) -> Option<Finding> {
     let slots = report.aio_slots.as_ref()?;
     let need = report.defaults.aio_slots;
     let left = slots.max_nr.saturating_sub(slots.nr);
-    // They may have been given back since the backend was refused.
+    // Another process may have freed slots since the backend was refused.
     let refused = report.backends.iter().any(|row| {
         row.backend == "libaio" && !row.available && row.errno.map(Errno::from_raw) == Some(Errno::EAGAIN)
     });
@@ -110,11 +110,11 @@ fn aio_slots(report: &Report) -> Option<Finding> {
     ))
 }
 
-/// How a resource limit is raised.
+/// How to raise a resource limit.
 pub(super) struct Raise {
-    /// Of the shell's `ulimit`.
+    /// The option of the shell's `ulimit`.
     option: char,
-    /// In limits.conf(5) and for Docker.
+    /// The name in limits.conf(5) and for Docker.
     item: &'static str,
     /// The directive of systemd.exec(5).
     directive: &'static str,
@@ -128,12 +128,12 @@ enum Value {
 
 pub(super) const RAISE_MEMLOCK: Raise =
     Raise { option: 'l', item: "memlock", directive: "LimitMEMLOCK", value: Value::Unlimited };
-/// The kernel lets nobody have them without limit (fs.nr_open).
+/// The kernel allows no unlimited number of open files (fs.nr_open).
 pub(super) const RAISE_OPEN_FILES: Raise =
     Raise { option: 'n', item: "nofile", directive: "LimitNOFILE", value: Value::Number(65536) };
 const RAISE_FILE_SIZE: Raise = Raise { option: 'f', item: "fsize", directive: "LimitFSIZE", value: Value::Unlimited };
 
-/// The places to raise it in; the shell is one if `hard` allows (`None`: no limit).
+/// Where to raise it; the shell is among them if `hard` (`None`: no limit) allows.
 pub(super) fn raise(raise: &Raise, hard: Option<u64>) -> Vec<String> {
     let Raise { option, item, directive, value } = raise;
     let (shell, systemd, docker) = match value {
@@ -194,7 +194,7 @@ mod tests {
     fn memory_that_can_be_registered_or_never_is_no_finding() {
         assert_eq!(found(memlock(32 * MIB, Some(32 * MIB), false)), []);
         assert_eq!(found(memlock(0, Some(0), true)), []);
-        // There is another finding, and this would not change anything.
+        // There is another finding, and this one would not help.
         let without_uring = found(|report| {
             memlock(0, Some(0), false)(report);
             refuse(report, "uring", Some(Errno::ENOSYS));
@@ -240,7 +240,7 @@ mod tests {
         assert_only(Warning, "aio-slots-scarce", &["over 90 %"], slots(60_000, 65536));
         assert_only(Warning, "aio-slots-scarce", &["fs.aio-max-nr = 4194304"], slots(2_000_000, 2_097_152));
         assert_eq!(found(slots(50_000, 65536)), []);
-        // Given back between the two looks.
+        // Slots that were freed between the two looks.
         assert_only(Error, "aio-slots-used-up", &["fs.aio-nr is 0 "], |report| {
             refuse(report, "libaio", Some(Errno::EAGAIN));
         });

@@ -7,7 +7,7 @@ use textwrap::{Options, WordSplitter};
 
 use crate::probe::findings::{Finding, Severity};
 
-/// Writes them in `width` columns, remedies indented below. Styles are for whoever prints it to take away again.
+/// Writes findings in `width` columns, remedies indented below, with styles that the printer may strip.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, findings: &[Finding], width: usize) -> fmt::Result {
     if findings.is_empty() {
         return write!(f, "\nfindings: none");
@@ -36,7 +36,7 @@ impl Severity {
 }
 
 fn paragraph(f: &mut fmt::Formatter<'_>, first: &str, rest: &str, text: &str, width: usize) -> fmt::Result {
-    // What is to be typed must not be cut at a hyphen or within a path.
+    // Commands must not break at a hyphen or within a path.
     let options = Options::new(width)
         .initial_indent(first)
         .subsequent_indent(rest)

@@ -11,8 +11,8 @@ use crate::estimate::Estimate;
 use crate::output;
 use crate::size;
 
-/// Passes without which no backend is said to be slower: with five of each, the spreads of two of three equal backends
-/// come apart about twice in a hundred times; with three, in more than a fifth.
+/// Fewest passes to call a backend slower: with five of each, the spreads of two of three equal backends come apart
+/// about twice in a hundred times; with three, in more than a fifth.
 const PASSES_TO_TELL: usize = 5;
 
 impl fmt::Display for Report {
@@ -52,7 +52,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// What can be said of the backends in one direction, if there are several.
+    /// Compares the backends in one direction, if there are several.
     fn difference(&self, direction: &str, rates: fn(&Row) -> Option<Rates>) -> Option<String> {
         let rows: Vec<_> = self.backends.iter().filter_map(|row| Some((row, rates(row)?.gb_per_s))).collect();
         let &(best, rate) = rows.iter().max_by(|(_, a), (_, b)| a.low.total_cmp(&b.low))?;

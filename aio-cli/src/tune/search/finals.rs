@@ -6,7 +6,7 @@ use super::{Bench, Search, Stopped};
 use crate::tune::verdict::ROUNDS_TO_TELL;
 
 impl<C, B: Bench<C>> Search<'_, C, B> {
-    /// `ranking`: the candidates for it, the best first. Gives back the rung that it was, if a round fitted in.
+    /// Runs rounds with the candidates of `ranking`, the best first. Returns their rung, if a round fitted in.
     pub(super) fn final_rounds(&mut self, ranking: Vec<usize>) -> Result<Option<usize>, Stopped<B::Stop>> {
         let mut finalists: Vec<usize> = [0].into_iter().chain(ranking).collect();
         let bytes = self.amount(&mut finalists);
@@ -15,7 +15,7 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         let begun = |rounds: u32, rung| (rounds > 0).then_some(rung);
         while self.left() >= self.round(&finalists, bytes) {
             self.tell(&format!("final round {}", rounds + 1));
-            // Each goes first, second, ... in turn, forwards and backwards.
+            // Each is first, second, ... in turn, forwards and backwards.
             finalists.rotate_left(1);
             if rounds % 2 == 1 {
                 finalists.reverse();
@@ -32,8 +32,8 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         Ok(begun(rounds, self.rung))
     }
 
-    /// How much each look moves: as much as leaves time for enough rounds, and less, and then with fewer finalists, if
-    /// there would be too few to tell anything.
+    /// How many bytes each measurement moves: as many as leave time for enough rounds; if that is too few, fewer
+    /// finalists.
     fn amount(&self, finalists: &mut Vec<usize>) -> u64 {
         let enough = ROUNDS_TO_TELL as u32;
         let fits = |finalists: &[usize], bytes, rounds| self.round(finalists, bytes) * rounds <= self.left();
@@ -47,11 +47,11 @@ impl<C, B: Bench<C>> Search<'_, C, B> {
         bytes
     }
 
-    /// What a round will take, by what the last looks took.
+    /// The time of a round, judged by the last measurements.
     fn round(&self, finalists: &[usize], bytes: u64) -> Duration {
         let cost = |&index: &usize| {
             let (took, moved) = self.entries[index].cost;
-            // Starting an engine takes its time, however little moves then.
+            // Starting an engine takes its time, however few bytes move.
             took.mul_f64((bytes as f64 / moved as f64).max(0.5))
         };
         finalists.iter().map(cost).sum()

@@ -1,4 +1,4 @@
-//! The search on a made-up machine: a known best, noise, and a clock that only moves when something is measured.
+//! The search on a made-up machine: a known best, noise, and a clock that only measurements move.
 
 use std::collections::HashSet;
 
@@ -6,24 +6,24 @@ use super::*;
 use crate::tune::sample::Sample;
 use crate::tune::verdict::{Verdict, verdict};
 
-/// A candidate is its number; 0 are the defaults.
+/// A candidate is its number; 0 is the defaults.
 struct Machine {
     now: Duration,
     noise: SplitMix64,
-    /// How far a rate may be off, as a part of it.
+    /// The noise of rates, as a fraction.
     amplitude: f64,
-    /// All rates double in this many seconds, if any.
+    /// Seconds in which all rates double, if they drift.
     drift: Option<f64>,
     /// GB/s of reads and writes.
     rates: fn(u32) -> (f64, f64),
     refuses: fn(u32) -> bool,
-    /// Ends with an error at this look.
+    /// Ends with an error at this measurement.
     stops_at: Option<usize>,
     looks: Vec<(u32, u64)>,
     stages: Vec<String>,
 }
 
-/// What starting an engine takes.
+/// The time to start an engine.
 const OVERHEAD: Duration = Duration::from_millis(50);
 
 impl Machine {
@@ -89,7 +89,7 @@ fn hill(candidate: u32) -> (f64, f64) {
     if candidate == 0 { (2.0, 1.5) } else { (height.max(0.3), (height * 0.7).max(0.2)) }
 }
 
-/// All alike.
+/// All equal.
 fn plain(_: u32) -> (f64, f64) {
     (2.0, 1.5)
 }
@@ -132,13 +132,13 @@ fn where_all_are_alike_the_defaults_win() {
         let found = Machine::new(*seed, plain).search(60, 64);
         judged(&found).1.recommended.index != 0
     });
-    // Chance has its share, as in any test of significance.
+    // Chance wins sometimes, as in any test of significance.
     assert!(wins.count() <= 4);
 }
 
 #[test]
 fn the_best_for_one_direction_stays_in() {
-    // 5 reads twice as fast and writes so slowly that it is among the worst overall; 6 the other way round.
+    // 5 reads twice as fast, but writes so slowly that it is among the worst overall; 6 is the reverse.
     let rates = |candidate| match candidate {
         5 => (4.0, 0.5),
         6 => (0.5, 3.0),
@@ -172,7 +172,7 @@ fn what_was_dropped_is_not_measured_again() {
     for candidate in &refused {
         assert_eq!(machine.looks.iter().filter(|(looked, _)| looked == candidate).count(), 1, "{candidate}");
     }
-    // Who is missing in one rung is missing in all later ones.
+    // An entry that is missing in one rung is missing in all later ones.
     for entry in &found.entries {
         let rungs: Vec<_> = entry.trials.iter().map(|trial| trial.rung).collect();
         assert!(rungs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{rungs:?}");
@@ -209,7 +209,7 @@ fn little_time_means_few_candidates_and_it_says_so() {
 
 #[test]
 fn slow_candidates_are_cut_short() {
-    // One that would take ten minutes per look.
+    // One candidate takes ten minutes per measurement.
     let mut machine = Machine::new(1, |candidate| if candidate == 3 { (0.0002, 0.0002) } else { hill(candidate) });
     let found = machine.search(60, 64);
     assert!(machine.now <= Duration::from_secs(61), "{:?}", machine.now);
