@@ -1,4 +1,4 @@
-//! What can be asked for on the command line, and the help that explains it.
+//! The command line and its help.
 
 mod compare;
 mod job_file;
@@ -18,10 +18,10 @@ pub(crate) use op::{Op, WeightedOp};
 pub(crate) use plot::{Over, PlotArgs};
 pub(crate) use run::RunArgs;
 
-/// As it is typed.
+/// The command's name, as the user types it.
 const NAME: &str = "aio-bench";
 
-/// Measure tensor I/O in detail, compare it with what else there is, and draw what was measured.
+/// Measure tensor I/O in detail, compare it with other software, and draw the results.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, after_long_help = AFTER_HELP)]
 pub struct Cli {
@@ -50,7 +50,7 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for.
+    /// Runs the command that the user named.
     pub fn run(&self) -> Result<(), Failure> {
         match &self.command {
             Command::Run(args) => crate::run::run(args),

@@ -1,4 +1,4 @@
-//! The same work, done by everybody.
+//! The same work, done by each contender.
 
 mod contender;
 mod contenders;
@@ -27,16 +27,16 @@ use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};
 use work::Work;
 
-/// Goes through the workloads, and prints how everybody did. Interrupted, it prints what there is.
+/// Runs the workloads and prints the results. When a signal ends it early, it prints what it has.
 pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let dir = disk::require_folder(&args.dir)?;
     let specs = chosen(args)?;
     for spec in &specs {
-        // One workload's files are there at a time.
+        // The files of one workload exist at a time.
         disk::require_room(&dir, (0..spec.files()).map(|_| spec.bytes_on_disk() / spec.files()))?;
     }
     if let Some(out) = &args.out {
-        // Now, and not after minutes of work.
+        // Fails now, and not after minutes of work.
         fs::create_dir_all(out).map_err(|error| Failure::Failed(format!("cannot make {}: {error}", shown(out))))?;
     }
     let mut field = field(args);
@@ -80,8 +80,8 @@ fn chosen(args: &CompareArgs) -> Result<Vec<Spec>, Failure> {
         .collect())
 }
 
-/// One workload: a round that does not count, then those that do, each begun by another contender. Gives what there is
-/// also when it ends early.
+/// Runs one workload: a round that does not count, then those that do, each begun by a different contender. Returns
+/// what it has also when it ends early.
 fn one(
     spec: Spec,
     dir: &Path,

@@ -1,4 +1,4 @@
-//! What has to hold for every job file, valid or not: `aio_cli::fuzzing` says how it is used.
+//! Properties that hold for every job file, valid or not; `aio_cli::fuzzing` says how they are used.
 
 mod job_file;
 #[cfg(test)]

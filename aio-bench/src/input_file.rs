@@ -1,4 +1,4 @@
-//! Files that users name, read to their end: within a limit, and until a signal comes.
+//! Reads files that the user names: up to a limit, and until a signal comes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use aio_cli::interrupt;
 use aio_cli::size;
 
-/// Opens a regular file or a pipe. Without waiting: a FIFO may have no writer yet.
+/// Opens a regular file or a pipe, without waiting: a FIFO may have no writer yet.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path)?;
     let kind = file.metadata()?.file_type();
@@ -23,13 +23,13 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// All that is in the file, up to `most` bytes. A signal ends it with [`Interrupted`](io::ErrorKind::Interrupted).
+/// Reads all of the file, up to `most` bytes. A signal ends it with [`Interrupted`](io::ErrorKind::Interrupted).
 pub(crate) fn read(mut file: File, most: u64) -> io::Result<Vec<u8>> {
     const MILLISECONDS: u16 = 50;
     let mut bytes = Vec::new();
     let mut chunk = [0; 1 << 14];
     while interrupt::check().is_ok() {
-        // A read would be restarted after a signal, and of a FIFO without a writer it would be the end.
+        // A signal restarts a read, and a read of a FIFO without a writer ends the file; poll does neither.
         match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], PollTimeout::from(MILLISECONDS)) {
             Ok(0) | Err(Errno::EINTR) => continue,
             ready => ready?,

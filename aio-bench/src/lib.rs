@@ -1,12 +1,12 @@
-//! `aio-bench`: measure tensor I/O in detail, compare it with what else there is, and draw what was measured.
+//! `aio-bench`: measure tensor I/O in detail, compare it with other software, and draw the results.
 //!
 //! `aio-bench --help` is the manual. Each command is a module: [`run`], [`compare`], [`plot`]. What they share with
-//! `tensor-aio`, from sizes to signals, is in its library.
+//! `tensor-aio`, from sizes to signals, is in that command's library.
 //!
-//! A library only so that fuzzers, which are crates of their own, reach its parsers; nothing in it is a public API.
-// Two things that others do are measured here, and cannot be done without: see `compare/contenders`.
+//! This is a library only so that the fuzzers reach its parsers; nothing in it is a public API.
+// Only `compare/contenders` needs unsafe code, for other software.
 #![deny(unsafe_code)]
-// Nobody reads this documentation but those who change it.
+// Only those who change this crate read its documentation.
 #![allow(rustdoc::private_intra_doc_links)]
 
 mod cli;

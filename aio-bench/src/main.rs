@@ -1,4 +1,4 @@
-//! The process: its arguments, signals, log and exit code.
+//! The process: arguments, signals, log and exit code.
 
 use std::env;
 use std::io;
@@ -20,7 +20,7 @@ fn main() {
     process::exit(ended.map_or_else(|failure| tell(&failure), |()| 0))
 }
 
-/// What RUST_LOG asks for, or what is at least as bad as `usual`.
+/// Logs what RUST_LOG asks for, otherwise events of level `usual` or worse.
 fn log_to_stderr(usual: LevelFilter) {
     let asked = env::var("RUST_LOG").ok().and_then(|asked| asked.parse().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(usual));

@@ -1,4 +1,4 @@
-//! Pictures of measurements: saved results of `run` as lines or bars, and the bars of `compare`.
+//! Pictures of measurements: results of `run` as lines or bars, and the bars of `compare`.
 
 mod bars;
 mod input;
@@ -22,16 +22,16 @@ use input::Input;
 use report::Report;
 use series::{Plot, Point};
 
-/// Draws what the files hold.
+/// Draws the results in the files.
 pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
-    // Before anything is read: stdin can be read only once.
+    // Checked before reading: stdin can be read only once.
     if !args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg")) {
         let out = Printable(args.out.display());
         return Err(Failure::Usage(format!("--out {out} cannot be: pictures are SVG, end the name in .svg")));
     }
     let input = Input::read(&args.files)?;
     for left_out in &input.left_out {
-        // Where stderr takes nothing, the report says it too.
+        // The report has the notes, too, if stderr fails.
         let _ = writeln!(std::io::stderr(), "note: {left_out}");
     }
     let plot = Plot::new(&input.results, args.x)?;
@@ -44,7 +44,7 @@ pub(crate) fn plot(args: &PlotArgs) -> Result<(), Failure> {
     output::result(&Report::new(&args.out, input, plot), args.json)
 }
 
-/// Of results among which nothing varies that lines could be drawn over.
+/// Bars for results in which neither axis varies.
 fn panels(plot: &Plot) -> Vec<Panel> {
     let panel = |title: &str, unit, figure: fn(&Point) -> Estimate| {
         let rows = plot.series.iter().enumerate().flat_map(|(colour, series)| {

@@ -1,4 +1,4 @@
-//! One fio-like job through the public API of the library.
+//! One fio-like job through the library's public API.
 
 mod aside;
 mod bare;
@@ -38,9 +38,9 @@ use target::Target;
 use verify::Verifier;
 use watch::{Figures, Observer, Quiet};
 
-/// Runs the job, prints what was measured, and fails if an I/O did, or a block was not what it should be.
+/// Runs the job, prints the result, and fails if an I/O failed or a block was wrong.
 ///
-/// When a signal ends it early, what was measured until then is printed and marked.
+/// When a signal ends it early, it prints what it measured until then, marked as partial.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = config(args);
     config.validate_ranges()?;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         check_room_to_move(args, &config, &target, &plan)?;
     }
     if let Some(cpu) = args.cpu {
-        // Before any thread of the engine starts: they inherit it.
+        // Before the engine starts threads: they inherit it.
         cpu::pin(cpu)?;
     }
     let (log, intervals) = args.log.as_ref().map(|path| Log::create(path, args)).transpose()?.unzip();
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let closing = Instant::now();
     file.close()?;
     let close = closing.elapsed();
-    // Once the threads have ended they have told all that they did.
+    // The counts are complete once the threads have ended.
     handle.clone().close()?;
     let paths = Paths::from(handle.stats()).since(&measured.before);
     let new_file = new.as_ref().map(|new| NewFile::new(new, measured.drive.elapsed.wall, close));
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The file of the job, as it is after `laid_out`, which has to be there for some jobs.
+/// Opens the job's file, after `laid_out`, which is there for jobs that need it.
 fn open(
     args: &RunArgs,
     target: &Target<'_>,
@@ -122,20 +122,20 @@ fn open(
     Ok((file, new, args.verify.then(verifier).transpose()?))
 }
 
-/// The job, with what has to look at it.
+/// Runs the job with its observers.
 fn watched(job: Job<'_>, observer: &mut Observer) -> Result<Measured, Failure> {
     let (args, plan) = (job.args, job.plan);
     if args.is_mixed() {
         observer.kinds = args.ops.iter().map(|_| Figures::new()).collect();
     }
-    // Beside bare calls the line would show half of what goes on.
+    // Beside bare calls the line would show only half of the work.
     let live = if args.bare { None } else { Live::start("", &plan, args.block_size as u64) };
     let (_line, counter) = live.unzip();
     observer.live = counter;
     if observer.is_idle() { job.measure(&mut Quiet) } else { job.measure(observer) }
 }
 
-/// Refuses what makes no sense together.
+/// Refuses options that contradict each other.
 fn check(args: &RunArgs, config: &AioConfig) -> Result<(), Failure> {
     if args.bare {
         Bare::check(args, config.intra_op_parallelism)?;
@@ -155,8 +155,8 @@ fn check(args: &RunArgs, config: &AioConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A block that is being written must be in no other op. That there is always one that is free takes as many blocks as
-/// can be in flight.
+/// Fails if the file has too few blocks. A block that is being written must be in no other op, so one is always free
+/// only if the file has as many blocks as can be in flight.
 fn check_room_to_move(args: &RunArgs, config: &AioConfig, target: &Target<'_>, plan: &Plan) -> Result<(), Failure> {
     let depth = job::depth(args, config.intra_op_parallelism) as u64;
     let in_flight = match plan.limit {
@@ -187,7 +187,7 @@ fn limit(args: &RunArgs, target: &Target<'_>) -> Result<Limit, Failure> {
     }
 }
 
-/// A block of the job is a block of the engine, where the engine takes blocks that small.
+/// The engine's configuration: its block is the job's, unless the engine takes no block that small.
 fn config(args: &RunArgs) -> AioConfig {
     let page = usize::try_from(limits::page_size()).unwrap_or(4096);
     let mut config = AioConfig::default();

@@ -1,5 +1,5 @@
-//! Taking a buffer from the arena and giving it back, once its pages are there: a small one, one of a usual tensor's
-//! size, and a small one while a thousand others cut the free memory into pieces.
+//! Taking a buffer from the arena and giving it back, once its pages are resident: a small one, one of a usual tensor's
+//! size, and a small one while a thousand others fragment the free memory.
 
 use aio_core::buf::{AlignedBuf, Arena};
 use criterion::{BenchmarkId, Criterion};

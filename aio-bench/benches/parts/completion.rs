@@ -1,6 +1,6 @@
-//! What a block costs once its op is under way: claim, slot, submission, completion, account. Ops of more and more
-//! blocks; what each block adds is the slope. Blocks of one extent, and of as many extents, which the planner cuts one by
-//! one: what it costs is the difference.
+//! The cost of a block once its op is under way: claim, slot, submission, completion, account. Ops have more and more
+//! blocks; the slope is the cost of each. They are blocks of one extent, or of an extent each, which the planner cuts
+//! one by one; the difference is the cost of that.
 
 use aio_core::buf::AlignedBuf;
 use aio_core::{AioFile, AioHandle};
@@ -31,7 +31,7 @@ fn one_extent(engine: &AioHandle, file: &AioFile, buffer: &mut AlignedBuf) {
 }
 
 fn extent_per_block(engine: &AioHandle, file: &AioFile, buffer: &mut AlignedBuf) {
-    // Every other page of the file, so that no two are neighbours.
+    // Every other page of the file, so that no two are adjacent.
     let extents = buffer.chunks_mut(BLOCK).enumerate();
     let extents = extents.map(|(index, memory)| ((2 * index * BLOCK) as u64, memory)).collect();
     engine.scope(|scope| scope.read_vectored(file, extents)).expect("nothing that could fail");

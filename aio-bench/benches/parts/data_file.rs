@@ -1,4 +1,4 @@
-//! The file that the benches work on.
+//! The file that the benches read.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,12 +12,12 @@ use tempfile::TempDir;
 pub(crate) const BLOCK: usize = 4096;
 
 const LEN: u64 = 1 << 30;
-/// Written, because glommio tries polled I/O with the first block of the first file it opens on a device. A hole there
-/// makes it believe in it: it then reads holes on another ring than it would use for data, and reads of data fail.
+/// Written, because glommio tests polled I/O with the first block of the first file it opens on a device. With a hole
+/// there it assumes that polling works: it then reads holes on a separate ring, and reads of data fail.
 const HEAD: u64 = 1 << 20;
 
-/// A sparse file in the temporary folder. Reading a hole goes the whole way through the kernel but for the device, whose
-/// own time would hide what is to be compared.
+/// A sparse file in the temporary folder. Reading a hole goes the whole way through the kernel except for the device,
+/// whose own time would hide the differences.
 pub(crate) struct DataFile {
     path: PathBuf,
     _folder: TempDir,
@@ -43,12 +43,12 @@ impl DataFile {
     }
 }
 
-/// Offsets of blocks in the hole, spread over it, without end.
+/// Endless offsets of blocks, spread over the hole.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Offsets(u64);
 
 impl Offsets {
-    /// Another sequence of offsets, that begins elsewhere.
+    /// Another sequence, which begins elsewhere.
     #[cfg(feature = "peer-glommio")]
     pub(crate) fn split(&mut self) -> Self {
         Self(self.next() << 24)

@@ -1,6 +1,6 @@
-//! The way of an op from the thread that submits it to a worker and back: descriptor, plan, FIFO, claim, complete
-//! queue, promise, and waking whoever sleeps. One op at a time is all latency; 32 at a time, as a busy queue has them,
-//! share the wake-ups.
+//! The way of an op from the submitting thread to a worker and back: descriptor, plan, FIFO, claim, complete queue,
+//! promise, and waking the waiting thread. One op at a time is all latency; 32 at a time, as in a busy queue, share the
+//! wake-ups.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 

@@ -1,12 +1,11 @@
-//! What the parts of the engine cost, one by one.
+//! The cost of the engine's parts, one by one.
 //!
-//! The arena is measured alone; hand-off, completion and staging on a backend that completes every block at once, so that
-//! the engine's own work is all there is. The last group measures what lies below the engine, the
-//! queues of the backends, beside the plain system call and, behind the features `peer-rio` and `peer-glommio`, other
-//! libraries.
+//! The arena is measured alone; hand-off, completion and staging on a backend that completes every block at once, so
+//! that only the engine's own work remains. The last group measures what lies below the engine, the queues of the
+//! backends, beside the plain system call and, with the features `peer-rio` and `peer-glommio`, other libraries.
 //!
-//! Times are elapsed times, and short ones: for comparing two builds on one machine within minutes. How fast whole jobs
-//! are is measured with the command, against fio; see docs/performance.md.
+//! Times are elapsed times, and short ones: they compare two builds on one machine within minutes. The command
+//! `aio-bench` measures whole jobs, against fio; see docs/performance.md.
 
 mod arena;
 mod completion;
@@ -41,7 +40,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Says that something is not measured here.
+/// Prints what is not measured here, and why.
 fn skip(what: impl Display, why: impl Display) {
     eprintln!("SKIPPED {what}: {why}");
 }

@@ -1,7 +1,7 @@
-//! A backend that moves nothing: every block it is given is complete at once, with all of its bytes.
+//! A backend that moves nothing: every block completes at once, with all of its bytes.
 //!
-//! What an op takes on it is the engine's own time. Its waker is a condition variable, as the thread pool's; memory that
-//! is read into keeps what it held.
+//! The time of an op on it is the engine's own. Its waker is a condition variable, as in the thread pool; reads leave
+//! memory unchanged.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

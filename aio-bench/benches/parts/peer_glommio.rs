@@ -1,5 +1,5 @@
-//! glommio, a thread-per-core runtime on io_uring: as many tasks as the queue is deep, each of which reads one block
-//! after the other. It hands out a registered buffer of its own per read.
+//! glommio, a thread-per-core runtime on io_uring: as many tasks as the queue is deep, each reading one block after the
+//! other. Each read gets one of glommio's own registered buffers.
 
 use std::path::Path;
 use std::rc::Rc;

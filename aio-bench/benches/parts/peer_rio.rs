@@ -1,7 +1,7 @@
 //! rio, io_uring with a thread that reaps.
 //!
-//! For comparison only: it is under the GPL-3 and unsound (RUSTSEC-2020-0021: the memory of a completion that is
-//! forgotten may be freed under the kernel). Here every completion is waited for before its memory goes.
+//! For comparison only: it is under the GPL-3 and unsound (RUSTSEC-2020-0021: the memory of a forgotten completion can
+//! be freed while the kernel uses it). Here each completion is waited for before its memory is freed.
 
 use std::fs::File;
 

@@ -1,5 +1,5 @@
-//! Submitting to the queue of each backend and reaping from it, without the engine above: blocks as the kernel takes
-//! them from anyone, and where the backend can, with memory and file registered, as the engine does it.
+//! Submitting to each backend's queue and reaping from it, without the engine: plain blocks, and, if the backend can,
+//! with memory and file registered, as the engine does it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,7 +14,7 @@ use crate::data_file::{BLOCK, Offsets};
 use crate::read::Group;
 use crate::skip;
 
-/// What the block's file and memory are registered as.
+/// The block's registered file.
 const FILE: FileId = FileId { slot: 0, generation: 0 };
 const REGION: RegionId = RegionId { slot: 0, generation: 0 };
 
@@ -43,7 +43,7 @@ fn bench_queue(group: &mut Group<'_>, id: &str, queue: Result<Queue<'_>, String>
     }
 }
 
-/// A queue and one block for each of its places.
+/// A queue, and a block for each of its places.
 struct Queue<'a> {
     // Before what its blocks use, so that it is dropped first and waits for those in flight.
     queue: Box<dyn IoQueue>,
@@ -83,8 +83,8 @@ impl<'a> Queue<'a> {
         }
         let mut rest = &self.blocks[..];
         while self.done.len() < self.blocks.len() {
-            // SAFETY: each block has a page of `_memory` of its own, which nothing else touches and which is dropped,
-            // as the borrow of the file ends, after the queue.
+            // SAFETY: each block has its own page of `_memory`, which nothing else touches and which is dropped, like
+            // the borrow of the file, after the queue.
             rest = &rest[unsafe { self.queue.submit(rest) }.expect("a queue that works")..];
             self.queue.reap(self.blocks.len(), None, &mut self.done).expect("a queue that works");
         }
@@ -94,7 +94,7 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// Memory of an arena, as one region.
+/// An arena's memory, as one region.
 #[derive(Debug)]
 struct Memory {
     ptr: *mut u8,
@@ -113,8 +113,8 @@ unsafe impl Send for Memory {}
 // SAFETY: as above; nothing is read or written through a shared reference.
 unsafe impl Sync for Memory {}
 
-// SAFETY: the buffer owns its memory, readable and writable, until it is dropped with this value; both fields stay as
-// they are.
+// SAFETY: the buffer owns its memory, readable and writable, until it is dropped with this value; neither field
+// changes.
 unsafe impl RegionMemory for Memory {
     fn ptr(&self) -> *mut u8 {
         self.ptr

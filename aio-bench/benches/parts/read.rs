@@ -1,5 +1,5 @@
-//! Reading 4 KiB, directly and from all over a sparse file, one read at a time and 32 at a time: the plain system call,
-//! the queue of each backend, and other libraries. All read the same file on one thread that waits for all it submitted.
+//! Direct reads of 4 KiB at scattered offsets of a sparse file, one and 32 at a time: the plain system call, each
+//! backend's queue, and other libraries. All read the same file on one thread, which waits for all it submitted.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -32,7 +32,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// `pread(2)`, which has no queue: the reads follow each other.
+/// `pread(2)`, which has no queue: one read after the other.
 fn std_fs(group: &mut Group<'_>, file: &File, depth: usize) {
     let mut memory = Arena::new(1 << 20).alloc(BLOCK).expect("a page");
     let mut offsets = Offsets::default();

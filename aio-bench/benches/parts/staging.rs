@@ -1,6 +1,6 @@
-//! What memory at an odd address costs: the same ops with memory that the kernel takes, and with memory that goes
-//! through a staging buffer. The backend moves nothing, so that the difference is the copy and what is around it; the
-//! copy alone is beside it.
+//! The cost of memory at an odd address: the same ops with memory that the kernel accepts, and with memory that goes
+//! through a staging buffer. The backend moves nothing, so the difference is the copy and the work around it; the copy
+//! alone is measured beside it.
 
 use aio_core::buf::AlignedBuf;
 use criterion::{BenchmarkId, Criterion, Throughput};

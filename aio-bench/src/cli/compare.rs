@@ -6,17 +6,18 @@ use clap::{Args, ValueHint};
 
 use aio_cli::size;
 
-/// Do the same work with every backend and with what people use otherwise, and show how they compare.
+/// Do the same work with every backend and with what people use otherwise, and compare them.
 ///
-/// The others are std::fs on one thread and on several, mmap with a copy, fio where it is on PATH, and rio and glommio
-/// where they were compiled in (features peer-rio, peer-glommio). Each workload is done by everybody in turn, in rounds
-/// that begin with another one each time; the result is the median of the rounds with the lowest and the highest. Blocks
-/// that were moved are looked at: who returns the wrong bytes is shown as failed. Only fio's are not, which makes its own.
+/// The others are std::fs on one thread and on several, mmap with a copy, fio if it is on PATH, and rio and glommio if
+/// they were compiled in (features peer-rio, peer-glommio). The contenders do each workload one after the other, in
+/// rounds that each start with a different contender; the result is the median of the rounds, with the lowest and the
+/// highest. Every block is checked, and wrong bytes make a contender fail; only fio's blocks, which it makes itself,
+/// are not checked.
 ///
-/// Except for fio, the clock runs from opening or making files until they are closed. fio's own figures leave out opening
-/// and allocating a large file, and the CPU time of the kernel's workers.
+/// Except for fio, the time runs from opening or making files until they are closed. fio's own figures leave out
+/// opening and allocating a large file, and the CPU time of the kernel's workers.
 ///
-/// All files lie in a folder of its own in --dir, and are removed.
+/// It makes all files in a new folder in --dir, and removes them.
 #[derive(Debug, Args)]
 #[command(after_long_help = COMPARE_EXAMPLES)]
 pub(crate) struct CompareArgs {
@@ -40,15 +41,15 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) random_reads: u32,
 
-    /// Blocks in flight, for all who can.
+    /// Blocks in flight, for contenders that can have more than one.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) queue_depth: u16,
 
-    /// Threads of std::fs on several.
+    /// Threads of the std::fs contender with several.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=256))]
     pub(crate) threads: u16,
 
-    /// Rounds that count; one more before them does not.
+    /// Rounds to measure; an untimed one comes first.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,
 

@@ -1,7 +1,8 @@
 //! `run --job FILE.toml`: a file whose keys are the long options.
 //!
-//! The file becomes arguments, put before those that were given, and clap reads them all: names, ranges and conflicts
-//! have one home. What the command line gives, or what conflicts with it, is left out of the file's.
+//! The file becomes arguments before those of the command line, and clap parses them all, so names, ranges and
+//! conflicts are defined once. Options that the command line gives, or that conflict with it, are dropped from the
+//! file's.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,10 +22,10 @@ use aio_cli::failure::{Failure, one_line};
 const RUN: &str = "run";
 const JOB: &str = "job";
 
-/// The command line, with the job file that it may name. As clap does, it exits if the line itself is wrong.
+/// Parses the command line, with the job file that it may name. Exits, as clap does, if the line itself is wrong.
 pub fn parse() -> Result<Cli, Failure> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
-    // The command stands first: options of the default command do not go with one.
+    // The command comes first: options of the default command cannot precede one.
     if line.get(1).is_some_and(|word| word == RUN) {
         let given = nothing_required().try_get_matches_from(&line).unwrap_or_else(|error| exit::<Cli>(error));
         let given = given.subcommand_matches(RUN);
@@ -36,22 +37,22 @@ pub fn parse() -> Result<Cli, Failure> {
     Ok(Cli::try_parse_from(line).unwrap_or_else(|error| exit::<Cli>(error)))
 }
 
-/// The arguments that the file stands for, beside those `given`.
+/// The arguments of the file at `path`, beside those `given`.
 fn arguments(path: &Path, given: &ArgMatches) -> Result<Vec<String>, Failure> {
     let text =
         read(path).map_err(|error| Failure::Failed(format!("cannot read the job file {}: {error}", shown(path))))?;
     from_table(&text, given).map_err(|reason| Failure::Usage(format!("job file {}: {reason}", shown(path))))
 }
 
-/// The text of a file, or of a pipe.
+/// Reads a file or a pipe.
 fn read(path: &Path) -> io::Result<String> {
-    /// In bytes: far more than all options take.
+    /// In bytes: far more than all options need.
     const MOST: u64 = 1 << 20;
     String::from_utf8(input_file::read(input_file::open(path)?, MOST)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
-/// The arguments that the text of a file stands for, on a line with the arguments `given`.
+/// The arguments of a job file with this text, on a command line with the arguments `given`.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn job_arguments(text: &str, given: &[String]) -> Result<Vec<String>, String> {
     let line = [NAME, RUN].into_iter().chain(given.iter().map(String::as_str));
@@ -61,7 +62,7 @@ pub(crate) fn job_arguments(text: &str, given: &[String]) -> Result<Vec<String>,
 
 fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
-        // Some lines, with the one that is wrong among them.
+        // The error quotes some lines around the wrong one.
         error.to_string().trim_end().lines().map(one_line).collect::<Vec<_>>().join("\n")
     })?;
     let command = nothing_required();
@@ -72,7 +73,7 @@ fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
         let arg = option(run, key)?;
         let words = words(arg, key, value)?;
         accept(key, value, &words)?;
-        // A conflict is declared on one of its two sides.
+        // clap declares a conflict on one of its two sides.
         let conflicts = |other: &&Arg| {
             run.get_arg_conflicts_with(other).iter().any(|with| with.get_id() == arg.get_id())
                 || run.get_arg_conflicts_with(arg).iter().any(|with| with.get_id() == other.get_id())
@@ -87,7 +88,7 @@ fn from_table(text: &str, given: &ArgMatches) -> Result<Vec<String>, String> {
     }
 }
 
-/// The option of that name.
+/// The option of this name.
 fn option<'a>(run: &'a Command, key: &str) -> Result<&'a Arg, String> {
     let keys = || run.get_arguments().filter(|arg| is_key(arg));
     keys().find(|arg| arg.get_long() == Some(key)).ok_or_else(|| {
@@ -98,13 +99,13 @@ fn option<'a>(run: &'a Command, key: &str) -> Result<&'a Arg, String> {
     })
 }
 
-/// A job file neither names another nor asks for help.
+/// Whether a job file may have this key: it can neither name another job file nor ask for help.
 fn is_key(arg: &Arg) -> bool {
     let asks = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong);
     arg.get_id() != JOB && !asks && !matches!(arg.get_action(), ArgAction::Version)
 }
 
-/// What clap would propose for an option of that name.
+/// The name that clap would suggest.
 fn similar(key: &str) -> Option<String> {
     let error = nothing_required().try_get_matches_from([NAME, RUN, &format!("--{key}")]).err()?;
     match error.get(ContextKind::SuggestedArg)? {
@@ -113,7 +114,7 @@ fn similar(key: &str) -> Option<String> {
     }
 }
 
-/// The words that say the same on a command line.
+/// The same option as words of a command line.
 fn words(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>, String> {
     let with = |text: String| format!("--{key}={text}");
     let shown = |value: &Value| one_line(&value.to_string());
@@ -138,20 +139,20 @@ fn words(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// Refuses what clap does not take for that option.
+/// Fails if clap refuses these words for the option.
 fn accept(key: &str, value: &Value, words: &[String]) -> Result<(), String> {
     refused(words)
         .map_or(Ok(()), |reason| Err(format!("{key} = {} is not valid: {reason}", one_line(&value.to_string()))))
 }
 
-/// What clap says of these words, if it does not take them.
+/// clap's error for these words, if it refuses them.
 fn refused(words: &[String]) -> Option<String> {
     let line = [NAME, RUN].into_iter().chain(words.iter().map(String::as_str));
     let text = nothing_required().try_get_matches_from(line).err()?.to_string();
     text.trim_start_matches("error: ").split("\n\n").next().map(one_line)
 }
 
-/// The command line where no option of a run has to be there: the job file may have it.
+/// The command line without required options, which the job file may have.
 fn nothing_required() -> Command {
     let mut command = Cli::command().mut_subcommand(RUN, |run| run.mut_args(|arg| arg.required(false)));
     command.build();
@@ -162,7 +163,7 @@ fn nothing_required() -> Command {
 mod tests {
     use super::*;
 
-    /// The arguments of a file that is named by `line`.
+    /// The arguments of a file that `line` names.
     fn read(text: &str, line: &str) -> Result<Vec<String>, String> {
         job_arguments(text, &line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }

@@ -1,11 +1,10 @@
-//! What a run does, and how often.
+//! The ops of a run, and their weights.
 
 use std::fmt;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 
-/// What a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Op {
     /// Sequential reads.
@@ -19,7 +18,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// As on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -34,7 +33,7 @@ impl Op {
         matches!(self, Self::Write | Self::Randwrite)
     }
 
-    /// Whether it jumps about.
+    /// Whether its offsets are random.
     pub(crate) fn is_random(self) -> bool {
         matches!(self, Self::Randread | Self::Randwrite)
     }
@@ -44,12 +43,12 @@ impl Op {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WeightedOp {
     pub(crate) op: Op,
-    /// Against those of the other ops; from 1 to [`Self::LARGEST`].
+    /// Relative to the other ops; from 1 to [`Self::LARGEST`].
     pub(crate) weight: u32,
 }
 
 impl WeightedOp {
-    /// Beyond this a share is too small to be seen.
+    /// Beyond this the smallest share is too small to see.
     const LARGEST: u32 = 1_000_000;
 }
 

@@ -7,14 +7,14 @@ use clap::{Args, ValueEnum};
 /// Draw saved results of `run`: throughput and latency against queue depth or block size, a line per backend.
 ///
 /// FILE holds what `aio-bench run --json` printed: one object, an array of them, or one after the other, as
-/// `run --json >> FILE` leaves them. Results that differ in something else than what the lines are drawn over become
-/// lines of their own, named after what differs. Repetitions of one point become their median, with a whisker from the
-/// lowest to the highest. Where neither the queue depth nor the block size varies, bars are drawn.
+/// `run --json >> FILE` writes them. Results that differ in anything but the axis become separate lines, named after what differs.
+/// Repetitions of one point become their median, with a whisker from the lowest to the highest. If neither the queue
+/// depth nor the block size varies, the results are drawn as bars.
 ///
-/// Results that were interrupted (`"partial": true`) or that met an error are left out, and named on stderr.
+/// Results that were interrupted (`"partial": true`) or have an error are left out, and named on stderr.
 ///
-/// The picture has a transparent background and is readable on light and dark pages. --out is replaced if it exists,
-/// once the picture is complete.
+/// The picture has a transparent background and is readable on light and dark pages. It replaces --out only once it is
+/// complete.
 #[derive(Debug, Args)]
 #[command(after_long_help = PLOT_EXAMPLES)]
 pub(crate) struct PlotArgs {
@@ -26,7 +26,7 @@ pub(crate) struct PlotArgs {
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) out: PathBuf,
 
-    /// What to draw over [default: whichever of the two varies]
+    /// The horizontal axis [default: whichever of the two varies]
     #[arg(long, value_enum)]
     pub(crate) x: Option<Over>,
 
@@ -35,7 +35,7 @@ pub(crate) struct PlotArgs {
     pub(crate) json: bool,
 }
 
-/// What lines are drawn over.
+/// The horizontal axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Over {
     /// Blocks in flight per thread.

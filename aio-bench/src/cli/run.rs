@@ -15,21 +15,23 @@ use aio_cli::{duration, size};
 /// rate, I/Os per second, CPU time per I/O and latency. With one block in flight each is a blocking call. Starting the
 /// engine, opening the file, allocating its space and memory, and closing it are not timed.
 ///
-/// Latency is that of an op (--extents blocks) from its submission until its result was taken, in order of submission.
+/// Latency is the time of an op (--extents blocks) from its submission until its result is taken; results are taken in
+/// order of submission.
 ///
-/// With --bare, which is for jobs with one block in flight, slices of the job alternate with slices of plain pread(2)
-/// or pwrite(2) calls on the same file, in the same process, so that both meet the same machine.
+/// With --bare, for jobs with one block in flight, the job alternates with plain pread(2) or pwrite(2) calls on the
+/// same file, in the same process, so that both see the same state of the machine.
 ///
-/// With several ops, each next one is picked at random by its weight; every run picks the same ones. A job that reads
-/// and writes a file that it makes first writes all of it, untimed, so that there is something to read.
+/// With several ops, each op is picked at random by weight, with the same picks in every run. A job that reads and
+/// writes a file that it makes first writes all of it, untimed, so that there is something to read.
 ///
-/// With --verify, writes fill blocks with patterns that name file, offset and generation, and reads check them: a block
-/// that is misplaced, of another file, lost, torn or damaged is told apart. Filling and checking are in the CPU time.
+/// With --verify, writes fill blocks with patterns that name file, offset and generation, and reads check them: errors
+/// tell apart blocks that are misplaced, of another file, lost, torn or damaged. Filling and checking are in the CPU
+/// time.
 ///
-/// Ctrl-C ends the job early: the result so far is printed, marked as partial.
+/// Ctrl-C ends the job early: it prints the result so far, marked as partial.
 ///
-/// An existing file is never truncated or shrunk, and is written to only with --overwrite, which destroys what it
-/// holds. A file that the run makes is kept, as with fio, unless the run fails or is interrupted.
+/// An existing file is never truncated, and is written to only with --overwrite, which destroys its contents. A file
+/// that the run makes is kept, as with fio, unless the run fails or is interrupted.
 #[derive(Debug, Args)]
 #[command(after_long_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
@@ -68,23 +70,23 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODE", default_value_t = DirectMode::Auto)]
     pub(crate) direct: DirectMode,
 
-    /// Blocks per op: 1 gives each block an op and a ticket of its own, more make vectored ops.
+    /// Blocks per op: 1 gives each block its own op and ticket, more make vectored ops.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) extents: u32,
 
-    /// Bytes past a page boundary at which each buffer begins, 0 to 4095. Memory that direct I/O does not take passes
-    /// through staging buffers. With an offset the buffers are not memory that is registered with the kernel.
+    /// Bytes past a page boundary at which each buffer begins, 0 to 4095. Memory that direct I/O does not accept goes
+    /// through staging buffers. With an offset, the buffers are not registered with the kernel.
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..4096))]
     pub(crate) memory_offset: u16,
 
-    /// Also measure plain pread(2) or pwrite(2) calls, in turns with the job: as many again, or as long again.
+    /// Also measure plain pread(2) or pwrite(2) calls, alternating with the job: as many, or for as long.
     ///
-    /// Their descriptor is of the same kind with --direct on (O_DIRECT) and --direct off. With --direct auto it is one
-    /// through the page cache. For --queue-depth 1 only.
+    /// Their descriptor is of the same kind as the job's with --direct on (O_DIRECT) and --direct off. With --direct
+    /// auto it goes through the page cache. For --queue-depth 1 only.
     #[arg(long)]
     pub(crate) bare: bool,
 
-    /// Go on for this long, starting over at the end of the file: seconds (5, 0.5), or with a unit (90s, 2h).
+    /// Run for this long, starting over at the end of the file: seconds (5, 0.5), or with a unit (90s, 2h).
     #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "bytes",
         allow_negative_numbers = true)]
     pub(crate) runtime: Option<Duration>,
@@ -93,13 +95,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse_positive)]
     pub(crate) bytes: Option<u64>,
 
-    /// Run for this long first. What ends in that time is not in any figure; the queue is kept full when it is over.
+    /// Run for this long first. No figure counts what ends in that time; the queue stays full when it is over.
     #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_negative_numbers = true)]
     pub(crate) ramp: Option<Duration>,
 
-    /// Write patterns that say where they belong, check them in everything that is read, and in the end, untimed, read
-    /// back what was written. A job that only reads checks what an earlier one wrote with this option, in blocks of the
-    /// same size.
+    /// Write patterns that name their place, check them in everything that is read, and at the end, untimed, read back
+    /// what was written. A job that only reads checks what an earlier one wrote with this option, in blocks of the same
+    /// size.
     #[arg(long)]
     pub(crate) verify: bool,
 
@@ -108,7 +110,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
 
-    /// Take options from a TOML file: keys are the long names of the options. Options that are given here win.
+    /// Take options from a TOML file: keys are the long names of the options. Options on the command line win.
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) job: Option<PathBuf>,
 
@@ -116,7 +118,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(crate) cpu: Option<usize>,
 
-    /// Write to a file that exists already. Its contents are lost.
+    /// Write to an existing file. Its contents are lost.
     #[arg(long)]
     pub(crate) overwrite: bool,
 
@@ -156,12 +158,12 @@ impl RunArgs {
         self.ops.iter().any(|op| !op.op.writes())
     }
 
-    /// Whether each next op has to be picked.
+    /// Whether the ops have to be picked at random.
     pub(crate) fn is_mixed(&self) -> bool {
         self.ops.len() > 1
     }
 
-    /// The one op of a job that is not mixed; of a mixed one, all of them with their weights.
+    /// The one op of a job; of a mixed job, all ops with their weights.
     pub(crate) fn op_name(&self) -> String {
         match self.ops.as_slice() {
             [only] => only.op.name().to_owned(),

@@ -1,4 +1,4 @@
-//! Who takes part, and what is asked of them.
+//! The contenders, and what each has to do.
 
 use aio::Backend;
 
@@ -8,9 +8,9 @@ use crate::cli::CompareArgs;
 use aio_cli::failure::Failure;
 use aio_cli::host::cpu::{Elapsed, Stopwatch};
 
-/// Somebody who can move blocks.
+/// Software that can move blocks.
 pub(crate) trait Contender {
-    /// What a reader should know about it.
+    /// A note for the reader.
     fn note(&self) -> Option<&'static str> {
         None
     }
@@ -20,18 +20,18 @@ pub(crate) trait Contender {
         true
     }
 
-    /// Does the work once, and says how long that took. Memory is got ready before the clock starts.
+    /// Does the work once, and returns how long that took. Preparing memory is not timed.
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure>;
 }
 
-/// One of those this program knows, who takes part or cannot, for the reason given.
+/// A contender, or the reason why it cannot take part.
 pub(crate) struct Entrant {
-    /// As in tables.
+    /// The name in tables.
     pub(crate) name: String,
     pub(crate) contender: Result<Box<dyn Contender>, String>,
 }
 
-/// Everybody this program knows.
+/// All contenders of this program.
 pub(crate) fn field(args: &CompareArgs) -> Vec<Entrant> {
     let depth = usize::from(args.queue_depth);
     let mut field = Vec::new();
@@ -51,18 +51,18 @@ pub(crate) fn field(args: &CompareArgs) -> Vec<Entrant> {
     field
 }
 
-/// A note on those who have no direct I/O.
+/// The note of contenders without direct I/O.
 pub(crate) const PAGE_CACHE: &str =
     "through the page cache: what it writes without a sync is only in memory at the end";
 
-/// Times what `work` does.
+/// Times `work`.
 pub(crate) fn timed(work: impl FnOnce() -> Result<(), Failure>) -> Result<Elapsed, Failure> {
     let watch = Stopwatch::start();
     work()?;
     Ok(watch.stop())
 }
 
-/// An error of something other than the library, as a failure of the contender.
+/// An error of a contender that is not this library's.
 pub(crate) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }

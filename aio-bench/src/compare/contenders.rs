@@ -1,4 +1,4 @@
-//! Each in a file of its own.
+//! The contenders, each in its own file.
 
 pub(crate) mod fio;
 pub(crate) mod glommio;

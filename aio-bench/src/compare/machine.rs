@@ -1,4 +1,4 @@
-//! What figures are worth nothing without: where and when they were measured.
+//! Where and when figures were measured; without that they are worthless.
 
 use std::fmt;
 use std::fs;
@@ -11,10 +11,10 @@ use serde::Serialize;
 use aio_cli::host::{disk, limits, proc};
 use aio_cli::size;
 
-/// The machine, the file system and the time. What could not be found out is `null`.
+/// The machine, the file system and the time; `null` where the answer is unknown.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
-    /// UTC, as in RFC 3339.
+    /// In UTC, as in RFC 3339.
     date: String,
     cpu: Option<String>,
     cpus: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, with the file system that `dir` is on.
+    /// This machine, with the file system of `dir`.
     pub(crate) fn of(dir: &Path) -> Self {
         Self {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::report::{ContenderReport, Report};
 
-/// With a picture `report.svg` beside it.
+/// The page; it shows the picture `report.svg` beside it.
 pub(crate) fn markdown(report: &Report) -> String {
     let mut page = String::new();
     // Writing to a string cannot fail.
@@ -41,13 +41,13 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
     notes.try_for_each(|note| writeln!(page, "- {}", escaped(&note)))
 }
 
-/// With a capital at its beginning.
+/// The text with a capital letter first.
 fn sentence(text: &str) -> String {
     let mut rest = text.chars();
     rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
-/// Inside a cell.
+/// Escapes text for a cell.
 fn escaped(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }

@@ -4,7 +4,7 @@ use super::report::Report;
 use crate::plot::{Panel, Row, bars};
 use aio_cli::failure::Failure;
 
-/// SVG.
+/// The picture as SVG.
 pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
     let panels = report.workloads.iter().map(|workload| Panel {
         title: workload.title(),

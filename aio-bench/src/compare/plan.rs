@@ -1,45 +1,44 @@
-//! The workloads: what tensor I/O consists of.
+//! The workloads that tensor I/O consists of.
 
 use crate::cli::CompareArgs;
 
-/// What is there when the clock starts.
+/// The state of files and page cache when the clock starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Files, of which nothing is in the page cache.
+    /// The files exist, but not in the page cache.
     Cold,
-    /// Files that lie in the page cache.
+    /// The files are in the page cache.
     Cached,
-    /// No files: they are made.
+    /// The files do not exist yet.
     New,
 }
 
-/// One workload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
     pub(crate) writes: bool,
     pub(crate) start: Start,
-    /// Whether the data is on the device at the end.
+    /// Whether it ends with a sync.
     pub(crate) durable: bool,
     pub(crate) file_per_block: bool,
-    /// The blocks are tensors, known together: one vectored op where there is such a thing.
+    /// The blocks are tensors that are known together: one vectored op, if the contender has that.
     pub(crate) at_once: bool,
     pub(crate) random: bool,
     /// Bytes of a block.
     pub(crate) block: usize,
-    /// Blocks of the files.
+    /// Blocks in all files.
     pub(crate) blocks: u64,
-    /// Blocks that are moved.
+    /// Blocks that move.
     pub(crate) moved: u64,
 }
 
-/// Bytes of a block of what is large.
+/// Bytes of a block of large files.
 const LARGE: usize = 1 << 20;
 /// Bytes of a block of random reads.
 const SMALL: usize = 4 << 10;
 
-/// All of them.
+/// All workloads.
 pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
     let blocks = (args.size / LARGE as u64).max(1);
     let read = Spec {
@@ -105,17 +104,17 @@ pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
 }
 
 impl Spec {
-    /// How many files it has.
+    /// The number of files.
     pub(crate) fn files(&self) -> u64 {
         if self.file_per_block { self.blocks } else { 1 }
     }
 
-    /// Bytes that are moved.
+    /// Bytes that move.
     pub(crate) fn bytes(&self) -> u64 {
         self.moved * self.block as u64
     }
 
-    /// Bytes that the files take.
+    /// Bytes of all files.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         self.blocks * self.block as u64
     }

@@ -1,5 +1,5 @@
-//! What came out, for programs. [`table`](super::table), [`markdown`](super::markdown) and
-//! [`picture`](super::picture) show it to people.
+//! The report for programs. [`table`](super::table), [`markdown`](super::markdown) and [`picture`](super::picture) show
+//! it to people.
 
 use aio::Backend;
 use aio_core::Printable;
@@ -17,9 +17,9 @@ use aio_cli::host::cpu::Elapsed;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
-    /// Whether it was interrupted: workloads or rounds are missing.
+    /// Whether a signal ended it early: workloads or rounds are missing.
     pub(crate) partial: bool,
-    /// How the program was called.
+    /// The command line.
     pub(crate) command: String,
     pub(crate) machine: Machine,
     pub(crate) queue_depth: u16,
@@ -28,20 +28,19 @@ pub(crate) struct Report {
     pub(crate) workloads: Vec<WorkloadReport>,
 }
 
-/// Who took part, or why not.
+/// A contender.
 #[derive(Debug, Serialize)]
 pub(crate) struct ContenderReport {
     pub(crate) name: String,
     pub(crate) available: bool,
-    /// Why not.
+    /// Why it did not take part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// What a reader should know.
+    /// A note for the reader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<&'static str>,
 }
 
-/// One workload.
 #[derive(Debug, Serialize)]
 pub(crate) struct WorkloadReport {
     pub(crate) name: &'static str,
@@ -49,18 +48,18 @@ pub(crate) struct WorkloadReport {
     pub(crate) bytes: u64,
     pub(crate) block_size: usize,
     pub(crate) files: u64,
-    /// The rate of the faster of the fio lines.
+    /// The rate of the faster fio line.
     pub(crate) best_fio_gb_per_s: Option<f64>,
     pub(crate) results: Vec<ResultReport>,
 }
 
-/// How one contender did.
+/// The result of one contender.
 #[derive(Debug, Serialize)]
 pub(crate) struct ResultReport {
     pub(crate) contender: String,
     pub(crate) rounds: usize,
     pub(crate) gb_per_s: Option<Estimate>,
-    /// The median, in medians of the best fio line.
+    /// The median, divided by that of the best fio line.
     pub(crate) of_best_fio: Option<f64>,
     pub(crate) cpu_seconds_per_gb: Option<Estimate>,
     /// Why there is no figure.
@@ -69,7 +68,7 @@ pub(crate) struct ResultReport {
 }
 
 impl Report {
-    /// With no workload yet.
+    /// A report without workloads.
     pub(crate) fn new(args: &CompareArgs, machine: Machine, contenders: Vec<ContenderReport>) -> Self {
         let words = std::env::args_os().skip(1).map(|word| Printable(word.display()).to_string());
         Self {
@@ -86,7 +85,7 @@ impl Report {
 }
 
 impl ContenderReport {
-    /// Of one of the field.
+    /// The report of a contender.
     pub(crate) fn of(Entrant { name, contender }: &Entrant) -> Self {
         let (note, reason) = match contender {
             Ok(contender) => (contender.note(), None),
@@ -97,7 +96,7 @@ impl ContenderReport {
 }
 
 impl WorkloadReport {
-    /// From the rounds of each of the field.
+    /// The results of all rounds, by contender.
     pub(crate) fn new(spec: &Spec, field: &[Entrant], results: &[Result<Vec<Elapsed>, String>]) -> Self {
         let results = field.iter().zip(results).map(|(entrant, rounds)| ResultReport::new(entrant, spec, rounds));
         let mut report = Self {
@@ -140,12 +139,12 @@ impl ResultReport {
         }
     }
 
-    /// The figure, or in a few words why there is none.
+    /// The rate, or in a few words why there is none.
     pub(crate) fn rate(&self) -> Result<Estimate, String> {
         self.gb_per_s.ok_or_else(|| self.error.clone().unwrap_or_else(|| "interrupted".to_owned()))
     }
 
-    /// Whether it is one of this library's.
+    /// Whether it is this library's.
     pub(crate) fn is_ours(&self) -> bool {
         Backend::COMPILED.iter().any(|&backend| ours::name(backend) == self.contender)
     }

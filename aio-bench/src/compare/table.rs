@@ -31,13 +31,13 @@ impl fmt::Display for WorkloadReport {
 }
 
 impl WorkloadReport {
-    /// Its name, and how much of what.
+    /// Its name and amount of data.
     pub(crate) fn title(&self) -> String {
         let block = size::show(self.block_size as u64);
         format!("{}, {} x {block}", self.name, self.bytes / self.block_size as u64)
     }
 
-    /// What is done, and with how much.
+    /// What is done, and with how much data.
     pub(crate) fn description(&self) -> String {
         let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
         let (bytes, block) = (size::show(self.bytes), size::show(self.block_size as u64));
@@ -46,7 +46,7 @@ impl WorkloadReport {
 }
 
 impl ContenderReport {
-    /// Why it did not take part, or what a reader should know.
+    /// Why it did not take part, or a note for the reader.
     pub(crate) fn footnote(&self) -> Option<String> {
         let words = self.reason.as_deref().or(self.note)?;
         Some(format!("{}: {words}", self.name))

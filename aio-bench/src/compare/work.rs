@@ -1,4 +1,4 @@
-//! What everybody is asked to do: blocks of files to be moved, the same for all.
+//! The work of each contender: the same blocks of the same files.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,23 +14,23 @@ use aio_cli::failure::Failure;
 use aio_cli::generate::{self, SplitMix64};
 use aio_cli::interrupt::{self, Made};
 
-/// A workload with its files, ready to be done again and again.
+/// A workload with its files, which contenders can repeat.
 ///
-/// A block is known by its number: its place in the one file, or the number of its file where each has its own. It begins
-/// and ends with eight bytes that name it and the write that it comes from, so that whoever moved it can be held to that.
+/// A block's number is its place in the one file, or the number of its file if each has its own. A block begins and
+/// ends with eight bytes that name it and the write it comes from, so that a check finds wrong bytes.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) spec: Spec,
     folder: Made,
     files: Vec<PathBuf>,
-    /// Which blocks to move, in this order.
+    /// The blocks to move, in this order.
     order: Vec<u64>,
-    /// Of the blocks in the files, or of those about to be written.
+    /// The generation of the blocks in the files, or of those about to be written.
     generation: u64,
 }
 
 impl Work {
-    /// Makes the files in a folder of its own in `dir`. They go when this is dropped.
+    /// Makes the files in a new folder in `dir`; drop removes them.
     pub(crate) fn make(spec: Spec, dir: &Path) -> Result<Self, Failure> {
         let folder = Made::folder_in(dir)?;
         let files = (0..spec.files()).map(|number| folder.path().join(number.to_string())).collect();
@@ -46,17 +46,17 @@ impl Work {
         Ok(work)
     }
 
-    /// Where its files are: named by their numbers.
+    /// The folder of the files, which are named by number.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The files, in the order of their numbers.
+    /// The files, by number.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// The numbers of the blocks to move, in order.
+    /// The blocks to move, in order.
     pub(crate) fn order(&self) -> &[u64] {
         &self.order
     }
@@ -66,7 +66,7 @@ impl Work {
         self.spec.blocks * self.spec.block as u64 / self.files.len() as u64
     }
 
-    /// The file of a block, and its place there.
+    /// The file of a block, and its offset there.
     pub(crate) fn place(&self, block: u64) -> (&Path, u64) {
         match self.spec.file_per_block {
             true => (&self.files[block as usize], 0),
@@ -74,7 +74,7 @@ impl Work {
         }
     }
 
-    /// Brings files and page cache to where the next one starts from. Not timed.
+    /// Brings files and page cache into the state that the next contender starts from. Not timed.
     pub(crate) fn prepare(&mut self) -> Result<(), Failure> {
         if self.spec.writes {
             self.generation += 1;
@@ -92,7 +92,7 @@ impl Work {
                         _ => {}
                     }
                 }
-                // Freed space is discarded in the background otherwise, while the next one is timed.
+                // Otherwise freed space is discarded in the background, while the next contender is timed.
                 syncfs(folder)?;
             }
             Start::Cold => {
@@ -110,7 +110,7 @@ impl Work {
         Ok(())
     }
 
-    /// Signs a block that is about to be written. Fails when a signal asked for an early end.
+    /// Stamps a block before it is written. Fails when a signal asked for an early end.
     #[inline]
     pub(crate) fn stamp(&self, block: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         self.sign(block, bytes);
@@ -123,7 +123,7 @@ impl Work {
         bytes[end..].copy_from_slice(&word);
     }
 
-    /// Whether these are the bytes of the block. Fails also when a signal asked for an early end.
+    /// Fails unless these are the bytes of the block, and when a signal asked for an early end.
     #[inline]
     pub(crate) fn check(&self, block: u64, bytes: &[u8]) -> Result<(), Failure> {
         let word = self.word(block);
@@ -133,7 +133,7 @@ impl Work {
         interrupt::check()
     }
 
-    /// Looks at what was written, through the page cache. Not timed.
+    /// Checks what was written, through the page cache. Not timed.
     pub(crate) fn verify(&self) -> Result<(), Failure> {
         let mut word = [0; WORD];
         for &block in &self.order {
@@ -174,7 +174,7 @@ impl Work {
     }
 }
 
-/// Bytes that name a block, at its beginning and at its end.
+/// Bytes of a stamp, which is at the beginning and at the end of a block.
 const WORD: usize = 8;
 
 #[cfg(test)]

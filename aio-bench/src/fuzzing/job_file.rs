@@ -9,9 +9,9 @@ use toml::{Table, Value};
 use crate::cli::{Cli, Command, RunArgs, job_arguments};
 use aio_cli::fuzzing::assert_readable;
 
-/// A file that is accepted gives arguments that `run` takes, with values in the documented ranges; written as a file
-/// again they are the same, and given on the command line they leave nothing of the file. One that is refused is told
-/// why.
+/// Checks that an accepted file gives arguments that `run` takes, with values in the documented ranges; that these,
+/// written as a file again, are the same, and, given on the command line, override all of the file; and that a refused
+/// file gets an error.
 pub fn job_file(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     match job_arguments(text, &[]) {
@@ -24,7 +24,7 @@ pub fn job_file(input: &[u8]) {
     }
 }
 
-/// What a run makes of these arguments, with those that it must have.
+/// Parses these arguments as a run, with those that are required.
 fn parsed(arguments: &[String]) -> RunArgs {
     let has = |option: &str| arguments.iter().any(|word| word.starts_with(option));
     let required = [("--file=", "--file=f"), ("--op=", "--op=read")];
@@ -48,7 +48,7 @@ fn assert_in_range(args: &RunArgs) {
     assert!(args.job.is_none(), "a job file names no other: {args:?}");
 }
 
-/// The file that stands for these arguments.
+/// A file with these arguments.
 fn written(arguments: &[String]) -> String {
     let mut values = BTreeMap::<&str, Vec<&str>>::new();
     let mut table = Table::new();

@@ -1,4 +1,4 @@
-//! Panels of horizontal bars with whiskers: one panel per workload or quantity, in each a bar per contender.
+//! Panels of horizontal bars with whiskers: a panel per workload or quantity, a bar per contender.
 
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -10,28 +10,26 @@ use super::sheet::{
 use aio_cli::estimate::Estimate;
 use aio_cli::failure::Failure;
 
-/// One workload.
 #[derive(Debug, Clone)]
 pub(crate) struct Panel {
     pub(crate) title: String,
-    /// Of every figure in the panel, as it is printed: `GB/s`.
+    /// The unit of every figure in the panel, as printed: `GB/s`.
     pub(crate) unit: &'static str,
     pub(crate) rows: Vec<Row>,
-    /// What counts as 100 %: a dashed line across the bars, and a share beside each figure.
+    /// What counts as 100 %: drawn as a dashed line across the bars, and as a share beside each figure.
     pub(crate) reference: Option<f64>,
 }
 
-/// One contender in one workload.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// Which colour of the palette: the same number is the same contender in every panel.
+    /// The colour's number in the palette; a contender has the same in every panel.
     pub(crate) colour: usize,
-    /// What was measured, or why there is nothing, in words.
+    /// The measurement, or in words why there is none.
     pub(crate) figure: Result<Estimate, String>,
 }
 
-/// Between panels that stand side by side.
+/// Between panels side by side.
 const GUTTER: i32 = 36;
 const ROW: i32 = 20;
 const BAR: i32 = 12;
@@ -43,7 +41,7 @@ const SPACE: i32 = 20;
 /// Between names, bars and figures.
 const GAP: i32 = 8;
 
-/// Draws the panels, two in a row; the SVG.
+/// Draws the panels as an SVG, two in a row.
 pub(crate) fn bars(title: &str, subtitle: &str, panels: &[Panel]) -> Result<String, Failure> {
     let heights = panels.chunks(2).map(|pair| pair.iter().map(Panel::height).max().unwrap_or(0) + SPACE);
     let heights: Vec<i32> = heights.collect();
@@ -130,8 +128,8 @@ impl Panel {
     }
 }
 
-/// The bar up to the median, and the whisker from low to high. No ink is seen on all colours: where the whisker lies on
-/// the bar, the bar leaves a slit in which the page shows.
+/// Draws a bar up to the median, and the whisker from low to high. No ink stands out on all colours: where the whisker
+/// lies on the bar, the bar has a slit that shows the page.
 fn bar(page: &Area<'_>, colour: RGBColor, y: i32, left: i32, [low, median, high]: [i32; 3]) -> Drawn {
     const HALF: i32 = BAR / 2;
     const SLIT: i32 = HALF - 3;
@@ -156,7 +154,7 @@ fn share(measured: &Estimate, whole: f64) -> String {
     format!("{:.0} %", measured.median / whole * 100.0)
 }
 
-/// A figure with three digits that count, and no more than two behind the point.
+/// A figure with three significant digits, and at most two decimals.
 fn figure(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
@@ -197,7 +195,7 @@ pub(super) mod tests {
         node.attribute(attribute).unwrap().parse().unwrap()
     }
 
-    /// The left and right end of all bars of this colour.
+    /// The left and right ends of all bars of this colour.
     fn ends(svg: &Document<'_>, number_of: usize) -> (i32, i32) {
         let RGBColor(red, green, blue) = colour(number_of);
         let fill = format!("#{red:02X}{green:02X}{blue:02X}");
@@ -266,7 +264,7 @@ pub(super) mod tests {
         assert_eq!(number(&document.root_element(), "width"), WIDTH);
     }
 
-    /// Boxes of all texts are on the page and apart from each other, as wide as [`width`] has them.
+    /// Checks that all texts, as wide as [`width`] estimates, are on the page and do not overlap.
     pub(in super::super) fn assert_apart(svg: &Document<'_>) {
         let (wide, high) = (number(&svg.root_element(), "width"), number(&svg.root_element(), "height"));
         let boxes = svg.descendants().filter(|node| node.has_tag_name("text")).map(|node| {

@@ -1,4 +1,4 @@
-//! Results of `run`, as they were saved.
+//! Saved results of `run`.
 
 use std::fmt;
 use std::fs::File;
@@ -14,21 +14,21 @@ use crate::input_file;
 use aio_cli::failure::{Failure, one_line};
 use aio_cli::interrupt;
 
-/// What `run` calls its results.
+/// The schema of `run`'s results.
 const SCHEMA: &str = "aio-bench/run/1";
 
-/// What all files hold.
+/// The results of all files.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     pub(crate) results: Vec<RunResult>,
     pub(crate) left_out: Vec<LeftOut>,
 }
 
-/// The part of a result of `run` that is drawn or tells results apart.
+/// The part of a result of `run` that is drawn, or that tells results apart.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RunResult {
     pub(crate) backend: String,
-    /// Missing or the mix as a whole where `ops` has several.
+    /// Missing, or the whole mix if `ops` has several.
     #[serde(default)]
     pub(crate) op: Option<String>,
     #[serde(default)]
@@ -63,11 +63,11 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
 }
 
-/// A result that is not drawn, though it is one.
+/// A result that is not drawn.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LeftOut {
     file: String,
-    /// The first one of a file is 1.
+    /// Its number in the file, from 1.
     result: usize,
     reason: String,
 }
@@ -95,7 +95,7 @@ impl Input {
         }
     }
 
-    /// Adds the results in `text`, which `file` holds.
+    /// Adds the results in `text`, the content of `file`.
     fn parse(&mut self, file: &Path, text: &[u8]) -> Result<(), Failure> {
         let failed = |what: String| {
             Failure::Failed(format!(
@@ -127,7 +127,7 @@ impl Input {
 }
 
 impl RunResult {
-    /// From JSON, or what is wrong with it, to be read after "a result".
+    /// Parses a result; the error continues the words "a result".
     fn from(value: Value) -> Result<Self, String> {
         match &value["schema"] {
             Value::String(schema) if schema == SCHEMA => {}
@@ -150,7 +150,7 @@ impl RunResult {
         Ok(result)
     }
 
-    /// Why it cannot stand beside others.
+    /// Why it is left out.
     fn why_not(&self) -> Option<String> {
         match (self.partial, self.errors) {
             (true, _) => Some("it is partial, of a run that was interrupted".to_owned()),
@@ -162,7 +162,7 @@ impl RunResult {
 }
 
 fn contents(file: &Path) -> Result<Vec<u8>, Failure> {
-    /// In bytes: some ten thousand results.
+    /// In bytes: about ten thousand results.
     const MOST: u64 = 16 << 20;
     let opened = match is_stdin(file) {
         true => io::stdin().as_fd().try_clone_to_owned().map(File::from),
@@ -178,7 +178,7 @@ fn is_stdin(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-/// A file as sentences call it.
+/// The name of a file in sentences.
 fn name(file: &Path) -> String {
     if is_stdin(file) { "stdin".to_owned() } else { Printable(file.display()).to_string() }
 }
@@ -189,7 +189,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A result as `run` prints it, as far as it matters here.
+    /// A result as `run` prints it, with the keys that matter here.
     pub(crate) fn result(backend: &str, queue_depth: u64, gb_per_s: f64) -> Value {
         json!({
             "schema": SCHEMA, "backend": backend, "op": "read", "block_size": 1 << 20, "queue_depth": queue_depth,

@@ -1,4 +1,4 @@
-//! Throughput and latency as lines over one logarithmic axis, with a legend below them.
+//! Throughput and latency as lines over a logarithmic axis, with a legend below them.
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::element::DashedPathElement;
@@ -15,11 +15,11 @@ use aio_cli::failure::Failure;
 
 /// Of a panel, with its title and the labels of its axes.
 const HEIGHT: i32 = 390;
-/// A row of the legend, and the piece of line in it.
+/// A row of the legend, and the line sample in it.
 const ROW: i32 = 20;
 const SAMPLE: i32 = 30;
 
-/// One quantity of every point.
+/// One quantity of all points.
 #[derive(Clone, Copy)]
 struct Quantity {
     of: fn(&Point) -> Estimate,
@@ -27,7 +27,7 @@ struct Quantity {
     dashed: bool,
 }
 
-/// Draws the plot over `over`; the SVG.
+/// Draws the plot over `over` as an SVG.
 pub(crate) fn lines(plot: &Plot, over: Over) -> Result<String, Failure> {
     let rate = [Quantity { of: |point| point.gb_per_s, dashed: false }];
     let latencies = [
@@ -72,7 +72,7 @@ fn name(over: Over) -> &'static str {
     }
 }
 
-/// The lowest and the highest figure. Less than a byte per second, or a nanosecond, is drawn as nothing.
+/// The lowest and the highest figure. Less than a byte per second, or a nanosecond, is drawn as zero.
 fn range(plot: &Plot, quantities: &[Quantity]) -> (f64, f64) {
     const LEAST: f64 = 1e-9;
     let points = || plot.series.iter().flat_map(|series| &series.points);
@@ -80,7 +80,7 @@ fn range(plot: &Plot, quantities: &[Quantity]) -> (f64, f64) {
     figures.fold((f64::INFINITY, LEAST), |(low, high), figure| (low.min(figure.low), high.max(figure.high)))
 }
 
-/// Whether figures differ so much that the small ones would lie on the axis.
+/// Whether figures differ so much that a linear axis would hide the small ones.
 fn spans_a_decade(lowest: f64, highest: f64) -> bool {
     const LEAST: f64 = 1e-3;
     lowest >= LEAST && highest > 10.0 * lowest
@@ -90,12 +90,12 @@ fn spans_a_decade(lowest: f64, highest: f64) -> bool {
 fn round(from: f64, to: f64) -> Vec<f64> {
     let decades = from.log10().floor() as i32..=to.log10().floor() as i32;
     let digits = if to > from * 1e4 { &["1"][..] } else { &["1", "2", "5"] };
-    // Read as it is written, there is no 0.30000000000000004.
+    // Parsed from text, figures have no 0.30000000000000004.
     let figures = decades.flat_map(|ten| digits.iter().map(move |digit| format!("{digit}e{ten}").parse()));
     figures.filter_map(Result::ok).filter(|figure| (from..=to).contains(figure)).collect()
 }
 
-/// Those of the places that are far enough apart for their labels.
+/// Places that are far enough apart for their labels.
 fn apart(mut places: Vec<u64>, over: Over) -> Vec<f64> {
     places.sort_unstable();
     let span = places.first().zip(places.last()).map_or(0.0, |(first, last)| (*last as f64 / *first as f64).log2());
@@ -131,7 +131,7 @@ where
     let Some((first, last)) = first.zip(last).map(|(first, last)| (*first as f64, *last as f64)) else {
         return Ok(());
     };
-    // Room for markers on either side.
+    // Room for markers on both sides.
     let beside = (last / first).powf(0.04).max(1.001);
     let x = (first / beside..last * beside).log_scale().with_key_points(apart(places, over));
     let mut chart = ChartBuilder::on(area)
@@ -169,7 +169,7 @@ where
     Ok(())
 }
 
-/// One quantity of a series, by the places of low, median and high of each point.
+/// Draws one quantity of a series, by the low, median and high pixels of each point.
 fn line(page: &Area<'_>, series: usize, dashed: bool, points: &[[Pixel; 3]]) -> Drawn {
     let colour = colour(series);
     let path: Vec<Pixel> = points.iter().map(|[_, median, _]| *median).collect();
@@ -178,7 +178,7 @@ fn line(page: &Area<'_>, series: usize, dashed: bool, points: &[[Pixel; 3]]) -> 
         false => page.draw(&PathElement::new(path, colour.stroke_width(2)))?,
     }
     for [(x, low), at, (_, high)] in points {
-        // Nothing where low and high lie under the marker.
+        // No whisker if the marker covers low and high.
         if low - high > 2 {
             let caps = [low, high].map(|y| [(x - RADIUS, *y), (x + RADIUS, *y)]);
             for line in [[(*x, *low), (*x, *high)], caps[0], caps[1]] {
@@ -217,7 +217,7 @@ mod tests {
         result
     }
 
-    /// The points of all paths of a series that have so many of them.
+    /// The points of all paths of a series with this many of them.
     fn paths(svg: &str, series: usize, length: usize) -> Vec<Vec<(i32, i32)>> {
         let RGBColor(red, green, blue) = colour(series);
         let stroke = format!("#{red:02X}{green:02X}{blue:02X}");
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn latencies_are_logarithmic_where_they_spread() {
-        // p99 is drawn first, in pieces of dashes.
+        // p99 is drawn first, as dashes.
         let path = |depths: [u64; 3]| {
             paths(&drawn(&plot(&depths.map(|depth| result("uring", depth, 1.0)))), 0, 3)[1].clone()
         };
@@ -268,7 +268,7 @@ mod tests {
         }
         assert!(texts.iter().any(|text| text.starts_with("a name that is") && text.ends_with('…')));
         let long = |path: &&Vec<(i32, i32)>| path[1].0 - path[0].0 > 100;
-        // Throughput and p50 are whole.
+        // Throughput and p50 are solid.
         assert_eq!(paths(&svg, 1, 2).iter().filter(long).count(), 2);
     }
 

@@ -1,4 +1,4 @@
-//! What was drawn: a line for people, an object for programs.
+//! The report of a plot: a line for people, an object for programs.
 
 use std::fmt;
 use std::path::Path;
@@ -10,14 +10,12 @@ use super::input::{Input, LeftOut};
 use super::series::{Plot, Series};
 use crate::cli::Over;
 
-/// The result of a plot.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
     out: String,
-    /// What the lines are drawn over. `null` if nothing varies: then these are bars.
+    /// The horizontal axis; `null` for bars, if nothing varies.
     x: Option<&'static str>,
-    /// How many results were drawn.
     results: usize,
     left_out: Vec<LeftOut>,
     series: Vec<Series>,

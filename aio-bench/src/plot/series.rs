@@ -1,4 +1,4 @@
-//! Which results are one line, what it is called, and what its points are.
+//! Which results form a line, its name, and its points.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -10,14 +10,14 @@ use crate::cli::Over;
 use aio_cli::estimate::Estimate;
 use aio_cli::failure::Failure;
 
-/// What is to be drawn.
+/// The content of the picture.
 #[derive(Debug)]
 pub(crate) struct Plot {
-    /// What lines are drawn over; nothing varies without.
+    /// The horizontal axis; `None` if nothing varies.
     pub(crate) over: Option<Over>,
     /// What all results have in common, in words.
     pub(crate) common: Vec<String>,
-    /// In the order in which their first results came.
+    /// In the order of their first results.
     pub(crate) series: Vec<Series>,
 }
 
@@ -28,10 +28,10 @@ pub(crate) struct Series {
     pub(crate) points: Vec<Point>,
 }
 
-/// All results of one series at one place.
+/// All results of a series at one place.
 #[derive(Debug, Serialize)]
 pub(crate) struct Point {
-    /// Queue depth in blocks, or block size in bytes; none where nothing varies.
+    /// Queue depth in blocks, or block size in bytes; `None` if nothing varies.
     pub(crate) x: Option<u64>,
     pub(crate) runs: usize,
     pub(crate) gb_per_s: Estimate,
@@ -45,7 +45,7 @@ pub(crate) struct Latency {
 }
 
 impl Plot {
-    /// Sorts the results, of which there is at least one, into series.
+    /// Sorts results, at least one, into series.
     pub(crate) fn new(results: &[RunResult], asked: Option<Over>) -> Result<Self, Failure> {
         let over = match asked {
             Some(over) => Some(over),
@@ -68,7 +68,7 @@ impl Plot {
         Ok(Self { over, common, series: series(results, &names, over) })
     }
 
-    /// What all results have in common, and what the whiskers are.
+    /// What all results have in common, and the meaning of the whiskers.
     pub(crate) fn subtitle(&self) -> String {
         let runs = self.series.iter().flat_map(|series| &series.points).map(|point| point.runs).max();
         let whiskers = match runs {
@@ -79,7 +79,7 @@ impl Plot {
     }
 }
 
-/// The results of one name are one series.
+/// Results of the same name form a series.
 fn series(results: &[RunResult], names: &[String], over: Option<Over>) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
     for name in names {
@@ -119,11 +119,11 @@ fn what_varies(results: &[RunResult]) -> Result<Option<Over>, Failure> {
     }
 }
 
-/// How many [`traits`] a result has, and which of them always is in a name.
+/// The number of [`traits`], and the one that every name has.
 const TRAITS: usize = 8;
 const BACKEND: usize = 0;
 
-/// What tells a result from others, in words; all but what it is drawn over. What is usual is no word.
+/// What tells a result from others, in words, except the axis. Usual values have no words.
 fn traits(result: &RunResult, over: Option<Over>) -> Vec<String> {
     let mut words = vec![
         result.backend.clone(),
@@ -146,7 +146,7 @@ fn traits(result: &RunResult, over: Option<Over>) -> Vec<String> {
     words
 }
 
-/// `read`, or a mix: `read:70+write:30`.
+/// The op, or the mix: `read:70+write:30`.
 fn ops(result: &RunResult) -> String {
     match result.ops.as_slice() {
         [] => result.op.clone().unwrap_or_default(),
@@ -165,7 +165,7 @@ fn counted(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// A size as short as it can be said without loss: `4 KiB`, but `4100 B`.
+/// A size in its shortest exact form: `4 KiB`, but `4100 B`.
 pub(crate) fn size(bytes: u64) -> String {
     let unit = (bytes.trailing_zeros() / 10).min(4);
     format!("{} {}", bytes >> (10 * unit), ["B", "KiB", "MiB", "GiB", "TiB"][unit as usize])

@@ -1,7 +1,7 @@
 //! What all pictures share: the page with its header, text, and the colours and shapes of series.
 //!
-//! A picture is one SVG with a transparent background, in colours that are told apart on a white page and on a dark one,
-//! also by people who see fewer of them.
+//! A picture is one SVG with a transparent background. Its colours can be told apart on a white and on a dark page,
+//! also by colour-blind people.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use aio_cli::failure::Failure;
 
-/// Where charts are drawn, in pixels from its upper left corner.
+/// Part of a page to draw on, in pixels from its upper left corner.
 pub(crate) type Area<'svg> = DrawingArea<SVGBackend<'svg>, Shift>;
 pub(crate) type Drawn = Result<(), DrawingAreaErrorKind<io::Error>>;
 pub(crate) type Pixel = (i32, i32);
@@ -29,8 +29,8 @@ const TITLE: i32 = 18;
 /// Text, axes and whiskers: about the only grey that is readable on both pages.
 pub(crate) const INK: RGBColor = RGBColor(0x79, 0x79, 0x79);
 
-/// Series and contenders. Found by moving the colours of Okabe and Ito until each has 3:1 on both pages and all differ
-/// for people with protanopia and deuteranopia; the first ones differ most.
+/// Colours of series and contenders: those of Okabe and Ito, shifted until each has a contrast of 3:1 on both pages and
+/// all differ for people with protanopia and deuteranopia; the first ones differ most.
 const PALETTE: [RGBColor; 10] = [
     RGBColor(0x00, 0x5a, 0xd2),
     RGBColor(0xd2, 0x1e, 0x00),
@@ -44,12 +44,13 @@ const PALETTE: [RGBColor; 10] = [
     RGBColor(0x1e, 0x78, 0x00),
 ];
 
-/// The colour with this number; past the last one they begin again.
+/// The colour of this number; after the last one they repeat.
 pub(crate) fn colour(number: usize) -> RGBColor {
     PALETTE[number % PALETTE.len()]
 }
 
-/// The SVG of a title, a subtitle and, below them, `height` pixels. `paint` gets the whole page, and these.
+/// Draws an SVG of a title, a subtitle and, below them, `height` pixels for `paint`, which gets the whole page, and
+/// these.
 pub(crate) fn sheet(
     title: &str,
     subtitle: &str,
@@ -78,36 +79,36 @@ pub(crate) fn sheet(
     Ok(svg)
 }
 
-/// Draws text in ink on one side of its point, centred on the point's height.
+/// Draws text in ink beside its point, centred on the point's height.
 pub(crate) fn text(area: &Area<'_>, at: Pixel, side: HPos, size: i32, text: &str) -> Drawn {
-    // XML allows neither control characters nor these two, not even escaped.
+    // XML allows neither control characters nor these two, even escaped.
     let allowed = |letter: char| !letter.is_control() && !matches!(letter, '\u{fffe}' | '\u{ffff}');
     let text: String = text.chars().map(|letter| if allowed(letter) { letter } else { '\u{fffd}' }).collect();
     area.draw(&Text::new(text, at, style(size).pos(Pos::new(side, VPos::Center))))
 }
 
-/// Text of so many pixels in ink.
+/// The style of text of this size, in ink.
 pub(crate) fn style(size: i32) -> TextStyle<'static> {
-    /// What plotters divides sizes by in an SVG.
+    /// plotters divides sizes by this in an SVG.
     const UNIT: f64 = 1.24;
     ("sans-serif", f64::from(size) * UNIT).into_font().color(&INK)
 }
 
-/// About as many pixels as `text` takes, where the reader's sans-serif is a wide one.
+/// Estimates the width of `text` in pixels, for a wide sans-serif font.
 pub(crate) fn width(text: &str, size: i32) -> i32 {
-    // No text is drawn that is longer than a page is wide.
+    // No drawn text is longer than a page is wide.
     let letters = text.chars().take(WIDTH as usize);
     (letters.map(|letter| if letter.is_ascii() { 3 } else { 5 }).sum::<i32>() * size + 4) / 5
 }
 
-/// `text`, cut to `room` pixels with an ellipsis where it is longer.
+/// Cuts `text` to `room` pixels, with an ellipsis.
 pub(crate) fn fit(text: &str, size: i32, room: i32) -> String {
     if width(text, size) <= room {
         return text.to_owned();
     }
     let mut kept = String::new();
     for letter in text.chars() {
-        // Of this letter and the ellipsis, neither is wider than high.
+        // Neither this letter nor the ellipsis is wider than high.
         if width(&kept, size) + 2 * size > room {
             break;
         }
@@ -116,7 +117,7 @@ pub(crate) fn fit(text: &str, size: i32, room: i32) -> String {
     kept.trim_end().to_owned() + "…"
 }
 
-/// A figure of an axis, without what is lost in floating point.
+/// A figure of an axis, without rounding errors of floating point.
 pub(crate) fn tick(figure: f64) -> String {
     let figure = format!("{figure:.5e}").parse().unwrap_or(figure);
     if figure == 0.0 || (1e-3..1e6).contains(&figure) { figure.to_string() } else { format!("{figure:e}") }
@@ -125,8 +126,7 @@ pub(crate) fn tick(figure: f64) -> String {
 /// How far a marker reaches from its point.
 pub(crate) const RADIUS: i32 = 4;
 
-/// Shapes by which series are told apart where colours do not do it, by their corners; a circle has none. As there are
-/// seven shapes and ten colours, 70 series have a pair of their own.
+/// Shapes of markers, as corners; a circle has none. Seven shapes and ten colours give 70 series distinct pairs.
 const SHAPES: [&[Pixel]; 7] = [
     &[],
     &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
@@ -191,8 +191,8 @@ mod tests {
         }
     }
 
-    /// What is left of a colour for eyes that lack one kind of cone (Machado, Oliveira, Fernandes 2009, severity 1), in
-    /// Oklab, where distances are about those that are seen.
+    /// How a colour looks to eyes without one kind of cone (Machado, Oliveira, Fernandes 2009, severity 1), in Oklab,
+    /// where distances are about those that people see.
     fn seen(colour: RGBColor, eyes: [[f64; 3]; 3]) -> [f64; 3] {
         let times =
             |matrix: [[f64; 3]; 3], v: [f64; 3]| matrix.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2]);

@@ -1,4 +1,4 @@
-//! What comes before and after the timed part, on engines of its own: so nothing of it is in a figure of the job.
+//! What runs before and after the timed part, on engines of its own, so that no figure of the job counts it.
 
 use aio::buf::AlignedBuf;
 use aio::{AioConfig, AioHandle, Backend};
@@ -15,25 +15,25 @@ use aio_cli::failure::Failure;
 use aio_cli::interrupt;
 use aio_cli::warm_up::buffers;
 
-/// What was written first.
+/// The file after its first writing.
 pub(crate) struct LaidOut {
     pub(crate) new: Option<New>,
-    /// Knows it.
+    /// Knows what was written.
     pub(crate) verifier: Option<Verifier>,
 }
 
-/// What was read in the end.
+/// The result of reading back.
 pub(crate) struct ReadBack {
     pub(crate) bytes: u64,
     pub(crate) fault: Option<String>,
 }
 
-/// An engine like that of the job.
+/// An engine configured like that of the job.
 pub(crate) fn engine(backend: Backend, config: &AioConfig) -> Result<AioHandle, Failure> {
     Ok(aio::builder().backend(backend).config(config.clone()).build()?)
 }
 
-/// Makes the file if it is not there, and writes all of its blocks, once.
+/// Makes the file if it does not exist, and writes all of its blocks once.
 pub(crate) fn lay_out(args: &RunArgs, config: &AioConfig, target: &Target<'_>) -> Result<LaidOut, Failure> {
     let handle = engine(args.backend, config)?;
     let (file, new) = target.open(&handle)?;
@@ -53,8 +53,7 @@ pub(crate) fn lay_out(args: &RunArgs, config: &AioConfig, target: &Target<'_>) -
     Ok(LaidOut { new, verifier })
 }
 
-/// Reads all that the job has written, and checks it. Ends early when a signal asks for it; `None` if that was before
-/// it began.
+/// Reads and checks all that the job has written. Ends early on a signal; `None` if that came before it began.
 pub(crate) fn read_back(
     args: &RunArgs,
     config: &AioConfig,
@@ -64,7 +63,7 @@ pub(crate) fn read_back(
     match try_read_back(args, config, target, verifier) {
         Ok(read_back) => Some(read_back),
         Err(Failure::Interrupted(_)) => None,
-        // What was measured before stands, so this is told together with it.
+        // The measurements stand, so this failure is reported with them.
         Err(failure) => {
             Some(ReadBack { bytes: 0, fault: Some(format!("cannot read back what was written: {failure}")) })
         }
@@ -92,7 +91,7 @@ fn try_read_back(
     Ok(ReadBack { bytes: verifier.bytes() - before, fault: drive.first_error })
 }
 
-/// One op after the other until so many blocks have moved, with a line on the terminal.
+/// Runs ops one after the other until `blocks` have moved, with a line on the terminal.
 fn shown(what: &'static str, args: &RunArgs, blocks: u64, memory: Vec<AlignedBuf>, mix: Mix<'_>) -> Drive {
     let plan = Plan { ramp: None, limit: Limit::Blocks(blocks), per_op: 1 };
     let (_line, live) = Live::start(what, &plan, args.block_size as u64).unzip();

@@ -1,4 +1,4 @@
-//! Plain `pread(2)` and `pwrite(2)`, to hold blocking calls against.
+//! Plain `pread(2)` and `pwrite(2)`, to compare blocking calls with.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -11,11 +11,10 @@ use nix::fcntl::OFlag;
 use crate::cli::RunArgs;
 use aio_cli::failure::Failure;
 
-/// How long each side goes on before it is the other's turn: short against what changes on a machine, long against
-/// what a turn costs.
+/// How long each side runs before the other: short against changes of the machine, long against the cost of switching.
 pub(crate) const TURN: Duration = Duration::from_millis(50);
 
-/// A descriptor of its own for the file of a job.
+/// A separate descriptor for the file of a job.
 #[derive(Debug)]
 pub(crate) struct Bare {
     file: File,
@@ -24,8 +23,8 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Refuses jobs that have more than one block in flight: these are not made of blocking calls. Also those that do
-    /// more than the calls they are compared with.
+    /// Refuses jobs with more than one block in flight, which do not use blocking calls, and jobs that do more than the
+    /// bare calls do.
     pub(crate) fn check(args: &RunArgs, threads: usize) -> Result<(), Failure> {
         let more = [("several --op", args.is_mixed()), ("--verify", args.verify), ("--log", args.log.is_some())];
         if let Some((what, _)) = more.iter().find(|(_, asked)| *asked) {
@@ -43,7 +42,7 @@ impl Bare {
         )))
     }
 
-    /// Opens it, and finds out with a first read whether direct I/O takes memory and blocks like `block`.
+    /// Opens the file, and reads once to find out whether direct I/O accepts memory and blocks like `block`.
     pub(crate) fn open(args: &RunArgs, block: &mut [u8]) -> Result<Self, Failure> {
         let direct = args.direct == DirectMode::On;
         let flags = if direct { OFlag::O_DIRECT } else { OFlag::empty() };
@@ -54,7 +53,7 @@ impl Bare {
             .custom_flags(flags.bits())
             .open(&args.file)
             .map_err(|error| Failure::Failed(format!("cannot open {name} for --bare: {error}")))?;
-        // The file may be empty where its space could not be allocated: reading nothing is well, too.
+        // The file may be empty if its space could not be allocated, so reading nothing is no failure.
         file.read_at(block, 0).map_err(|error| {
             let why = if direct { ": O_DIRECT takes aligned memory and blocks only" } else { "" };
             Failure::Failed(format!("--bare cannot read {} bytes of {name}: {error}{why}", block.len()))
@@ -73,7 +72,7 @@ impl Bare {
         self.file.read_exact_at(block, offset).map_err(|error| self.failed("pread", offset, &error))
     }
 
-    /// One `pwrite(2)`, likewise.
+    /// One `pwrite(2)`, unless it comes out short.
     #[inline]
     pub(crate) fn write_at(&self, block: &[u8], offset: u64) -> Result<(), String> {
         self.file.write_all_at(block, offset).map_err(|error| self.failed("pwrite", offset, &error))

@@ -1,4 +1,4 @@
-//! Memory for the blocks of a job, at an offset from where the library's own buffers begin.
+//! Memory for the blocks of a job, at an offset from a page boundary.
 
 use std::ops::{Deref, DerefMut};
 
@@ -9,7 +9,7 @@ use aio_cli::failure::Failure;
 use aio_cli::generate;
 use aio_cli::warm_up::{arrived, buffers};
 
-/// What makes a job need less memory.
+/// What to change so that a job needs less memory.
 pub(crate) const LESS: &str = "a smaller --block-size, --queue-depth, --threads or --extents";
 
 /// Memory that an op can own and that this program can fill.
@@ -17,11 +17,10 @@ pub(crate) trait Block: IoBufMut + DerefMut<Target = [u8]> + 'static {}
 
 impl<T: IoBufMut + DerefMut<Target = [u8]> + 'static> Block for T {}
 
-/// A buffer for each of `count` blocks, `offset` bytes past a page boundary, ready for use.
+/// Allocates a buffer for each of `count` blocks, `offset` bytes past a page boundary, warmed up.
 ///
-/// Such a block is a borrow of a buffer that is never given back: an op can own that borrow without a type of this
-/// program's having to vouch for it. The process ends with the job. What is lost is the name of the region that the
-/// memory lies in, so it is to the engine what memory of a user's own is.
+/// Each block borrows a buffer that is leaked until the process ends with the job: an op can own such a borrow without
+/// unsafe code here. The engine does not know the region of this memory, so it treats it as a user's own.
 pub(crate) fn past_page(
     handle: &AioHandle,
     file: &AioFile,
@@ -34,17 +33,17 @@ pub(crate) fn past_page(
         let block: &'static mut AlignedBuf = Box::leak(Box::new(block));
         &mut block[offset..]
     });
-    // Whole blocks, so that the staging buffers that they need are there.
+    // Whole blocks, so that the staging buffers for them exist.
     let tickets: Vec<_> = blocks.map(|block| file.read(block, 0)).collect();
     tickets.into_iter().map(|ticket| arrived(ticket.wait())).collect()
 }
 
-/// Puts something into them: devices and file systems have short cuts for zeros.
+/// Fills them with data: devices and file systems have short cuts for zeros.
 pub(crate) fn fill<B: DerefMut<Target = [u8]>>(blocks: &mut [B]) {
     blocks.iter_mut().zip(0..).for_each(|(block, seed)| generate::fill(block, seed));
 }
 
-/// Bytes of all of them.
+/// Bytes of all blocks.
 pub(crate) fn bytes_of<B: Deref<Target = [u8]>>(blocks: &[B]) -> u64 {
     blocks.iter().map(|block| block.len() as u64).sum()
 }

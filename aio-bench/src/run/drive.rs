@@ -1,8 +1,8 @@
-//! The timed part: as little as possible per I/O besides the I/O.
+//! The timed part, with as little as possible beside the I/O.
 //!
-//! Per op: one look at the clock (its end is the start of the op that takes its place), one histogram count, one
-//! relaxed load for Ctrl-C. Buffers come back from tickets and go into the next op; nothing is allocated here. What
-//! some jobs want in addition is in types of their own, [`Work`] and [`Watch`], and costs others nothing.
+//! The cost per op: one look at the clock (its end is the start of the next op), one histogram count, one relaxed load
+//! for Ctrl-C. Buffers come back from tickets and go into the next op; nothing is allocated. What only some jobs need
+//! is in separate types, [`Work`] and [`Watch`], and costs the others nothing.
 
 mod blocking;
 mod budget;
@@ -21,7 +21,7 @@ pub(crate) use blocking::{Blocking, Call};
 use budget::Budget;
 pub(crate) use budget::Limit;
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug)]
 pub(crate) struct Drive {
     /// Blocks that moved.
@@ -37,28 +37,28 @@ pub(crate) struct Drive {
 /// How long a job lasts, and how it is cut into ops.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    /// To go on for before anything counts.
+    /// How long to run before anything counts.
     pub(crate) ramp: Option<Duration>,
     pub(crate) limit: Limit,
-    /// Blocks of an op, at most.
+    /// Most blocks of an op.
     pub(crate) per_op: usize,
 }
 
-/// What ops do with memory.
+/// What the ops of a job do with memory.
 pub(crate) trait Work<T> {
-    /// What there is to remember of an op in flight.
+    /// What to remember of an op in flight.
     type Note: Note;
 
-    /// Whether `prepare` and `ended` take time, which is not an op's.
+    /// Whether `prepare` and `ended` take time, which must not count as the op's.
     fn checks(&self) -> bool;
-    /// Before an op of so many blocks.
+    /// Prepares memory before an op of this many blocks.
     fn prepare(&mut self, memory: &mut T, blocks: usize) -> Self::Note;
     fn submit(&mut self, memory: T, blocks: usize, note: &Self::Note) -> Ticket<T>;
-    /// Looks at what came of it.
+    /// Checks the result of an op.
     fn ended(&mut self, memory: &mut T, note: Self::Note) -> Result<(), String>;
 }
 
-/// Tells which of the ops of a job it belongs to.
+/// Tells which kind of op it belongs to.
 pub(crate) trait Note {
     fn kind(&self) -> usize;
 }
@@ -69,7 +69,7 @@ impl Note for () {
     }
 }
 
-/// Ops that are all of one kind and need nothing but to be started.
+/// Ops of one kind that need no preparation.
 pub(crate) struct Plain<F>(pub(crate) F);
 
 impl<T, F: FnMut(T, usize) -> Ticket<T>> Work<T> for Plain<F> {
@@ -91,9 +91,9 @@ impl<T, F: FnMut(T, usize) -> Ticket<T>> Work<T> for Plain<F> {
     }
 }
 
-/// Keeps an op in flight for each of `memory`. `border` is called when what counts begins.
+/// Keeps an op in flight for each of `memory`. Calls `border` when the ramp ends.
 ///
-/// The queue stays full over the border: an op that is in flight there counts, as it ends in the time that counts.
+/// The queue stays full at the border: ops in flight there count, as they end in the time that counts.
 pub(crate) fn tickets<T, W: Work<T>>(
     plan: &Plan,
     memory: Vec<T>,
@@ -139,17 +139,17 @@ struct InFlight<T, N> {
     note: N,
 }
 
-/// What to do when the budget is spent.
+/// What to do with ops in flight when the budget is spent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spent {
-    /// Leave in flight what is in flight.
+    /// Leave them.
     Return,
-    /// Wait for it.
+    /// Wait for them.
     Drain,
 }
 
 impl<T, W: Work<T>, O: Watch> Queue<'_, T, W, O> {
-    /// Starts an op with everything that is idle.
+    /// Starts an op with each idle memory.
     fn fill(&mut self, budget: &mut Budget, mut now: Instant) {
         while !self.idle.is_empty() {
             let blocks = budget.take(now);
@@ -163,7 +163,7 @@ impl<T, W: Work<T>, O: Watch> Queue<'_, T, W, O> {
         }
     }
 
-    /// Waits for one op after the other, in order, and starts another with its memory.
+    /// Waits for ops in order, and starts another with the memory of each.
     fn turn(&mut self, budget: &mut Budget, drive: &mut Drive, spent: Spent) {
         while let Some(InFlight { ticket, began, blocks, note }) = self.in_flight.pop_front() {
             let ended = ticket.wait();
@@ -210,7 +210,7 @@ impl<T, W: Work<T>, O: Watch> Queue<'_, T, W, O> {
 
 /// An empty histogram of nanoseconds.
 pub(crate) fn histogram() -> Histogram<u64> {
-    /// An hour: nobody waits longer for one op.
+    /// An hour, longer than any op.
     const LONGEST: u64 = 3_600_000_000_000;
     Histogram::new_with_bounds(1, LONGEST, 3)
         .unwrap_or_else(|error| unreachable!("the bounds are constants that the histogram takes: {error}"))
@@ -221,7 +221,7 @@ impl Drive {
         Self { blocks: 0, elapsed: Elapsed::default(), latency: histogram(), errors: 0, first_error: None }
     }
 
-    /// What a ramp leaves: why it ended.
+    /// The result of a ramp: only why it ended.
     pub(crate) fn uncounted(self) -> Self {
         Self { errors: self.errors, first_error: self.first_error, ..Self::new() }
     }
@@ -229,7 +229,7 @@ impl Drive {
     #[inline]
     fn count(&mut self, blocks: usize, took: Duration) {
         self.blocks += blocks as u64;
-        // Nanoseconds of a u64 last for centuries.
+        // A u64 holds centuries of nanoseconds.
         self.latency.saturating_record(took.as_nanos() as u64);
     }
 

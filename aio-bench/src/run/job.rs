@@ -1,4 +1,4 @@
-//! Getting everything ready, then the timed part, in the way that the arguments ask for.
+//! Prepares memory, then runs the timed part in the way that the arguments ask for.
 
 use aio::{AioFile, AioHandle};
 
@@ -15,37 +15,36 @@ use aio_cli::interrupt;
 use aio_cli::paths::Paths;
 use aio_cli::warm_up::{attempted, buffers};
 
-/// All that there is before memory.
+/// What a job has before its memory.
 pub(crate) struct Job<'a> {
     pub(crate) args: &'a RunArgs,
     pub(crate) handle: &'a AioHandle,
     pub(crate) file: &'a AioFile,
-    /// Of the file that the job uses.
+    /// Blocks of the file that the job uses.
     pub(crate) blocks: u64,
     pub(crate) plan: Plan,
     pub(crate) verifier: Option<&'a mut Verifier>,
 }
 
-/// What a job did.
+/// The result of a job.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) drive: Drive,
     pub(crate) bare: Option<Compared>,
     /// What the engine had moved when the clock started.
     pub(crate) before: Paths,
-    /// Memory for data.
     pub(crate) buffer_bytes: u64,
 }
 
 impl Measured {
-    /// What ended it early.
+    /// The error that ended it early.
     pub(crate) fn first_error(&self) -> Option<&str> {
         let bare = self.bare.as_ref().and_then(|bare| bare.drive.first_error.as_deref());
         self.drive.first_error.as_deref().or(bare)
     }
 }
 
-/// The bare calls beside it.
+/// The results of the bare calls.
 #[derive(Debug)]
 pub(crate) struct Compared {
     pub(crate) drive: Drive,
@@ -58,7 +57,7 @@ pub(crate) fn depth(args: &RunArgs, threads: usize) -> usize {
 }
 
 impl Job<'_> {
-    /// Does it.
+    /// Runs the job.
     pub(crate) fn measure(self, watch: &mut impl Watch) -> Result<Measured, Failure> {
         let Self { args, handle, file, .. } = self;
         let (count, offset) = (depth(args, handle.config().intra_op_parallelism), usize::from(args.memory_offset));
@@ -70,7 +69,7 @@ impl Job<'_> {
 
     fn with<B: Block>(self, mut memory: Vec<B>, watch: &mut impl Watch) -> Result<Measured, Failure> {
         let buffer_bytes = blocks::bytes_of(&memory) + memory.len() as u64 * u64::from(self.args.memory_offset);
-        // Blocking calls have bounce buffers of their own, which the first of them makes.
+        // Blocking calls have their own bounce buffers, which the first call makes.
         let blocking = memory.len() == 1;
         if blocking && self.args.memory_offset > 0 {
             attempted(self.file.read_at(&mut memory[0], 0))?;
@@ -92,7 +91,7 @@ impl Job<'_> {
         Ok(Measured { drive, bare, before, buffer_bytes })
     }
 
-    /// Whether all ops are the same and nothing is checked: what is measured with the least around it.
+    /// Whether all ops are the same and unchecked; then the loop does the least.
     fn is_plain(&self) -> bool {
         !self.args.is_mixed() && self.verifier.is_none()
     }
@@ -102,7 +101,7 @@ impl Job<'_> {
         Offsets::new(random, self.blocks, self.args.block_size as u64, 0)
     }
 
-    /// Blocking calls: what there is to measure at queue depth 1.
+    /// Runs blocking calls, for queue depth 1.
     fn blocking(self, block: &mut [u8], watch: &mut impl Watch, border: impl FnOnce()) -> Drive {
         let (file, plan, mut offsets) = (self.file, self.plan, self.offsets());
         match (self.is_plain(), self.args.writes()) {
@@ -112,8 +111,8 @@ impl Job<'_> {
         }
     }
 
-    /// Such calls, and bare ones, which take turns with them and go on from the same place of the file, so that neither
-    /// finds in the page cache what the other just put there.
+    /// Alternates blocking calls with bare ones. Both take offsets from one sequence, so neither finds in the page
+    /// cache what the other has just put there.
     fn beside(&self, block: &mut [u8], bare: &Bare, border: impl FnOnce()) -> (Drive, Drive) {
         let (file, writes, mut offsets) = (self.file, self.args.writes(), self.offsets());
         let mut turns = |limit| {
@@ -139,7 +138,7 @@ impl Job<'_> {
         turns(self.plan.limit)
     }
 
-    /// An op and a ticket per block.
+    /// Runs an op and a ticket per block.
     fn one_by_one<B: Block>(self, memory: Vec<B>, watch: &mut impl Watch, border: impl FnOnce()) -> Drive {
         let (file, plan, mut offsets) = (self.file, self.plan, self.offsets());
         match (self.is_plain(), self.args.writes()) {
@@ -155,7 +154,7 @@ impl Job<'_> {
         }
     }
 
-    /// Vectored ops of several blocks.
+    /// Runs vectored ops of several blocks.
     fn vectored<B: Block>(
         self,
         memory: Vec<B>,
@@ -196,7 +195,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Blocking calls without a stop.
+/// Runs blocking calls in one stretch.
 fn calls(plan: &Plan, mut call: impl Call, watch: &mut impl Watch, border: impl FnOnce()) -> Drive {
     if let Some(ramp) = plan.ramp {
         let mut uncounted = Blocking::new(Limit::Time(ramp));

@@ -1,4 +1,4 @@
-//! A line on stderr that says how it goes, where that is a terminal.
+//! A status line on stderr, if that is a terminal.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use aio_cli::size;
 /// How often the line changes.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Counts for the line: one relaxed store per op.
+/// Counts for the line; they cost one relaxed store per op.
 #[derive(Debug)]
 pub(crate) struct Counter {
     blocks: u64,
@@ -29,17 +29,17 @@ impl Counter {
     }
 }
 
-/// The line, until it is dropped.
+/// The status line; drop erases it.
 #[derive(Debug)]
 pub(crate) struct Live {
-    /// Nothing is sent: that it is gone ends the thread.
+    /// Carries no messages: dropping it ends the thread.
     going_on: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Live {
-    /// Starts to draw, with `what` in front, unless stderr is no terminal. A thread that cannot be had is no reason not to
-    /// measure.
+    /// Starts to draw, with `what` in front, if stderr is a terminal. If no thread can start, the job runs without the
+    /// line.
     pub(crate) fn start(what: &'static str, plan: &Plan, block_size: u64) -> Option<(Self, Counter)> {
         if !io::stderr().is_terminal() {
             return None;
@@ -71,7 +71,7 @@ impl Drop for Live {
     }
 }
 
-/// What the line is made of.
+/// The content of the line.
 struct Line {
     what: &'static str,
     blocks: Arc<AtomicU64>,
@@ -90,7 +90,7 @@ impl Line {
         Seen { blocks: self.blocks.load(Ordering::Relaxed), at: Instant::now() }
     }
 
-    /// Rates since `last`, and how far it is: in time where time is the limit, else in bytes.
+    /// Rates since `last`, and the progress: in time if time is the limit, else in bytes.
     fn text(&self, last: &Seen, now: &Seen) -> String {
         let seconds = (now.at - last.at).as_secs_f64().max(1e-9);
         let iops = (now.blocks - last.blocks) as f64 / seconds;
@@ -103,7 +103,7 @@ impl Line {
         let timed = (elapsed - ramp).as_secs_f64();
         match self.plan.limit {
             Limit::Time(time) => format!("{rates}, {timed:.1} of {:.1} s", time.as_secs_f64()),
-            // What the ramp moved is in the count, so it says nothing of how much is left.
+            // The count includes the ramp, so it does not tell how much is left.
             Limit::Blocks(_) if self.plan.ramp.is_some() => format!("{rates}, {timed:.1} s"),
             Limit::Blocks(blocks) => {
                 let [done, all] = [now.blocks, blocks].map(|blocks| size::show(blocks * self.block_size));

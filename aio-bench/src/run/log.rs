@@ -1,7 +1,7 @@
 //! Latency over time, as an HdrHistogram interval log (V2, as `HistogramLogProcessor` reads it).
 //!
-//! The measured loop counts into histograms of its own and passes them on once a second; a thread writes them. The
-//! thread gives them back empty, so that the loop does not allocate.
+//! The measured loop counts into its own histograms and passes them on once a second; a thread writes them and returns
+//! them empty, so the loop does not allocate.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -26,19 +26,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Readers take nanoseconds and show milliseconds.
 const NANOS_PER_SHOWN: f64 = 1e6;
 
-/// A log that is being written.
+/// A log in the making.
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
     /// Removed again unless something was measured.
     made: Made,
-    /// Gives whether anything was measured.
+    /// Returns whether anything was measured.
     writer: JoinHandle<io::Result<bool>>,
 }
 
-/// Histograms of one stretch of time, one per kind of op.
+/// Histograms of one interval, one per kind of op.
 struct Interval {
-    /// Since the beginning.
+    /// Since the beginning of the log.
     start: Duration,
     length: Duration,
     kinds: Vec<Histogram<u64>>,
@@ -49,11 +49,11 @@ enum Message {
     Interval(Interval),
 }
 
-/// What the measured loop has of it.
+/// The measured loop's side of the log.
 #[derive(Debug)]
 pub(crate) struct Intervals {
     kinds: Vec<Histogram<u64>>,
-    /// When it began, and the interval that is not over yet.
+    /// When the log and the current interval began.
     times: Option<Times>,
     full: Sender<Message>,
     empty: Receiver<Vec<Histogram<u64>>>,
@@ -67,7 +67,7 @@ struct Times {
 }
 
 impl Log {
-    /// Makes the file, which must not be there.
+    /// Makes the file, which must not exist.
     pub(crate) fn create(path: &Path, args: &RunArgs) -> Result<(Self, Intervals), Failure> {
         let name = shown(path);
         let (made, file) =
@@ -83,7 +83,7 @@ impl Log {
         let (full, messages) = mpsc::channel();
         let (emptied, empty) = mpsc::channel();
         let kept = kinds();
-        // A second set, so that one is there while the other is written.
+        // A second set, for use while the thread writes the first.
         let _ = emptied.send(kinds());
         let writer = thread::Builder::new()
             .name("log".to_owned())
@@ -93,7 +93,7 @@ impl Log {
         Ok((Self { path: path.to_owned(), made, writer }, intervals))
     }
 
-    /// Once the intervals are finished: whether all was written.
+    /// Waits for the thread after the last interval; fails if it could not write.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         let written = self.writer.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
         let path = shown(&self.path);
@@ -105,14 +105,14 @@ impl Log {
 }
 
 impl Intervals {
-    /// The first interval begins now.
+    /// Starts the first interval.
     pub(crate) fn begin(&mut self, now: Instant) {
         self.times = Some(Times { began: now, start: now, end: now + INTERVAL });
-        // The thread outlives this, and if it failed, it says why in the end.
+        // If the thread failed, `Log::finish` says why.
         let _ = self.full.send(Message::Begin(SystemTime::now()));
     }
 
-    /// An op that ended now.
+    /// Records an op that ends now.
     #[inline]
     pub(crate) fn record(&mut self, kind: usize, took: Duration, now: Instant) {
         let Some(times) = self.times else { return };
@@ -122,7 +122,7 @@ impl Intervals {
         self.kinds[kind].saturating_record(took.as_nanos() as u64);
     }
 
-    /// Ends the interval at the last whole second: after a long op it is longer than one.
+    /// Ends the interval at the last whole second; after a long op it covers several.
     #[cold]
     fn turn(&mut self, times: Times, now: Instant) {
         let whole = (now - times.began).as_secs();
@@ -149,7 +149,7 @@ impl Intervals {
     }
 }
 
-/// Writes what comes, until nothing can come any more.
+/// Writes intervals until the sender is dropped.
 fn write(
     file: File,
     names: &[Option<&str>],
@@ -196,7 +196,7 @@ mod tests {
         let took = Duration::from_micros(1);
         intervals.record(0, took, now);
         intervals.begin(now);
-        // The op that ends after 3.7 s was all that time in flight: nothing ended in the second and third second.
+        // Nothing ends in the second and third second: one op is in flight until 3.7 s.
         for millis in [100, 999, 3700, 3800, 4000] {
             intervals.record(0, took, at(millis));
         }

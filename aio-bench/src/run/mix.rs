@@ -1,4 +1,4 @@
-//! Ops that are picked one by one, and blocks that are checked: whatever is more than one kind of op.
+//! Ops that are picked one by one, and blocks that are checked.
 
 use aio::{AioFile, Ticket};
 
@@ -9,7 +9,7 @@ use super::verify::Verifier;
 use crate::cli::WeightedOp;
 use aio_cli::generate::SplitMix64;
 
-/// The ops of a job, and what they do to a file.
+/// The ops of a job, and their state.
 #[derive(Debug)]
 pub(crate) struct Mix<'a> {
     file: &'a AioFile,
@@ -24,7 +24,7 @@ struct Kind {
     offsets: Offsets,
 }
 
-/// The op that a block is in: which of the kinds, and where.
+/// The op of a block: its kind and offset.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     kind: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Place {
 }
 
 impl<'a> Mix<'a> {
-    /// Each of `ops` has a place of its own in the first `blocks` of the file, and a random sequence of its own.
+    /// Each of `ops` goes through the first `blocks` of the file on its own, with its own random sequence.
     pub(crate) fn new(
         file: &'a AioFile,
         ops: &[WeightedOp],
@@ -48,13 +48,13 @@ impl<'a> Mix<'a> {
         Self { file, kinds: ops.iter().zip(0..).map(kind).collect(), weights, verifier }
     }
 
-    /// Reads at these offsets.
+    /// Reads at these offsets, for reading back.
     pub(crate) fn reads_of(file: &'a AioFile, offsets: Vec<u64>, verifier: &'a mut Verifier) -> Self {
         let kinds = vec![Kind { writes: false, offsets: Offsets::listed(offsets) }];
         Self { file, kinds, weights: Weights::new([1].into_iter()), verifier: Some(verifier) }
     }
 
-    /// The next op, of one block, which is made ready for it.
+    /// Picks the next op, of one block, and prepares the block.
     fn next(&mut self, block: &mut [u8]) -> Place {
         let kind = self.weights.pick();
         let offset = self.place(kind);
@@ -62,14 +62,14 @@ impl<'a> Mix<'a> {
         Place { kind, offset }
     }
 
-    /// Where the next op of that kind goes; nothing else that matters is in flight there.
+    /// The offset of the next op of this kind, chosen so that no conflicting op is in flight there.
     fn place(&mut self, kind: usize) -> u64 {
         let Kind { writes, offsets } = &mut self.kinds[kind];
         let offset = offsets.next();
         self.verifier.as_mut().map_or(offset, |verifier| verifier.claim(offset, *writes))
     }
 
-    /// Puts into `block` what is to be written there.
+    /// Fills `block` for a write.
     fn fill(&mut self, kind: usize, block: &mut [u8], offset: u64) {
         if let Some(verifier) = &mut self.verifier
             && self.kinds[kind].writes
@@ -78,7 +78,7 @@ impl<'a> Mix<'a> {
         }
     }
 
-    /// Looks at what was read.
+    /// Checks what was read.
     fn ended(&mut self, kind: usize, block: &[u8], offset: u64) -> Result<(), String> {
         let Some(verifier) = &mut self.verifier else { return Ok(()) };
         verifier.release(offset);
@@ -86,16 +86,16 @@ impl<'a> Mix<'a> {
     }
 }
 
-/// How often each of several things is picked.
+/// Picks among several things by weight.
 #[derive(Debug)]
 struct Weights {
-    /// Of each and those before it.
+    /// Sum of each weight and those before it.
     sums: Vec<u64>,
     numbers: SplitMix64,
 }
 
 impl Weights {
-    /// Apart from the seeds of offsets, which count from 0.
+    /// Distinct from the seeds of offsets, which count from 0.
     const SEED: u64 = u64::MAX;
 
     fn new(weights: impl Iterator<Item = u32>) -> Self {
@@ -106,7 +106,7 @@ impl Weights {
         Self { sums: sums.collect(), numbers: SplitMix64::new(Self::SEED) }
     }
 
-    /// The next one: the same for every run.
+    /// The next pick; the sequence is the same in every run.
     fn pick(&mut self) -> usize {
         match self.sums.as_slice() {
             [] | [_] => 0,
@@ -124,7 +124,7 @@ impl Note for Place {
     }
 }
 
-/// Of vectored ops, which know their offsets.
+/// The note of a vectored op, which knows its offsets.
 impl Note for usize {
     fn kind(&self) -> usize {
         *self
@@ -158,7 +158,7 @@ impl<B: Block> Work<B> for Singles<'_> {
     }
 }
 
-/// Ops of several blocks, all of one kind.
+/// Ops of several blocks, each of one kind.
 pub(crate) struct Vectored<'a>(pub(crate) Mix<'a>);
 
 impl<B: Block> Work<Vec<(u64, B)>> for Vectored<'_> {
@@ -231,7 +231,7 @@ mod tests {
         let mut weights = Weights::new([70, 30, 900].into_iter());
         let mut seen = [0_u32; 3];
         (0..100_000).for_each(|_| seen[weights.pick()] += 1);
-        // Four standard deviations of the largest are 380.
+        // 380 is four standard deviations of the largest.
         for (seen, expected) in seen.into_iter().zip([7_000_u32, 3_000, 90_000]) {
             assert!(seen.abs_diff(expected) < 400, "{seen} of {expected}");
         }

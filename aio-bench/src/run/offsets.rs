@@ -1,4 +1,4 @@
-//! Where the blocks of a job lie.
+//! The offsets of a job's blocks.
 
 use aio_cli::generate::SplitMix64;
 
@@ -18,18 +18,18 @@ enum Order {
 }
 
 impl Offsets {
-    /// `blocks`, which is not 0, of `block_size` each. Every run has the same random sequence for a `seed`.
+    /// `blocks` (not 0) blocks of `block_size` each. A `seed` gives the same random sequence in every run.
     pub(crate) fn new(random: bool, blocks: u64, block_size: u64, seed: u64) -> Self {
         let order = if random { Order::Random(SplitMix64::new(seed)) } else { Order::Sequential { next: 0 } };
         Self { blocks, block_size, order }
     }
 
-    /// These, which are not none, one after the other.
+    /// These offsets (at least one), in order.
     pub(crate) fn listed(offsets: Vec<u64>) -> Self {
         Self { blocks: offsets.len() as u64, block_size: 1, order: Order::Listed { next: 0, blocks: offsets } }
     }
 
-    /// The next one; after the last block comes the first.
+    /// The next offset; after the last block comes the first.
     #[inline]
     pub(crate) fn next(&mut self) -> u64 {
         let block = match &mut self.order {

@@ -1,4 +1,4 @@
-//! What was measured: an object for programs, and in [`text`] the lines for people.
+//! The result: an object for programs, and in [`text`] the lines for people.
 
 mod text;
 
@@ -18,7 +18,6 @@ use crate::cli::{RunArgs, WeightedOp};
 use aio_cli::host::resident::Memory;
 use aio_cli::paths::Paths;
 
-/// The result of a job.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
@@ -43,14 +42,14 @@ pub(crate) struct Report {
     latency_us: Latency,
     errors: u64,
     ramp_seconds: f64,
-    /// Of each kind of op.
+    /// By kind of op.
     ops: Vec<KindReport>,
     verify: Option<VerifyReport>,
     paths: Paths,
     memory: Option<Memory>,
     #[serde(flatten)]
     new_file: NewFile,
-    /// Plain system calls beside it, if they were asked for.
+    /// The plain system calls, with `--bare`.
     #[serde(skip_serializing_if = "Option::is_none")]
     bare: Option<BareReport>,
     #[serde(skip)]
@@ -66,7 +65,7 @@ struct Latency {
     max: f64,
 }
 
-/// One of the kinds of ops.
+/// One kind of op.
 #[derive(Debug, Serialize)]
 struct KindReport {
     op: &'static str,
@@ -78,41 +77,39 @@ struct KindReport {
     latency_us: Latency,
 }
 
-/// What was checked, in bytes that were found right.
+/// Bytes that were checked and found right.
 #[derive(Debug, Serialize)]
 struct VerifyReport {
-    /// All that was read.
     bytes: u64,
-    /// Of these, what was read back after the timed part. `null` if nothing was.
+    /// Bytes of these that were read back after the timed part; `null` if none were.
     read_back_bytes: Option<u64>,
 }
 
-/// What a job came to.
+/// The results of a job's parts.
 pub(crate) struct Outcome<'a> {
     pub(crate) direct: bool,
     pub(crate) measured: &'a Measured,
-    /// Of each kind of op, if there are several.
+    /// By kind of op, if there are several.
     pub(crate) kinds: &'a [watch::Figures],
     pub(crate) paths: Paths,
     pub(crate) memory: Option<Memory>,
     pub(crate) new_file: Option<NewFile>,
-    /// Bytes that were checked, if any were to be.
+    /// Bytes that were checked, with `--verify`.
     pub(crate) verified: Option<u64>,
     pub(crate) read_back: Option<&'a ReadBack>,
     pub(crate) partial: bool,
 }
 
-/// Times of a file that the job made; without one there are none.
+/// Times for a file that the job made; without one there are none.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct NewFile {
-    /// Giving it disk space, which is not in the rates.
+    /// Allocating disk space, which the rates leave out.
     allocate_seconds: Option<f64>,
-    /// Making it, giving it disk space, the timed part, and closing it.
+    /// Making it, allocating disk space, the timed part, and closing it.
     open_to_close_seconds: Option<f64>,
 }
 
 impl NewFile {
-    /// From the parts.
     pub(crate) fn new(new: &New, timed: Duration, close: Duration) -> Self {
         let open_to_close = new.create + new.allocate + timed + close;
         Self {
@@ -122,7 +119,7 @@ impl NewFile {
     }
 }
 
-/// `pread(2)` or `pwrite(2)`, next to the library's call.
+/// Plain `pread(2)` or `pwrite(2)`, beside the library's call.
 #[derive(Debug, Serialize)]
 struct BareReport {
     /// Whether its descriptor bypassed the page cache.
@@ -130,11 +127,11 @@ struct BareReport {
     ios: u64,
     gb_per_s: f64,
     cpu_us_per_io: f64,
-    /// The library's CPU time per block, in these. `null` if they took none that could be measured.
+    /// The library's CPU time per block, divided by theirs; `null` if theirs was too short to measure.
     ratio: Option<f64>,
 }
 
-/// What a drive comes to.
+/// The figures of a drive.
 struct Figures {
     bytes: u64,
     seconds: f64,
@@ -167,7 +164,7 @@ impl BareReport {
 }
 
 impl Report {
-    /// From what a job was asked for and what it came to.
+    /// The report of a job with these arguments and this outcome.
     pub(crate) fn new(args: &RunArgs, handle: &AioHandle, outcome: Outcome<'_>) -> Self {
         let Outcome { direct, measured, kinds, paths, memory, new_file, verified, read_back, partial } = outcome;
         let drive = &measured.drive;

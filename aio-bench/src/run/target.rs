@@ -1,4 +1,4 @@
-//! The file of a job: looked at before anything is touched, then opened or made.
+//! The file of a job: examined before anything changes, then opened or made.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) struct Target<'a> {
     path: &'a Path,
     writes: bool,
     direct: DirectMode,
-    /// Bytes of the file; `None`: it is to be made.
+    /// Length of the file; `None` if the job makes it.
     existing: Option<u64>,
     blocks: u64,
     block_size: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Refuses, with the reason, what the job cannot use or must not touch.
+    /// Refuses, with the reason, a file that the job cannot use or must not touch.
     pub(crate) fn look(args: &'a RunArgs) -> Result<Self, Failure> {
         let (path, writes, block_size) = (args.file.as_path(), args.writes(), args.block_size as u64);
         let existing = length(path, writes)?;
@@ -83,28 +83,28 @@ impl<'a> Target<'a> {
         self.blocks
     }
 
-    /// Bytes of these blocks.
+    /// Their bytes.
     fn bytes(&self) -> u64 {
         self.blocks * self.block_size
     }
 
-    /// Where it is.
+    /// The path.
     pub(crate) fn path(&self) -> &Path {
         self.path
     }
 
-    /// Whether the job reads what nobody has written: then all of it has to be written first.
+    /// Whether the job reads blocks that do not exist yet, so that all of the file has to be written first.
     pub(crate) fn lays_out(&self) -> bool {
         self.lays_out
     }
 
-    /// Opens it once it is there, and as large as it has to be.
+    /// Opens the file after it was made and written.
     pub(crate) fn reopen(&self, handle: &AioHandle) -> Result<AioFile, Failure> {
         let options = OpenOptions::new().direct(self.direct).read(true).write(self.writes);
         Ok(handle.open_with(self.path, &options)?)
     }
 
-    /// Opens it. What the job is to write beyond the end gets its disk space now: that is not what is measured.
+    /// Opens the file. Allocates disk space for writes beyond its end now, so that this is not measured.
     pub(crate) fn open(&self, handle: &AioHandle) -> Result<(AioFile, Option<New>), Failure> {
         match self.existing {
             Some(len) => {
@@ -128,16 +128,16 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A file that was made for the job, and how long that took.
+/// A file that the job made, and how long that took.
 #[derive(Debug)]
 pub(crate) struct New {
     pub(crate) made: Made,
     pub(crate) create: Duration,
-    /// Giving it disk space.
+    /// The time to allocate disk space.
     pub(crate) allocate: Duration,
 }
 
-/// The length of the file, or `None` where there is none and one may be made.
+/// The length of the file; `None` if it does not exist and the job may make it.
 fn length(path: &Path, writes: bool) -> Result<Option<u64>, Failure> {
     let cannot = |reason: String| {
         let verb = if writes { "write" } else { "read" };

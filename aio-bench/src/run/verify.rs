@@ -1,12 +1,12 @@
-//! What each block of the file should hold, and which blocks are in flight.
+//! The expected content of each block, and which blocks are in flight.
 //!
-//! Two ops that meet in one block, at least one of them a write, have no defined outcome: the read may be torn, the
-//! last write may be either. So a block that is being written is in no other op, and what the sequence of offsets asks
-//! for while it is not free is moved to the next block that is.
+//! Two ops on one block, at least one of them a write, have no defined outcome: the read may be torn, and either write
+//! may be the last. So a block that is being written is in no other op; if the next offset is not free, the next free
+//! block takes its place.
 //!
-//! A file is known by its inode number and its time of birth: they outlast renaming, mounting elsewhere and restarts,
-//! and another file that gets the same number later is another file. A copy is another file, too. Generations begin at
-//! the clock, in nanoseconds, and rise by one with each write of a block: those of a later run are higher.
+//! Inode number and time of birth identify a file: they outlast renaming, mounting elsewhere and restarts, and tell a
+//! reused inode number apart. A copy is another file. Generations start from the clock, in nanoseconds, and rise by one
+//! with each write of a block, so those of a later run are higher.
 
 use std::collections::HashMap;
 use std::fs;
@@ -27,9 +27,9 @@ pub(crate) struct Verifier {
     file: u64,
     blocks: u64,
     block_size: u64,
-    /// The generation before the first of this run.
+    /// The generation before this run's first.
     base: u64,
-    /// How often the job has written each block. Empty: it writes none, and takes any generation.
+    /// How often the job has written each block. Empty if it writes none, and accepts any generation.
     writes: Vec<u64>,
     /// Blocks in flight, if the job writes.
     in_flight: HashMap<u64, Use>,
@@ -43,7 +43,7 @@ enum Use {
 }
 
 impl Verifier {
-    /// For the first `blocks` of the file at `path`, which is there.
+    /// A verifier of the first `blocks` of the file at `path`, which exists.
     pub(crate) fn new(path: &Path, blocks: u64, block_size: u64, writes: bool) -> Result<Self, Failure> {
         let name = shown(path).to_string();
         let metadata =
@@ -68,8 +68,8 @@ impl Verifier {
         })
     }
 
-    /// A block for the next op: that at `offset`, or the next one that is free. There is one as long as no more blocks
-    /// are in flight than the file has; [`run`](super::run) sees to that.
+    /// Claims a block for the next op: that at `offset`, or the next free one. [`run`](super::run) makes sure that the
+    /// file has more blocks than are in flight.
     pub(crate) fn claim(&mut self, offset: u64, writes: bool) -> u64 {
         if self.writes.is_empty() {
             return offset;
@@ -93,7 +93,7 @@ impl Verifier {
         block * self.block_size
     }
 
-    /// The op on that block has ended.
+    /// Ends the op on that block.
     pub(crate) fn release(&mut self, offset: u64) {
         let block = offset / self.block_size;
         match self.in_flight.get_mut(&block) {
@@ -104,7 +104,7 @@ impl Verifier {
         }
     }
 
-    /// Makes `block` the next generation of what is at `offset`.
+    /// Fills `block` with the next generation for `offset`.
     pub(crate) fn fill(&mut self, block: &mut [u8], offset: u64) {
         let generation = match self.writes.get_mut(index(offset / self.block_size)) {
             Some(writes) => {
@@ -116,7 +116,7 @@ impl Verifier {
         pattern::fill(block, Label { file: self.file, offset, generation });
     }
 
-    /// Whether `block` is what was written last at `offset`, or the sentence that says what it is instead.
+    /// Checks that `block` is what was last written at `offset`; the error says what it is instead.
     pub(crate) fn check(&mut self, block: &[u8], offset: u64) -> Result<(), String> {
         let found = pattern::check(block, self.file, offset).and_then(|generation| self.is_last(generation, offset));
         found.map_err(|fault| format!("{} does not verify: {fault}", self.name))?;
@@ -152,7 +152,7 @@ fn index(block: u64) -> usize {
     usize::try_from(block).unwrap_or(usize::MAX)
 }
 
-/// File systems that do not know the time of birth have the inode number alone.
+/// On file systems without a time of birth, the inode number alone.
 fn identity(metadata: &fs::Metadata) -> u64 {
     let born = metadata.created().map_or(0, since_epoch);
     let mut bytes = [0; 16];
@@ -161,7 +161,7 @@ fn identity(metadata: &fs::Metadata) -> u64 {
     xxh3_64(&bytes)
 }
 
-/// In nanoseconds, which fit until 2554.
+/// Nanoseconds, which fit until 2554.
 fn since_epoch(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
@@ -195,7 +195,7 @@ mod tests {
         assert!(lost.contains("2 writes ago"), "{lost}");
         assert_eq!((verifier.bytes(), verifier.written()), (BLOCK, vec![BLOCK]));
 
-        // What this run wrote is old to a later one, and what that wrote is new to this one.
+        // To a later run, blocks of this one are old; to this one, blocks of the later run are unknown.
         let mut later = Verifier::new(file.path(), 4, BLOCK, true).unwrap();
         let block = next(&mut later, BLOCK);
         assert_eq!(later.check(&block, BLOCK), Ok(()));
@@ -217,7 +217,7 @@ mod tests {
     fn a_block_that_is_written_is_in_no_other_op() {
         let (_file, mut verifier) = verifier(true);
         assert_eq!([true, true, false].map(|writes| verifier.claim(0, writes)), [0, BLOCK, 2 * BLOCK]);
-        // Reads may meet; a write does not meet them.
+        // Reads share a block; a write does not.
         assert_eq!([false, true].map(|writes| verifier.claim(2 * BLOCK, writes)), [2 * BLOCK, 3 * BLOCK]);
         verifier.release(2 * BLOCK);
         verifier.release(0);

@@ -1,4 +1,4 @@
-//! Who looks at ops as they end, beside the totals: figures per kind of op, the log, the line on the terminal.
+//! Observers of ops as they end, beside the totals: figures per kind of op, the log, the line on the terminal.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use super::drive;
 use super::live::Counter;
 use super::log::Intervals;
 
-/// Told of every op that ends.
+/// Observes every op that ends.
 pub(crate) trait Watch {
-    /// What counts begins now.
+    /// Measuring begins now.
     fn begin(&mut self, now: Instant);
-    /// An op of that kind ended now.
+    /// An op of this kind ended now.
     fn ended(&mut self, kind: usize, blocks: usize, took: Duration, now: Instant);
 }
 
-/// Looks at nothing.
+/// Observes nothing.
 #[derive(Debug)]
 pub(crate) struct Quiet;
 
@@ -28,16 +28,16 @@ impl Watch for Quiet {
     fn ended(&mut self, _: usize, _: usize, _: Duration, _: Instant) {}
 }
 
-/// Looks at what was asked for.
+/// Observes what the arguments ask for.
 #[derive(Debug, Default)]
 pub(crate) struct Observer {
-    /// Of each kind of op; empty if there is one, whose figures are the totals.
+    /// By kind of op; empty if there is only one, whose figures are the totals.
     pub(crate) kinds: Vec<Figures>,
     pub(crate) live: Option<Counter>,
     pub(crate) log: Option<Intervals>,
 }
 
-/// What ops of one kind did.
+/// The figures of one kind of op.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) blocks: u64,
@@ -46,14 +46,13 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Nothing yet.
     pub(crate) fn new() -> Self {
         Self { blocks: 0, latency: drive::histogram() }
     }
 }
 
 impl Observer {
-    /// Whether there is nothing to look at.
+    /// Whether there is nothing to observe.
     pub(crate) fn is_idle(&self) -> bool {
         self.kinds.is_empty() && self.live.is_none() && self.log.is_none()
     }

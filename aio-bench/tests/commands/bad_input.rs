@@ -1,4 +1,4 @@
-//! What bad input gets: one sentence with the path and the reason, a non-zero exit, nothing disturbed.
+//! What bad input gets: one sentence with the path and the reason, a non-zero exit code, no changes on disk.
 
 use std::process::Command;
 
@@ -69,7 +69,7 @@ fn values_that_make_no_sense() {
 #[test]
 fn blocks_that_do_not_fit_into_memory() {
     let bench = crate::support::bench::Bench::new();
-    // A hole: nothing of it is on the disk.
+    // A hole, which takes no disk space.
     let file = std::fs::File::create(bench.path().join("large")).unwrap();
     file.set_len(1 << 30).unwrap();
     let line = "run --op read --file large --block-size 1G --queue-depth 4096 --threads 64";
@@ -79,7 +79,7 @@ fn blocks_that_do_not_fit_into_memory() {
             assert!(sentence.contains(word), "{line} lacks {word:?}: {sentence}");
         }
     }
-    // What the system refuses is told in the same way.
+    // An error of the system gets such a sentence, too.
     let script = "ulimit -v 1000000 && exec \"$0\" run --op read --file large --block-size 64M --queue-depth 32";
     let mut command = Command::new("sh");
     let output = command.args(["-c", script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::bench::{Bench, backends};
 use crate::support::schema::assert_valid;
 
-/// Little enough to be done in a moment.
+/// Small enough to finish at once.
 const SMALL: &str = "compare --size 2M --tensors 4 --tensor-size 8K --random-reads 16 --threads 2 --queue-depth 4";
 
 const WORKLOADS: [&str; 10] = [

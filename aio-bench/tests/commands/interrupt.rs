@@ -1,4 +1,4 @@
-//! Ctrl-C, and the like: everything goes, and the exit code says why.
+//! After Ctrl-C and the like, all files are removed and the exit code tells the signal.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use crate::support::schema::assert_valid;
 /// A run that takes minutes.
 const LONG_RUN: &str = "run --op write --file new --size 1M --block-size 4K --runtime 600 --json";
 
-/// The exit code and the result of a run, which says that it is partial.
+/// The exit code and the result of a run, after a check that it is marked as partial.
 fn end_of_run(child: Child) -> (Option<i32>, Value) {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -39,7 +39,7 @@ fn a_file_that_an_interrupted_run_made_is_removed() {
     assert!(result["ios"].as_u64().unwrap() > 0 && result["seconds"].as_f64().unwrap() > 0.0, "{result}");
 }
 
-/// A log is a result, too.
+/// A log is a result, too, and stays.
 #[test]
 fn what_was_logged_until_then_stays() {
     for (signal, code) in [(Signal::SIGHUP, 129), (Signal::SIGINT, 130)] {
@@ -87,10 +87,10 @@ fn a_plot_that_waits_for_its_input_ends_at_once() {
         let mut plot = Command::new(crate::PROGRAM);
         plot.args(["plot", input, "--out", "a.svg"]).current_dir(bench.path());
         let mut child = plot.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Held open until the end: there is always more to wait for.
+        // Open until the end, so that the command keeps waiting.
         let stdin = child.stdin.take();
         let fds = format!("/proc/{}/fd", child.id());
-        // What it reads from: the FIFO, or stdin once more.
+        // The FIFO that the command reads from, or stdin opened again.
         let opened = |fd: fs::DirEntry| {
             let file = fs::read_link(fd.path()).ok();
             let stdin = fs::read_link(format!("{fds}/0")).ok();
@@ -111,7 +111,7 @@ fn a_comparison_tells_what_it_has() {
     let bench = Bench::new();
     let mut child =
         start(&bench, "compare --size 16M --rounds 1000 --only save,read --threads 2 --json --out report");
-    // A folder of its own beside that of the report.
+    // A new folder, beside that of the report.
     wait_until(&mut child, || bench.names().len() == 2);
     send(&child, Signal::SIGTERM);
     let (code, stdout, stderr) = end(child);

@@ -1,4 +1,4 @@
-//! `aio-bench` as its users meet it: command lines in, output, exit codes and files out.
+//! `aio-bench` as its users meet it: command lines in; output, exit codes and files out.
 
 mod bad_input;
 mod compare;

@@ -21,7 +21,7 @@ fn run(bench: &Bench, line: &str) -> Value {
     result
 }
 
-/// What the log holds: tags, and of each how many latencies there are in all intervals, and the longest.
+/// The tags in a log, and for each the number of latencies in all intervals, and the longest.
 fn logged(bench: &Bench, name: &str) -> Vec<(Option<String>, u64, u64)> {
     let text = fs::read(bench.path().join(name)).unwrap();
     let mut sums: Vec<(Option<String>, u64, u64)> = Vec::new();
@@ -55,7 +55,7 @@ fn ops_are_mixed_by_weight_and_told_apart() {
             let told: Vec<_> = kinds.iter().map(|kind| (&kind["op"], &kind["weight"])).collect();
             assert_eq!(told, [(&"randread".into(), &3.into()), (&"write".into(), &1.into())]);
             let [reads, writes] = [0, 1].map(|kind: usize| kinds[kind]["ios"].as_u64().unwrap());
-            // The picks are the same in every run; half of the vectored ops would be too few and too many.
+            // The picks are the same in every run; wrong weights for vectored ops would miss these bounds.
             assert!(reads + writes == 1024 && reads > 600 && writes > 150, "{result}");
             for sum in ["bytes", "gb_per_s", "iops"] {
                 let parts: f64 = kinds.iter().map(|kind| kind[sum].as_f64().unwrap()).sum();
@@ -74,7 +74,7 @@ fn a_mix_that_writes_needs_leave_to_overwrite() {
     let refused = bench.refused("run --op read:99 --op write:1 --file f --block-size 4K", 1);
     assert!(refused.contains("--overwrite"), "{refused}");
     assert_eq!(bench.contents("f"), [7; 65536]);
-    // Two kinds of reads write nothing.
+    // A mix of reads does not write.
     let result = run(&bench, "run --op read --op randread --file f --block-size 4K --json");
     assert_eq!((&result["ios"], bench.contents("f")), (&16.into(), vec![7; 65536]));
 }
@@ -90,7 +90,7 @@ fn what_the_ramp_does_is_in_no_figure() {
             assert_eq!((&result["ios"], &result["ramp_seconds"]), (&1024.into(), &0.1.into()), "{result}");
             let checked = result["verify"]["bytes"].as_u64().unwrap();
             assert!(checked > 4 << 20, "the ramp read, too: {result}");
-            // Of what is in flight at the border, the engine may have counted some before.
+            // The engine may have counted a part of the ops in flight at the border before it.
             let paths = ["bytes_direct", "bytes_buffered"].map(|key| result["paths"][key].as_u64().unwrap());
             let missing = (4 << 20) - paths.iter().sum::<u64>();
             let in_flight = if how == "--queue-depth 1" { 0 } else { 8 * 4096 };

@@ -216,7 +216,7 @@ fn bad_input_is_a_sentence_and_no_picture() {
 fn a_pipe_is_read_to_its_end_and_not_further_than_the_limit() {
     let bench = bench();
     mkfifo(&bench.path().join("fifo"), Mode::S_IRWXU).unwrap();
-    // Opens the FIFO for reading first, so that it finds no writer.
+    // The command opens the FIFO before it has a writer.
     let child = start(&bench, "plot fifo --out a.svg");
     fs::write(bench.path().join("fifo"), depths()).unwrap();
     let (code, stdout, stderr) = end(child);
@@ -266,7 +266,7 @@ fn where_there_is_no_room_the_older_picture_stays() {
     bench.file("a.svg", b"what was there");
     let before = bench.names();
     for out in ["a.svg", "new.svg"] {
-        // The limit is of each file, in blocks of 512 bytes: the picture begins to be written.
+        // The limit applies to each file, in blocks of 512 bytes: the picture is written in part.
         let script = format!("ulimit -f 8 && exec \"$0\" plot depths.json --out {out}");
         let mut sh = Command::new("sh");
         let output = sh.arg("-c").arg(script).arg(crate::PROGRAM).current_dir(bench.path()).output().unwrap();

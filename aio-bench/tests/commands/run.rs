@@ -87,7 +87,7 @@ fn paths_and_memory_are_told() {
         let memory = &read["memory"];
         assert_eq!(keys(memory), ["beyond_bytes", "buffer_bytes", "peak_rss_bytes"]);
         assert_eq!(memory["buffer_bytes"], 32 * MIB);
-        // The buffers were written to, so all of them were resident; what was there before the engine is not in it.
+        // The buffers were written to, so all of them were resident; memory from before the engine does not count.
         let (peak, beyond) = (memory["peak_rss_bytes"].as_u64().unwrap(), memory["beyond_bytes"].as_i64().unwrap());
         assert!(peak > 32 * MIB && beyond.unsigned_abs() < peak - 32 * MIB, "{memory}");
     }
@@ -111,7 +111,7 @@ fn memory_that_direct_io_does_not_take_is_staged() {
     }
 }
 
-/// Bytes that went either way.
+/// All bytes that moved.
 fn moved(result: &serde_json::Value) -> u64 {
     ["bytes_direct", "bytes_buffered"].map(|key| result["paths"][key].as_u64().unwrap()).iter().sum()
 }

@@ -1,4 +1,4 @@
-//! `aio-bench run --verify`: what was written is what is there, and what is not is told apart.
+//! `aio-bench run --verify`: the right bytes pass, and each kind of wrong bytes is told apart.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -23,14 +23,14 @@ fn written() -> Bench {
     bench
 }
 
-/// Overwrites a part of the file in place: it stays the same file.
+/// Overwrites a part of the file in place; it keeps its identity.
 fn put(bench: &Bench, name: &str, bytes: &[u8], offset: u64) {
     let file = OpenOptions::new().write(true).open(bench.path().join(name)).unwrap();
     file.write_all_at(bytes, offset).unwrap();
     file.sync_all().unwrap();
 }
 
-/// The sentence of a read that fails; the result counts the error.
+/// The error of a read that fails; the result counts it.
 fn fault(bench: &Bench) -> String {
     let output = bench.command(READ).assert().code(1).get_output().clone();
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -52,7 +52,7 @@ fn every_way_of_writing_is_read_back() {
             let all = (&result["verify"]["bytes"], &result["verify"]["read_back_bytes"]);
             assert_eq!(all, (&(99 << 10).into(), &Value::Null), "{backend} {how}");
 
-            // Random writes reach a part of the blocks, some of them more than once.
+            // Random writes reach some of the blocks, a few of them more than once.
             let result = run(&bench, &format!("run --op randwrite --overwrite {job}"));
             assert_eq!(result["verify"]["bytes"], result["verify"]["read_back_bytes"]);
             let bytes = result["verify"]["bytes"].as_u64().unwrap();
@@ -61,7 +61,7 @@ fn every_way_of_writing_is_read_back() {
     }
 }
 
-/// Few blocks, all of them in flight: without an order of ops that meet, some of these would find older or torn blocks.
+/// Few blocks, all in flight: unless conflicting ops are ordered, some would find older or torn blocks.
 #[test]
 fn reads_and_writes_that_meet_are_no_errors() {
     for backend in backends() {
@@ -108,7 +108,7 @@ fn kinds_of_damage_are_told_apart() {
     put(&bench, "f", block(3), 3 * BLOCK as u64);
     run(&bench, READ);
 
-    // Written again, but for the second half of a block.
+    // Writes the file again, except for the second half of a block.
     run(&bench, "run --op write --file f --block-size 4K --overwrite --verify --json");
     put(&bench, "f", &block(3)[BLOCK / 2..], (3 * BLOCK + BLOCK / 2) as u64);
     let said = fault(&bench);

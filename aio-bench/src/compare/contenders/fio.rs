@@ -1,4 +1,4 @@
-//! fio, run as fairly as can be: huge pages, batches, registered memory and files.
+//! fio, run as fast as it can: huge pages, batches, registered memory and files.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -16,7 +16,7 @@ use aio_cli::failure::Failure;
 use aio_cli::host::cpu::Elapsed;
 use aio_cli::interrupt;
 
-/// How fio does I/O.
+/// fio's way of doing I/O.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Engine {
     IoUring,
@@ -24,10 +24,9 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    /// Each.
     pub(crate) const ALL: [Self; 2] = [Self::IoUring, Self::Libaio];
 
-    /// As in tables.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::IoUring => "fio io_uring",
@@ -43,14 +42,14 @@ impl Engine {
     }
 }
 
-/// The fio that is on PATH.
+/// The fio on PATH.
 pub(crate) struct Fio {
     engine: Engine,
     depth: usize,
 }
 
 impl Fio {
-    /// Looks for it.
+    /// Finds fio.
     pub(crate) fn find(engine: Engine, depth: usize) -> Result<Self, String> {
         match Command::new("fio").arg("--version").output() {
             Ok(output) if output.status.success() => Ok(Self { engine, depth }),
@@ -63,16 +62,16 @@ impl Fio {
     fn command(&self, work: &Work) -> Command {
         let spec = &work.spec;
         let mut fio = Command::new("fio");
-        // malloc takes huge pages with this, and fio's buffers come from there.
+        // With this malloc uses huge pages, and fio's buffers come from malloc.
         fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1").env_remove("RUST_LOG").stdin(Stdio::null());
         fio.args(["--name=compare", "--output-format=json", "--group_reporting=1", "--gtod_reduce=1"]);
         fio.args(["--norandommap=1", "--random_generator=lfsr", "--iomem_align=2m"]);
         fio.args(self.engine.options());
-        // In an option, a colon in the path would end it, and bytes that are not UTF-8 could not be said.
+        // As an option, a path ends at a colon and has to be UTF-8.
         fio.current_dir(work.folder()).arg("--filename_format=$filenum");
         fio.arg(format!("--nrfiles={}", spec.files())).arg("--file_service_type=sequential");
         if spec.files() > 1 {
-            // It opens and closes them as it goes, and so cannot register them; new ones it makes as it goes.
+            // fio opens, makes and closes these files as it goes, so it cannot register them.
             fio.arg(format!("--openfiles={}", self.depth)).arg("--create_on_open=1");
         } else if let Engine::IoUring = self.engine {
             fio.arg("--registerfiles=1");
@@ -120,9 +119,8 @@ impl Contender for Fio {
             let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
             return Err(failed(format!("fio ended with {status}: {last}")));
         }
-        let text = stdout;
-        // Notes may come before the object.
-        let object = text.find('{').map_or("", |at| &text[at..]);
+        // Notes can precede the object.
+        let object = stdout.find('{').map_or("", |at| &stdout[at..]);
         let report: Report =
             serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
         report.elapsed(work)
@@ -190,7 +188,7 @@ impl Report {
             let (moved, bytes) = (side.io_bytes, work.spec.bytes());
             return Err(failed(format!("fio moved {moved} of {bytes} bytes, with error {}", job.error)));
         }
-        // fio's run time is in whole milliseconds; the rate has what they round away.
+        // fio's run time is in whole milliseconds; the rate is exact.
         let seconds = side.io_bytes as f64 / side.bw_bytes;
         let cpu = seconds * (job.usr_cpu + job.sys_cpu) / 100.0;
         Ok(Elapsed { wall: Duration::from_secs_f64(seconds), cpu: Duration::from_secs_f64(cpu.max(0.0)) })

@@ -1,12 +1,12 @@
-//! glommio, a thread-per-core runtime on io_uring, where it was compiled in (feature `peer-glommio`).
+//! glommio, a thread-per-core runtime on io_uring, if it was compiled in (feature `peer-glommio`).
 
 #[cfg(not(feature = "peer-glommio"))]
 use crate::compare::contender::Contender;
 
-/// As in tables.
+/// The name in tables.
 pub(crate) const NAME: &str = "glommio";
 
-/// Starts it.
+/// Starts glommio.
 #[cfg(not(feature = "peer-glommio"))]
 pub(crate) fn contender(_depth: usize) -> Result<Box<dyn Contender>, String> {
     Err("not compiled in: feature peer-glommio".to_owned())
@@ -35,9 +35,9 @@ mod there {
         depth: usize,
     }
 
-    /// Starts it.
+    /// Starts glommio.
     pub(crate) fn contender(depth: usize) -> Result<Box<dyn Contender>, String> {
-        /// Memory that it registers: what is in flight at the largest block of a workload, and some to spare.
+        /// Memory that glommio registers: the blocks in flight at the largest size, and some to spare.
         const LARGEST: usize = 2 << 20;
         let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(depth * LARGEST);
         let executor = builder.make().map_err(|error| error.to_string())?;
@@ -93,7 +93,7 @@ mod there {
             let read = file.read_at(offset, work.spec.block).await.map_err(failed)?;
             return work.check(block, &read);
         }
-        // Its buffers are its own, so what is to be written is copied there.
+        // glommio writes from its own buffers only, so the data is copied there.
         let mut buffer = file.alloc_dma_buffer(work.spec.block);
         buffer.as_bytes_mut().copy_from_slice(pattern);
         work.stamp(block, buffer.as_bytes_mut())?;

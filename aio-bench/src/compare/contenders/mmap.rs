@@ -1,4 +1,4 @@
-//! Files mapped into memory, and a copy from or to there: how checkpoints in formats made for it are often read.
+//! Mapping files into memory and copying: how formats made for mapping are often read.
 #![allow(unsafe_code)]
 
 use std::fs::OpenOptions;
@@ -13,10 +13,10 @@ use aio_cli::failure::Failure;
 use aio_cli::generate;
 use aio_cli::host::cpu::Elapsed;
 
-/// As in tables.
+/// The name in tables.
 pub(crate) const NAME: &str = "mmap + copy";
 
-/// One thread.
+/// mmap on one thread.
 pub(crate) struct Mmap;
 
 impl Contender for Mmap {
@@ -36,11 +36,11 @@ impl Contender for Mmap {
     }
 }
 
-/// Maps one file, and copies these blocks of it.
+/// Maps one file, and copies these blocks from or to it.
 fn whole(work: &Work, path: &Path, blocks: &[u64], memory: &mut [u8]) -> Result<(), Failure> {
     let mut map = map(work, path).map_err(failed)?;
     for &block in blocks {
-        // No larger than the file, which is in memory.
+        // The offset is within the file, which is mapped.
         let at = work.place(block).1 as usize;
         let place = &mut map[at..at + memory.len()];
         if work.spec.writes {
@@ -62,6 +62,6 @@ fn map(work: &Work, path: &Path) -> std::io::Result<MmapMut> {
     }
     let options = memmap2::MmapOptions::new();
     // SAFETY: bytes behind a mapping must not change unnoticed, and the file must not shrink. It lies in a folder that
-    // this process made for itself, and nobody else has it open while this contender has its turn.
+    // this process made, and no other thread has it open while this contender runs.
     unsafe { if work.spec.writes { options.map_mut(&file) } else { options.map_copy(&file) } }
 }

@@ -1,4 +1,4 @@
-//! This library, a backend at a time, at its defaults.
+//! This library at its defaults, one backend at a time.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use aio_cli::generate;
 use aio_cli::host::cpu::Elapsed;
 use aio_cli::host::disk;
 
-/// As in tables.
+/// The name in tables.
 pub(crate) fn name(backend: Backend) -> String {
     format!("tensor-aio {backend}")
 }
@@ -23,12 +23,12 @@ pub(crate) fn name(backend: Backend) -> String {
 pub(crate) struct Engine {
     handle: AioHandle,
     depth: usize,
-    /// Of the workload before, for the next one.
+    /// The memory of the last workload, for reuse.
     memory: Vec<AlignedBuf>,
 }
 
 impl Engine {
-    /// Starts it, if the backend works here.
+    /// Starts the engine, if the backend works here.
     pub(crate) fn new(backend: Backend, depth: usize) -> Result<Self, String> {
         let mut config = aio::AioConfig::default();
         config.queue_depth = depth;
@@ -36,7 +36,7 @@ impl Engine {
         Ok(Self { handle, depth, memory: Vec::new() })
     }
 
-    /// A buffer per block in flight, or per block where all of them are one op.
+    /// Takes a buffer per block in flight, or per block if all blocks are one op.
     fn take_memory(&mut self, work: &Work) -> Result<Vec<AlignedBuf>, Failure> {
         let count = if work.spec.at_once { work.order().len() } else { self.depth.min(work.order().len()) };
         let mut memory = std::mem::take(&mut self.memory);
@@ -94,7 +94,7 @@ impl Contender for Engine {
     }
 }
 
-/// An op per block, one in flight for each of `memory`.
+/// Runs an op per block, with one in flight for each of `memory`.
 fn rolling(
     work: &Work,
     memory: Vec<AlignedBuf>,
@@ -129,7 +129,7 @@ fn ended(work: &Work, block: u64, result: Result<AlignedBuf, OpError<AlignedBuf>
     Ok(buffer)
 }
 
-/// All blocks as one op.
+/// Runs one op with all blocks.
 fn vectored(work: &Work, file: &AioFile, memory: Vec<AlignedBuf>) -> Result<Vec<AlignedBuf>, Failure> {
     let mut extents: Vec<_> =
         work.order().iter().zip(memory).map(|(&block, buffer)| (work.place(block).1, buffer)).collect();

@@ -1,15 +1,15 @@
-//! rio, where it was compiled in (feature `peer-rio`).
+//! rio, if it was compiled in (feature `peer-rio`).
 //!
-//! A queue's worth of reads or writes is begun and waited for, then the next: completions borrow their memory, which rules
-//! out handing it round one block at a time.
+//! It starts as many reads or writes as the queue is deep, waits for all, and starts the next: completions borrow their
+//! memory, so one block cannot be reused before the others end.
 
 #[cfg(not(feature = "peer-rio"))]
 use crate::compare::contender::Contender;
 
-/// As in tables.
+/// The name in tables.
 pub(crate) const NAME: &str = "rio";
 
-/// Starts it.
+/// Starts rio.
 #[cfg(not(feature = "peer-rio"))]
 pub(crate) fn contender(_depth: usize) -> Result<Box<dyn Contender>, String> {
     Err("not compiled in: feature peer-rio".to_owned())
@@ -39,7 +39,7 @@ mod there {
         depth: usize,
     }
 
-    /// Starts it.
+    /// Starts rio.
     pub(crate) fn contender(depth: usize) -> Result<Box<dyn Contender>, String> {
         let ring = rio::new().map_err(|error| error.to_string())?;
         Ok(Box::new(Rio { ring, arena: Arena::new(Arena::default_limit()), depth }))
@@ -53,7 +53,7 @@ mod there {
         }
 
         fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
-            // Its direct I/O needs memory like this; a Vec would do for the page cache alone.
+            // Its direct I/O needs aligned memory; a Vec would do only for the page cache.
             let mut memory = self.arena.alloc(self.depth * work.spec.block)?;
             generate::fill(&mut memory, 1);
             timed(|| {

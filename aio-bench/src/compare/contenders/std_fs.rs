@@ -12,7 +12,7 @@ use aio_cli::failure::{Failure, no_thread};
 use aio_cli::generate;
 use aio_cli::host::cpu::Elapsed;
 
-/// As in tables.
+/// The name in tables.
 pub(crate) fn name(threads: usize) -> String {
     match threads {
         1 => "std::fs".to_owned(),
@@ -20,13 +20,12 @@ pub(crate) fn name(threads: usize) -> String {
     }
 }
 
-/// Blocks are dealt out in as many equal parts as there are threads.
+/// Splits the blocks into as many equal parts as there are threads.
 pub(crate) struct StdFs {
     threads: usize,
 }
 
 impl StdFs {
-    /// On so many threads.
     pub(crate) fn new(threads: usize) -> Self {
         Self { threads }
     }

@@ -9,17 +9,17 @@ use crate::run::watch::Watch;
 use aio_cli::host::cpu::Stopwatch;
 use aio_cli::interrupt;
 
-/// A call that moves one block. Closures are calls that need nothing before and after.
+/// A call that moves one block. Closures are calls that need no preparation.
 pub(crate) trait Call {
-    /// What there is to remember while it is under way.
+    /// What to remember during the call.
     type Note: Note;
     type Error: fmt::Display;
 
-    /// Whether `prepare` and `ended` take time, which is not the call's.
+    /// Whether `prepare` and `ended` take time, which must not count as the call's.
     fn checks(&self) -> bool;
     fn prepare(&mut self) -> Self::Note;
     fn call(&mut self, note: &Self::Note) -> Result<(), Self::Error>;
-    /// Looks at what came of it.
+    /// Checks the result of a call.
     fn ended(&mut self, note: Self::Note) -> Result<(), String>;
 }
 
@@ -43,7 +43,7 @@ impl<F: FnMut() -> Result<(), E>, E: fmt::Display> Call for F {
     }
 }
 
-/// Calls in as many stretches as the caller likes.
+/// Calls in several stretches.
 #[derive(Debug)]
 pub(crate) struct Blocking {
     drive: Drive,
@@ -51,12 +51,11 @@ pub(crate) struct Blocking {
 }
 
 impl Blocking {
-    /// Nothing done yet.
     pub(crate) fn new(limit: Limit) -> Self {
         Self { drive: Drive::new(), left: limit }
     }
 
-    /// Calls until the limit, or for `at_most` this time.
+    /// Calls until the limit, or for `at_most` in this stretch.
     pub(crate) fn go_on(&mut self, at_most: Option<Duration>, call: &mut impl Call, watch: &mut impl Watch) {
         let stopwatch = Stopwatch::start();
         let mut budget = Budget::of_stretch(self.left, at_most, stopwatch.started());
@@ -95,17 +94,17 @@ impl Blocking {
         };
     }
 
-    /// Whether nothing is left to do, or a signal asked for an end.
+    /// Whether the limit is reached, or a signal asked for an end.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.left, Limit::Blocks(0) | Limit::Time(Duration::ZERO)) || interrupt::check().is_err()
     }
 
-    /// Whether a call failed; then nothing is left to do, either.
+    /// Whether a call failed, which also ends it.
     pub(crate) fn has_failed(&self) -> bool {
         self.drive.errors > 0
     }
 
-    /// What all stretches measured together.
+    /// The measurements of all stretches together.
     pub(crate) fn finish(self) -> Drive {
         self.drive
     }
@@ -140,7 +139,7 @@ mod tests {
         let mut stretches = 0;
         while !blocking.is_done() {
             stretches += 1;
-            // The first look at the clock is the start of the stretch, so each moves something.
+            // The first look at the clock starts the stretch, so each stretch moves a block.
             let mut call = || {
                 calls += 1;
                 Ok::<_, aio::Error>(())

@@ -11,7 +11,7 @@ pub(crate) enum Limit {
     Time(Duration),
 }
 
-/// What is left to do.
+/// What remains to do.
 pub(super) struct Budget {
     pub(super) blocks: u64,
     deadline: Option<Instant>,
@@ -26,7 +26,7 @@ impl Budget {
         }
     }
 
-    /// Of blocking calls, which may have to stop early.
+    /// For a stretch of blocking calls, which may have to stop early.
     pub(super) fn of_stretch(limit: Limit, at_most: Option<Duration>, start: Instant) -> Self {
         let budget = Self::new(limit, 1, start);
         let stop = at_most.map(|time| start + time);
@@ -44,7 +44,7 @@ impl Budget {
         blocks as usize
     }
 
-    /// So many blocks are under way already.
+    /// The budget without the blocks that are already in flight.
     pub(super) fn without(self, blocks: usize) -> Self {
         Self { blocks: self.blocks.saturating_sub(blocks as u64), ..self }
     }
