@@ -1,5 +1,5 @@
-//! Many tasks on one thread: each awaits memory, reads with a time-out that stops the read, and what they read is
-//! written as a checkpoint that is there as a whole or not at all.
+//! Many tasks on one thread. Each awaits memory and reads with a time-out that stops the read; the result is written as
+//! a checkpoint that appears as a whole or not at all.
 
 use std::error::Error;
 use std::time::Duration;
@@ -30,8 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// A file to read. Its ops are accepted however many are pending, so that starting one never blocks the runtime's
-/// thread.
+/// A file to read. Starting an op on it never blocks the runtime's thread, however many are pending.
 async fn write_weights(aio: &AioHandle, path: &std::path::Path) -> aio::Result<AioFile> {
     let file = aio.create_async(path).await?.unlimited();
     for index in 0..TENSORS {
@@ -54,7 +53,7 @@ async fn copy_tensor(
     Ok(())
 }
 
-/// May be dropped at any time, as by a time-out. Without `cancel_on_drop` the read would then go on, to its last byte.
+/// Reads a tensor. A time-out may drop this future; without `cancel_on_drop` the read would then go on to its last byte.
 async fn read_tensor(aio: &AioHandle, file: &AioFile, offset: u64) -> aio::Result<AlignedBuf> {
     let buffer = aio.alloc_async(TENSOR).await?;
     Ok(file.read(buffer, offset).cancel_on_drop().await?)

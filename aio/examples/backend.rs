@@ -1,10 +1,10 @@
-//! A backend of one's own: the shortest that keeps the contract.
+//! A custom backend: the shortest that keeps the contract.
 //!
 //! A backend opens queues. A queue accepts blocks, transfers them, and reports what became of each. This one transfers a
-//! block by a plain call on the worker's thread when the engine reaps, so nothing is in the kernel between two calls: it
-//! is never the fastest, but each rule of [`IoQueue`] has its line here.
+//! block by a plain call on the worker's thread when the engine reaps, so nothing is in the kernel between two calls. It
+//! is never the fastest, but shows each rule of [`IoQueue`].
 //!
-//! The test `example_backend.rs` has the conformance suite check it.
+//! The test `example_backend.rs` runs the conformance suite on it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -40,7 +40,7 @@ impl IoBackend for PlainBackend {
         NAME
     }
 
-    /// Tries a queue out, as only that tells whether it works on this machine.
+    /// Opens a queue: only that shows whether the backend works on this machine.
     fn probe(&self) -> Result<Capabilities, Unavailable> {
         parts::round_trip(NAME, self.open_queue(&QueueConfig::new(1))?)
     }
@@ -55,7 +55,7 @@ impl IoBackend for PlainBackend {
     }
 }
 
-/// One worker's queue. Registered memory and files are refused, which is the default.
+/// One worker's queue. It refuses registered memory and files, which is the default.
 struct PlainQueue {
     capacity: usize,
     /// The blocks in flight, oldest first.
@@ -89,7 +89,7 @@ impl IoQueue for PlainQueue {
             // Nothing can complete: the waker or the timeout ends the wait.
             self.waker.wait(timeout);
         }
-        // One block at least, so that a caller that never waits gets its blocks, too.
+        // At least one block, so that a caller that never waits gets its blocks, too.
         let mut missing = min.max(1);
         while let Some(block) = self.accepted.pop_front() {
             done.push(Completion { token: block.token, result: transfer(&block) });
@@ -99,7 +99,7 @@ impl IoQueue for PlainQueue {
                 break;
             }
         }
-        // Every return uses the wake-up up.
+        // Every return consumes the wake-up.
         self.waker.reset();
         Ok(())
     }
@@ -115,7 +115,7 @@ impl IoQueue for PlainQueue {
     }
 }
 
-/// Moves an accepted block. A short count and an error are results of the block, and none of the queue's business.
+/// Moves an accepted block. A short count or an error is the block's result; the queue does not act on it.
 fn transfer(block: &IoBlock) -> io::Result<usize> {
     loop {
         // SAFETY: the caller of `submit` keeps the memory valid and the descriptor open until the block is reported.
@@ -126,7 +126,7 @@ fn transfer(block: &IoBlock) -> io::Result<usize> {
     }
 }
 
-/// A wake-up that comes while no thread waits stays, so none is lost.
+/// Keeps a wake-up that comes while no thread waits, so none is lost.
 #[derive(Default)]
 struct Waker {
     woken: Mutex<bool>,
@@ -136,7 +136,7 @@ struct Waker {
 impl Waker {
     fn wait(&self, timeout: Option<Duration>) {
         let woken = self.lock();
-        // Poison is no concern: a bool is whole at any time.
+        // Poison does not matter: a bool is always valid.
         match timeout {
             None => drop(self.changed.wait_while(woken, |woken| !*woken)),
             Some(timeout) => drop(self.changed.wait_timeout_while(woken, timeout, |woken| !*woken)),

@@ -1,4 +1,4 @@
-//! Replaces a checkpoint so that after a crash, or a power failure, it is the old one or the new one, whole.
+//! Replaces a checkpoint so that after a crash or a power failure it is either the old one or the new one, whole.
 //!
 //!     cargo run --release -p tensor-aio --example checkpoint [FOLDER]
 
@@ -38,13 +38,13 @@ fn train(aio: &AioHandle, path: &Path) -> aio::Result<()> {
     Ok(())
 }
 
-/// Aligned memory: then the layout spares all copies but those of a tensor's last bytes.
+/// Aligned memory: with this layout the engine copies only the last bytes of a tensor.
 fn tensors(aio: &AioHandle) -> aio::Result<Vec<AlignedBuf>> {
     [1_000_000, 300_000, 1000].into_iter().map(|elements| aio.alloc(elements * size_of::<f32>())).collect()
 }
 
-/// Where the tensors lie in the file: what `save` and `load` agree about. So it does not depend on the device, as
-/// `AlignedLayout::new(file.alignment())` would, and the file can be copied to another.
+/// Offsets of the tensors in the file, for `save` and `load`. They do not depend on the device, as with
+/// `AlignedLayout::new(file.alignment())`, so the file can be copied to another device.
 fn offsets(model: &[AlignedBuf]) -> aio::Result<Vec<u64>> {
     let mut layout = AlignedLayout::default();
     layout.push(HEADER)?;
@@ -53,16 +53,16 @@ fn offsets(model: &[AlignedBuf]) -> aio::Result<Vec<u64>> {
 
 fn save(aio: &AioHandle, path: &Path, step: u64, model: &[AlignedBuf]) -> aio::Result<()> {
     let offsets = offsets(model)?;
-    // A new file beside the target. Until the commit, the target is the old checkpoint.
+    // A new file beside the target, which stays the old checkpoint until the commit.
     let checkpoint = aio.create_atomic(path)?;
     checkpoint.write_at(&step.to_le_bytes(), 0)?;
-    // The tensors are the program's own, and lent for as long as the scope lasts.
+    // The scope borrows the tensors, and ends only when all ops have.
     aio.scope(|scope| {
         for (tensor, offset) in model.iter().zip(offsets) {
             scope.write(&checkpoint, tensor, offset);
         }
     })?;
-    // Makes it durable and gives it the name. It refuses if any write to it failed; without it, the new file goes.
+    // Syncs the file and renames it to the target. Fails if any write failed; dropped instead, the new file is removed.
     Ok(checkpoint.commit().wait()?)
 }
 

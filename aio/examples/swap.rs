@@ -1,5 +1,5 @@
-//! Swaps optimizer states, layer by layer, as training does with a model that is larger than memory: while a layer is
-//! updated, the next one is read and the one before is written.
+//! Swaps optimizer states layer by layer, as training does with a model larger than memory: while it updates a layer,
+//! the next one is read and the one before is written.
 //!
 //!     cargo run --release -p tensor-aio --example swap [FOLDER]
 
@@ -10,10 +10,10 @@ use aio::buf::AlignedBuf;
 use aio::op::AlignedLayout;
 use aio::{AioFile, AioHandle, Ticket};
 
-/// What Adam keeps of a layer: names, and numbers of elements.
+/// Adam's states of a layer: names and numbers of elements.
 const STATES: [(&str, usize); 4] =
     [("weights", 2_000_000), ("momentum", 2_000_000), ("variance", 2_000_000), ("bias", 1000)];
-/// Three at least: the layer that is read is then never the one that is still being written.
+/// At least three, so that no layer is read while it is still being written.
 const LAYERS: usize = 8;
 const STEPS: usize = 3;
 
@@ -30,7 +30,7 @@ fn main() -> aio::Result<()> {
 }
 
 fn train(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
-    // A layer is one buffer and one range of the file, laid out so that nothing is copied on its way.
+    // A layer is one buffer and one range of the file, aligned so that the engine copies nothing.
     let mut layout = AlignedLayout::new(file.alignment());
     let mut places = Vec::new();
     for (_, elements) in STATES {
@@ -62,7 +62,7 @@ fn train(aio: &AioHandle, file: &AioFile) -> aio::Result<()> {
             numbers[place.clone()].iter_mut().for_each(|number| *number += 1.0);
         }
 
-        // The ticket gives the memory back, and here it is dropped: so three layers at most are in memory.
+        // This drops the memory that the ticket returns, so at most three layers are in memory.
         if let Some(written) = outgoing.replace(file.write(states, offset(layer))) {
             written.wait()?;
         }
