@@ -1,6 +1,7 @@
 //! After Ctrl-C and the like, all files are removed and the exit code tells the signal.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -121,4 +122,27 @@ fn a_comparison_tells_what_it_has() {
     assert_eq!((&report["partial"], bench.names()), (&true.into(), vec!["report".to_owned()]));
     let written: Value = serde_json::from_slice(&bench.contents("report/report.json")).unwrap();
     assert_eq!(written, report);
+}
+
+#[test]
+fn a_fio_that_runs_is_ended_too() {
+    let bench = Bench::new();
+    bench.file(
+        "fio",
+        b"#!/bin/sh\n[ \"$1\" = --version ] && exit\nmarks=${0%/*}\n/bin/sleep 60 &\n\
+          trap 'kill $!; : > \"$marks/ended\"; exit 1' TERM\n: > \"$marks/started\"\nwait\n",
+    );
+    fs::set_permissions(bench.path().join("fio"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut compare = Command::new(crate::PROGRAM);
+    compare.args("compare --size 1M --rounds 1 --only read --json".split(' ')).current_dir(bench.path());
+    compare.env("PATH", bench.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = compare.spawn().unwrap();
+    wait_until(&mut child, || bench.names().contains(&"started".to_owned()));
+    send(&child, Signal::SIGTERM);
+    let (code, stdout, stderr) = end(child);
+    assert!(code == Some(143) && stderr.starts_with("error: interrupted"), "{code:?} {stderr}");
+    assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["partial"], true);
+    let mut names = bench.names();
+    names.sort();
+    assert_eq!(names, ["ended", "fio", "started"]);
 }

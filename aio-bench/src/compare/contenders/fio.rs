@@ -7,6 +7,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::compare::contender::{Contender, failed};
@@ -138,17 +140,20 @@ fn run_to_the_end(mut fio: Command) -> Result<(ExitStatus, String, String), Fail
         [capture().map_err(cannot_start)?, capture().map_err(cannot_start)?];
     // A fio that cannot start a thread sends SIGTERM to its whole process group.
     let mut child = fio.stdout(to_stdout).stderr(to_stderr).process_group(0).spawn().map_err(cannot_start)?;
+    let pid = i32::try_from(child.id()).map(Pid::from_raw).map_err(failed)?;
+    let mut ending = false;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
         }
-        if let Err(interrupted) = interrupt::check() {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(interrupted);
+        if !ending && interrupt::check().is_err() {
+            ending = true;
+            // Its jobs are processes in sessions of their own, which only fio ends: SIGKILL would leave them running.
+            let _ = kill(pid, Signal::SIGTERM);
         }
         thread::sleep(Duration::from_millis(5));
     };
+    interrupt::check()?;
     let text = |mut file: File| -> io::Result<String> {
         let mut bytes = Vec::new();
         file.rewind()?;
