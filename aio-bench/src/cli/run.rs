@@ -133,8 +133,10 @@ Examples:
   aio-bench run --op read --file /mnt/nvme/t --queue-depth 32 --direct on
   aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --runtime 5 --cpu 1 --json
   aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --extents 16 --backend libaio
-  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --queue-depth 1 --direct on --runtime 5 --bare
-  aio-bench run --op randread:70 --op randwrite:30 --file /mnt/nvme/t --overwrite --ramp 2 --runtime 10 --log t.hlog
+  aio-bench run --op randread --file /mnt/nvme/t --block-size 4K --queue-depth 1 --bare \\
+    --runtime 5 --direct on
+  aio-bench run --op randread:70 --op randwrite:30 --file /mnt/nvme/t --overwrite \\
+    --ramp 2 --runtime 10 --log t.hlog
   aio-bench run --op write --file /mnt/nvme/v --size 1G --verify
   aio-bench run --op read --file /mnt/nvme/v --verify
   aio-bench run --job nightly.toml --runtime 60

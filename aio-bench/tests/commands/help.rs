@@ -13,6 +13,17 @@ fn every_command_explains_itself_with_examples() {
 }
 
 #[test]
+fn examples_can_be_pasted() {
+    let help = Bench::new().text("run --help");
+    let examples = help.lines().skip_while(|line| *line != "Examples:").take_while(|line| !line.is_empty());
+    let examples: Vec<_> = examples.collect();
+    assert!(examples.len() > 9, "{help}");
+    for lines in examples.windows(2) {
+        assert!(lines[1].starts_with("  aio-bench run ") || lines[0].ends_with('\\'), "{lines:#?}");
+    }
+}
+
+#[test]
 fn the_overview_names_the_commands_and_the_exit_codes() {
     let help = Bench::new().text("--help");
     for words in ["run", "compare", "plot", "completions", "Exit codes"] {
