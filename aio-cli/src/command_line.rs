@@ -35,6 +35,8 @@ pub fn exit<C: CommandFactory>(mut error: clap::Error) -> ! {
     if renamed && error.kind() == ErrorKind::UnknownArgument && takes_runtime::<C>() {
         error.insert(ContextKind::SuggestedArg, ContextValue::String("--runtime".to_owned()));
         error.insert(ContextKind::Suggested, ContextValue::None);
+        // It shows how to use the option that clap would have suggested.
+        error.insert(ContextKind::Usage, ContextValue::None);
     }
     // There is no place left to report that stderr fails.
     let _ = error.print();
