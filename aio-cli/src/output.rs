@@ -9,7 +9,7 @@ use std::path::Path;
 
 use aio::Backend;
 use aio_core::shown;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
 use terminal_size::{Width, terminal_size_of};
@@ -119,6 +119,16 @@ pub fn table<const COLUMNS: usize>(
         table.add_row(row);
     }
     keep_words(&mut table, &longest);
+    table
+}
+
+/// One whose columns but the first hold figures.
+pub fn figures<const COLUMNS: usize>(
+    header: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> Table {
+    let mut table = table(header, rows);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table
 }
 

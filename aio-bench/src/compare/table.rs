@@ -10,7 +10,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { machine, queue_depth, rounds, .. } = self;
         writeln!(f, "{machine}")?;
-        writeln!(f, "queue depth {queue_depth}, medians of {rounds} rounds, lowest to highest in brackets")?;
+        let of = if *rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} rounds") };
+        writeln!(f, "queue depth {queue_depth}, {of}, lowest to highest in brackets")?;
         for workload in &self.workloads {
             write!(f, "\n{workload}")?;
         }
@@ -26,7 +27,7 @@ impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.name, self.description())?;
         let header = ["", "GB/s", "of the best fio", "CPU s per GB"];
-        writeln!(f, "{}", output::table(header, self.results.iter().map(ResultReport::cells)))
+        writeln!(f, "{}", output::figures(header, self.results.iter().map(ResultReport::cells)))
     }
 }
 

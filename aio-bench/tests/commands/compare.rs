@@ -65,7 +65,14 @@ fn everybody_does_every_workload() {
 fn a_report_is_written_and_shown() {
     let bench = Bench::new();
     let text = bench.text(&format!("{SMALL} --rounds 1 --only read,save --out a/report"));
-    for part in ["read: a large file", "save: a new large file", "mmap + copy", "of the best fio", "CPU s per GB"] {
+    for part in [
+        "one round",
+        "read: a large file",
+        "save: a new large file",
+        "mmap + copy",
+        "of the best fio",
+        "CPU s per GB",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!text.contains("overwrite") && !text.ends_with("\n\n"), "{text}");

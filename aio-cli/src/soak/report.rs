@@ -130,7 +130,7 @@ impl fmt::Display for Report {
                 (seen.mismatches + seen.errors).to_string(),
             ]
         };
-        write!(f, "{}", output::table(header, self.backends.iter().map(row)))?;
+        write!(f, "{}", output::figures(header, self.backends.iter().map(row)))?;
         for sentence in self.backends.iter().flat_map(|lane| &lane.sentences) {
             write!(f, "\n  {sentence}")?;
         }

@@ -42,6 +42,11 @@ fn people_get_a_table_and_no_warnings() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("with injected faults, seed ") && text.contains("0 mismatches"), "{text}");
     assert!(text.trim_end().ends_with("left behind: nothing"), "{text}");
+    // Figures end where those above them end.
+    let figures = text.lines().filter(|line| line.starts_with('│')).skip(1).flat_map(|row| row.split('┆').skip(1));
+    assert!(
+        figures.clone().count() >= 6 && figures.clone().all(|cell| !cell.contains("  │") && !cell.ends_with("  "))
+    );
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
 
@@ -74,5 +79,7 @@ fn what_cannot_be_is_refused() {
     ] {
         let stderr = bench.refused(line, code);
         assert!(stderr.contains(sentence), "{line}: {stderr}");
+        // Of another option, whose name is like the old one.
+        assert!(!stderr.contains("soak --json"), "{line}: {stderr}");
     }
 }

@@ -87,6 +87,12 @@ fn without_a_command_it_swaps_and_prints_a_table() {
 }
 
 #[test]
+fn one_pass_of_one_tensor_has_no_median() {
+    let text = Bench::new().text("--tensors 1 --tensor-size 64K --passes 1 --backend pthread");
+    assert!(text.contains(": 1 tensor, ") && text.contains("1 of 1") && !text.contains("median"), "{text}");
+}
+
+#[test]
 fn the_tensors_of_a_file_are_swapped() {
     let bench = Bench::new();
     let data: Vec<u8> = (0..=255).collect();

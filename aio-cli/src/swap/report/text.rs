@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aio_core::shown;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 
 use super::{INTERRUPTED, Rates, Report, Row};
 use crate::cli::Layout;
@@ -20,7 +20,8 @@ impl fmt::Display for Report {
         let Self { source, tensors, bytes, queue_depth, block_size, threads, .. } = self;
         let (bytes, dir) = (size::show(*bytes), shown(&self.dir));
         let how = if self.layout == Layout::Extents.name() { "extents of one file" } else { "a file each" };
-        writeln!(f, "{source}: {tensors} tensors, {bytes}, {how} in {dir}")?;
+        let noun = if *tensors == 1 { "tensor" } else { "tensors" };
+        writeln!(f, "{source}: {tensors} {noun}, {bytes}, {how} in {dir}")?;
         writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
         if self.partial {
             writeln!(f, "PARTIAL: a signal ended it early")?;
@@ -28,7 +29,9 @@ impl fmt::Display for Report {
         if self.groups > 1 {
             writeln!(f, "goes through memory in {} groups, one after the other", self.groups)?;
         }
-        writeln!(f, "GB/s: median [lowest..highest] of the passes")?;
+        if self.passes > 1 {
+            writeln!(f, "GB/s: median [lowest..highest] of the passes")?;
+        }
         write!(f, "{}", self.table())?;
         for said in [self.difference("swap-out", |row| row.swap_out), self.difference("swap-in", |row| row.swap_in)] {
             said.map_or(Ok(()), |said| write!(f, "\n{said}"))?;
@@ -95,10 +98,6 @@ impl Report {
             ]
         };
         let header = ["backend", "swap-out GB/s", "swap-in GB/s", "CPU s/GB out", "CPU s/GB in", "passes verified"];
-        let mut table = output::table(header, self.backends.iter().map(cells));
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
+        output::figures(header, self.backends.iter().map(cells))
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use aio_core::shown;
-use comfy_table::CellAlignment;
 
 use super::{Best, Contender, FolderReport, Report, TogetherRates};
 use crate::output;
@@ -49,7 +48,7 @@ impl FolderReport {
         )?;
         writeln!(
             f,
-            "{} candidates measured, {} refused, {} not reached in this time; below the last {}, rounds: {}",
+            "candidates: {} measured, {} refused, {} not reached in this time; below the last {}, rounds: {}",
             self.measured,
             self.refused.len(),
             self.left_out,
@@ -68,9 +67,7 @@ impl FolderReport {
             ]
         };
         let header = ["candidate", "read GB/s", "write GB/s", "CPU s per GB", "to the defaults"];
-        let mut table = output::table(header, ranked.into_iter().map(cells));
-        table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-        writeln!(f, "{table}")?;
+        writeln!(f, "{}", output::figures(header, ranked.into_iter().map(cells)))?;
         if let Some(Best { defaults, overall, read, write }) = &self.best {
             for (what, best) in [("reads", read), ("writes", write), ("both", overall)] {
                 let note = match (best.config == defaults.config, best.beats_defaults) {
