@@ -142,7 +142,7 @@ impl Tuning<'_> {
         let (seed, size) = (self.args.seed, self.args.size);
         let data = DataFile::make(place, size, self.shape, workload::pattern(seed), share.mul_f64(FILLING))?;
         if data.bytes < size / self.shape.op_bytes as u64 * self.shape.op_bytes as u64 {
-            let words = "the device is too slow for a data file of that size in this budget: it is smaller";
+            let words = "the data file is smaller than --size: writing all of that would take too much of --runtime";
             self.report.notes.push(format!("{}: {words}", shown(&place.dir)));
         }
         if let Some(fs) = place.file_system.as_deref().filter(|fs| disk::lies_in_memory(fs)) {

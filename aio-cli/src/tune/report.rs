@@ -245,7 +245,7 @@ fn reason(verdict: &Verdict, overall: &Candidate) -> String {
         );
     }
     format!(
-        "nothing is faster by more than noise: the best, ({overall}), had {median:.2} of their rates {spread}, within \
+        "nothing is faster by more than noise: the best ({overall}) had {median:.2} of their rates {spread}, within \
          what they vary by themselves"
     )
 }
