@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::refused::{assert_refused, bench};
+use crate::support::refused::{assert_file_size_limit_is_told, assert_refused};
 
 #[test]
 fn files_that_cannot_be_used() {
@@ -94,20 +94,7 @@ fn backends_that_do_not_exist() {
 
 #[test]
 fn a_file_size_limit_is_an_error_and_leaves_nothing() {
-    let bench = bench();
-    let limited = |line: &str| {
-        let script = format!("ulimit -f 100 && exec \"$0\" {line}");
-        let program = crate::PROGRAM;
-        let output =
-            Command::new("sh").arg("-c").arg(script).arg(program).current_dir(bench.path()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let (code, sentence) = limited("run --op write --file new --size 50M");
-    assert!(
-        code == Some(1) && sentence.contains("new") && sentence.contains("File too large"),
-        "{code:?} {sentence}"
-    );
-    assert_eq!(bench.names(), ["small"]);
+    assert_file_size_limit_is_told("run --op write --file new --size 50M", "new");
 }
 
 #[test]

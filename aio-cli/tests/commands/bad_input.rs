@@ -1,8 +1,6 @@
 //! What bad input gets: one sentence with the path and the reason, a non-zero exit code, no changes on disk.
 
-use std::process::Command;
-
-use crate::support::refused::{assert_refused, bench};
+use crate::support::refused::{assert_file_size_limit_is_told, assert_refused, bench};
 
 #[test]
 fn values_that_make_no_sense() {
@@ -65,18 +63,5 @@ fn safetensors_files_that_are_none() {
 
 #[test]
 fn a_file_size_limit_is_an_error_and_leaves_nothing() {
-    let bench = bench();
-    let limited = |line: &str| {
-        let script = format!("ulimit -f 100 && exec \"$0\" {line}");
-        let program = crate::PROGRAM;
-        let output =
-            Command::new("sh").arg("-c").arg(script).arg(program).current_dir(bench.path()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let (code, sentence) = limited("swap --tensors 2 --tensor-size 5M --backend pthread --json");
-    assert!(
-        code == Some(1) && sentence.contains(".tensor") && sentence.contains("File too large"),
-        "{code:?} {sentence}"
-    );
-    assert_eq!(bench.names(), ["small"]);
+    assert_file_size_limit_is_told("swap --tensors 2 --tensor-size 5M --backend pthread --json", ".tensor");
 }
