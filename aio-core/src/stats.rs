@@ -29,8 +29,11 @@ pub struct Stats {
     pub retries: u64,
     /// Blocks resumed after a short transfer.
     pub short_transfers: u64,
-    /// Blocks with a queue now.
+    /// Blocks with a queue or a copier now.
     pub in_flight: u64,
+    /// Threads that were started to copy from and to the page cache, see
+    /// [`copy_threads`](crate::AioConfig::copy_threads).
+    pub copy_threads: u64,
 }
 
 /// Blocking calls of one block, which is what most of them are: counted by threads apart from each other, so that those
@@ -89,6 +92,7 @@ macro_rules! counters {
             $(pub(crate) $name: AtomicU64,)*
             pub(crate) ops: CachePadded<AtomicU64>,
             pub(crate) in_flight: AtomicU64,
+            pub(crate) copy_threads: AtomicU64,
             pub(crate) calls: Calls,
         }
 
@@ -107,6 +111,7 @@ macro_rules! counters {
                     $($name: self.$name.load(Ordering::Relaxed),)*
                     ops: self.ops.load(Ordering::Relaxed),
                     in_flight: self.in_flight.load(Ordering::Relaxed),
+                    copy_threads: self.copy_threads.load(Ordering::Relaxed),
                 };
                 self.calls.add_to(&mut stats);
                 stats

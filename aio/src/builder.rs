@@ -59,6 +59,12 @@ impl Builder {
         self
     }
 
+    /// Most threads that copy from and to the page cache, beside the workers; 0: the workers do that.
+    pub fn copy_threads(mut self, threads: usize) -> Self {
+        self.config.copy_threads = threads;
+        self
+    }
+
     /// One system call per block.
     pub fn single_submit(mut self, on: bool) -> Self {
         self.config.single_submit = on;

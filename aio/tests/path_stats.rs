@@ -195,10 +195,10 @@ fn without_direct_io_all_is_buffered_and_nothing_staged() {
         let folder = Folder::new();
         let file = aio.create(folder.path("t")).unwrap();
         assert!(!file.is_direct());
-        let registers = backend.probe().unwrap().registered_memory && may_pin(32 << 20);
         let mut slot = Some(Memory::Arena(aio.alloc(MIB).unwrap()));
         let wrote = counted(&aio, || slot = Some(file.write(slot.take().unwrap(), 0).wait().unwrap()));
-        assert_counted(wrote, (1, 16, 0, 0, MIB as u64, fixed(registers, MIB)));
+        // A copy goes through no queue, so its memory need not be registered with one.
+        assert_counted(wrote, (1, 16, 0, 0, MIB as u64, 0));
         let mut slot = Some(Memory::odd(MIB));
         let read = counted(&aio, || slot = Some(file.read(slot.take().unwrap(), 0).wait().unwrap()));
         assert_counted(read, (1, 16, 0, 0, MIB as u64, 0));

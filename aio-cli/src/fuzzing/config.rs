@@ -35,6 +35,7 @@ fn assert_in_range(config: &AioConfig) {
     assert!((4096..=1 << 30).contains(&config.block_size) && config.block_size.is_multiple_of(4096), "{config:?}");
     assert!((1..=4096).contains(&config.queue_depth), "{config:?}");
     assert!((1..=256).contains(&config.intra_op_parallelism), "{config:?}");
+    assert!(config.copy_threads <= 256, "{config:?}");
     assert!((1..=1 << 20).contains(&config.max_pending_ops), "{config:?}");
     assert!(config.arena_limit.is_none_or(|limit| limit >= 4096), "{config:?}");
     assert!(config.spin.as_nanos() <= 10_000_000, "{config:?}");

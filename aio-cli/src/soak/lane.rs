@@ -124,6 +124,7 @@ impl Lane {
         let mut pick = |choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
         let mut config = AioConfig::default();
         config.intra_op_parallelism = pick(&[1, 1, 2, 3]);
+        config.copy_threads = pick(&[0, 1, 4]);
         config.queue_depth = pick(&[1, 2, 8, 32]);
         config.block_size = pick(&[4096, 16 << 10, 64 << 10, 1 << 20]);
         config.max_pending_ops = pick(&[4, 1024]);

@@ -280,6 +280,7 @@ impl AioFile {
         let Some(file) = Arc::into_inner(self.file) else { return Ok(()) };
         shared.op_queue.drain();
         if file.is_shared() {
+            shared.op_queue.wait_for_copiers();
             inbox::barrier(&shared.inboxes);
         }
         let slot = file.slot().map(|slot| (slot.id(), slot.table()));

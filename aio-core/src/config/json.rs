@@ -19,7 +19,8 @@ const AIO: [&str; 7] = [
     "use_gds",
 ];
 /// The keys of our block.
-const TENSOR_AIO: [&str; 9] = [
+const TENSOR_AIO: [&str; 10] = [
+    "copy_threads",
     "max_pending_ops",
     "arena_limit",
     "direct",
@@ -93,6 +94,7 @@ fn set(config: &mut AioConfig, key: &str, value: &Value) -> Result<()> {
         "intra_op_parallelism" | "thread_count" => config.intra_op_parallelism = size(key, value)?,
         "use_gds" if boolean(key, value)? => return Err(refused(key, true)),
         "use_gds" => {}
+        "copy_threads" => config.copy_threads = size(key, value)?,
         "max_pending_ops" => config.max_pending_ops = size(key, value)?,
         "arena_limit" => config.arena_limit = Some(integer(key, value)?),
         "direct" => match value {
@@ -226,6 +228,7 @@ pub(super) fn write(config: &AioConfig) -> Value {
         single_submit,
         overlap_events,
         intra_op_parallelism,
+        copy_threads,
         max_pending_ops,
         arena_limit,
         direct,
@@ -245,6 +248,7 @@ pub(super) fn write(config: &AioConfig) -> Value {
             "intra_op_parallelism": intra_op_parallelism,
         },
         "tensor_aio": {
+            "copy_threads": copy_threads,
             "max_pending_ops": max_pending_ops,
             "arena_limit": arena_limit,
             "direct": direct.to_string(),

@@ -55,6 +55,9 @@ pub struct AioConfig {
     pub overlap_events: bool,
     /// Worker threads, 1 to 256. Default 1. DeepSpeed's `aio.intra_op_parallelism`, formerly `aio.thread_count`.
     pub intra_op_parallelism: usize,
+    /// Most threads that copy from and to the page cache, beside the workers: 0 to 256, started as they are needed. With
+    /// 0 the workers do that. Default: as many as there are CPUs, at most 16, beyond which memory has no more to give.
+    pub copy_threads: usize,
     /// Ops that may be waiting or in flight before submission waits, 1 to 1048576. Default 65536.
     pub max_pending_ops: usize,
     /// Bytes that the arena may map, at least one page: buffers, staging and free memory, see
@@ -102,6 +105,7 @@ impl Default for AioConfig {
             single_submit: false,
             overlap_events: true,
             intra_op_parallelism: 1,
+            copy_threads: std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_COPY_THREADS),
             max_pending_ops: 1 << 16,
             arena_limit: None,
             direct: DirectMode::Auto,
@@ -118,6 +122,9 @@ impl Default for AioConfig {
 const BLOCK_SIZE: RangeInclusive<usize> = 4096..=1 << 30;
 const QUEUE_DEPTH: RangeInclusive<usize> = 1..=4096;
 const INTRA_OP_PARALLELISM: RangeInclusive<usize> = 1..=256;
+const COPY_THREADS: RangeInclusive<usize> = 0..=256;
+/// Most copy threads by default.
+const DEFAULT_COPY_THREADS: usize = 16;
 const MAX_PENDING_OPS: RangeInclusive<usize> = 1..=1 << 20;
 const MAX_SPIN: Duration = Duration::from_millis(10);
 
@@ -129,7 +136,7 @@ impl AioConfig {
     /// [`Error::Config`] with the first key that is out of range, its value and what is accepted.
     pub fn validate_ranges(&self) -> Result<()> {
         let arena_limit = self.arena_limit.unwrap_or(u64::MAX);
-        let checks: [(&'static str, bool, &dyn fmt::Display); 6] = [
+        let checks: [(&'static str, bool, &dyn fmt::Display); 7] = [
             (
                 "block_size",
                 BLOCK_SIZE.contains(&self.block_size) && self.block_size.is_multiple_of(page_size()),
@@ -141,6 +148,7 @@ impl AioConfig {
                 INTRA_OP_PARALLELISM.contains(&self.intra_op_parallelism),
                 &self.intra_op_parallelism,
             ),
+            ("copy_threads", COPY_THREADS.contains(&self.copy_threads), &self.copy_threads),
             ("max_pending_ops", MAX_PENDING_OPS.contains(&self.max_pending_ops), &self.max_pending_ops),
             ("arena_limit", arena_limit >= page_size() as u64, &arena_limit),
             ("spin_us", self.spin <= MAX_SPIN, &json::in_microseconds(self.spin)),
@@ -202,6 +210,7 @@ fn accepted(key: &str) -> String {
         "block_size" => format!("{} (bytes), a multiple of the page size ({})", between(BLOCK_SIZE), page_size()),
         "queue_depth" => between(QUEUE_DEPTH),
         "intra_op_parallelism" | "thread_count" => between(INTRA_OP_PARALLELISM),
+        "copy_threads" => between(COPY_THREADS),
         "max_pending_ops" => between(MAX_PENDING_OPS),
         "arena_limit" => format!("it must be a whole number of bytes, at least {}, or null", page_size()),
         "spin_us" => format!("it must be a number of microseconds from 0 to {}", MAX_SPIN.as_micros()),

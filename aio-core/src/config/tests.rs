@@ -46,7 +46,7 @@ fn a_deepspeed_configuration_is_read_and_what_is_not_ours_is_ignored() {
             "overlap_events": false, "use_gds": false
         },
         "tensor_aio": {
-            "max_pending_ops": 9, "arena_limit": 1 << 30, "direct": "off", "validate": true, "register_memory": false,
+            "copy_threads": 3, "max_pending_ops": 9, "arena_limit": 1 << 30, "direct": "off", "validate": true, "register_memory": false,
             "register_files": false, "preallocate": false, "spin_us": 0, "backend": "libaio"
         }
     }));
@@ -56,6 +56,7 @@ fn a_deepspeed_configuration_is_read_and_what_is_not_ours_is_ignored() {
         single_submit: true,
         overlap_events: false,
         intra_op_parallelism: 2,
+        copy_threads: 3,
         max_pending_ops: 9,
         arena_limit: Some(1 << 30),
         direct: DirectMode::Off,
@@ -161,12 +162,14 @@ fn the_ends_of_the_ranges_are_accepted() {
         change(&mut config);
         config.validate_ranges()
     };
-    let inside: [Change; 10] = [
+    let inside: [Change; 12] = [
         |c| c.block_size = page_size(),
         |c| c.block_size = 1 << 30,
         |c| c.queue_depth = 1,
         |c| c.queue_depth = 4096,
         |c| c.intra_op_parallelism = 256,
+        |c| c.copy_threads = 0,
+        |c| c.copy_threads = 256,
         |c| c.max_pending_ops = 1,
         |c| c.max_pending_ops = 1 << 20,
         |c| c.arena_limit = Some(page_size() as u64),
@@ -176,12 +179,13 @@ fn the_ends_of_the_ranges_are_accepted() {
     for (index, change) in inside.into_iter().enumerate() {
         set(change).unwrap_or_else(|error| panic!("{index}: {error}"));
     }
-    let outside: [(&str, Change); 9] = [
+    let outside: [(&str, Change); 10] = [
         ("block_size", |c| c.block_size = 0),
         ("block_size", |c| c.block_size = (1 << 30) + page_size()),
         ("block_size", |c| c.block_size = page_size() + 1),
         ("queue_depth", |c| c.queue_depth = 4097),
         ("intra_op_parallelism", |c| c.intra_op_parallelism = 257),
+        ("copy_threads", |c| c.copy_threads = 257),
         ("max_pending_ops", |c| c.max_pending_ops = (1 << 20) + 1),
         ("arena_limit", |c| c.arena_limit = Some(1)),
         ("spin_us", |c| c.spin = Duration::from_nanos(10_000_001)),
@@ -284,7 +288,7 @@ fn what_is_written_for_deepspeed_has_only_its_keys() {
 }
 
 fn configs() -> impl Strategy<Value = AioConfig> {
-    let sizes = (1..=1_usize << 18, 1..=4096_usize, 1..=256_usize, 1..=1_usize << 20);
+    let sizes = (1..=1_usize << 18, 1..=4096_usize, 1..=256_usize, 0..=256_usize, 1..=1_usize << 20);
     let rest = (
         prop::option::of(page_size() as u64..),
         prop::sample::select(vec![DirectMode::Auto, DirectMode::On, DirectMode::Off]),
@@ -292,21 +296,24 @@ fn configs() -> impl Strategy<Value = AioConfig> {
         prop::option::of(any::<String>()),
         any::<[bool; 6]>(),
     );
-    (sizes, rest).prop_map(|((blocks, depth, threads, pending), (limit, direct, spin, backend, flags))| AioConfig {
-        block_size: (blocks * 4096).next_multiple_of(page_size()),
-        queue_depth: depth,
-        single_submit: flags[0],
-        overlap_events: flags[1],
-        intra_op_parallelism: threads,
-        max_pending_ops: pending,
-        arena_limit: limit,
-        direct,
-        validate: flags[2],
-        register_memory: flags[3],
-        register_files: flags[4],
-        preallocate: flags[5],
-        spin: Duration::from_nanos(spin),
-        backend,
+    (sizes, rest).prop_map(|((blocks, depth, threads, copiers, pending), (limit, direct, spin, backend, flags))| {
+        AioConfig {
+            block_size: (blocks * 4096).next_multiple_of(page_size()),
+            queue_depth: depth,
+            single_submit: flags[0],
+            overlap_events: flags[1],
+            intra_op_parallelism: threads,
+            copy_threads: copiers,
+            max_pending_ops: pending,
+            arena_limit: limit,
+            direct,
+            validate: flags[2],
+            register_memory: flags[3],
+            register_files: flags[4],
+            preallocate: flags[5],
+            spin: Duration::from_nanos(spin),
+            backend,
+        }
     })
 }
 

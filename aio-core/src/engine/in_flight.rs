@@ -9,10 +9,11 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Completion, IoBlock, IoQueue, RegionId};
+use crate::backend::{Completion, IoBackend, IoBlock, IoQueue, RegionId};
 use crate::engine::completion::{NextStep, Piece, is_transient};
 use crate::engine::transfer::Transfer;
 use crate::file::OpenFile;
@@ -68,6 +69,20 @@ impl Run {
     /// The file of its blocks. A run without one has nothing to issue.
     pub(crate) fn file(&self) -> Option<&OpenFile> {
         file_of(&self.op, self.opened.as_ref())
+    }
+
+    /// Transfers what is left of a block through the page cache, from or to the op's own memory, with one system call on
+    /// this thread: how many bytes moved. `range` is the block, which this run has claimed.
+    pub(super) fn copy(&self, backend: &dyn IoBackend, range: BlockRange, piece: &Piece) -> io::Result<usize> {
+        let unusable = || io::Error::from_raw_os_error(libc::EBADF);
+        let (plan, file) = (self.op.state.plan().ok_or_else(unusable)?, self.file().ok_or_else(unusable)?);
+        let fd = file.buffered_if_open().ok_or_else(unusable)?.as_raw_fd();
+        let memory = plan.segments[range.segment].memory.ok_or_else(unusable)?;
+        let ptr = memory.advance(range.from + range.len - piece.len).ptr.as_ptr();
+        let block = IoBlock::new(piece.direction, fd, ptr, piece.len, piece.offset);
+        // SAFETY: the memory of a block belongs to the op's descriptor, which this run keeps until the call has returned;
+        // no other run has the block, so nothing else uses the memory of a read. `file` keeps the descriptor open.
+        unsafe { backend.transfer(&block) }
     }
 
     /// Blocks that are not accounted for.

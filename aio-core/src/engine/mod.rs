@@ -6,6 +6,7 @@
 mod bounce;
 mod checks;
 mod completion;
+pub(crate) mod copiers;
 pub(crate) mod file_jobs;
 mod file_op;
 mod file_tasks;
@@ -35,6 +36,7 @@ pub(crate) mod worker;
 use std::sync::Arc;
 
 use self::bounce::Bounce;
+use self::copiers::CopyThreads;
 use self::file_threads::FileThreads;
 use self::op_queue::OpQueue;
 use self::open_paths::OpenPaths;
@@ -66,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) inboxes: Arc<[Inbox]>,
     pub(crate) files: Arc<FileTable>,
+    pub(crate) copy_threads: CopyThreads,
     pub(crate) file_threads: FileThreads,
     pub(crate) open_paths: OpenPaths,
     pub(crate) spin: Spin,
@@ -82,10 +85,11 @@ impl Shared {
         Arc::new(Self {
             bounce: Bounce::new(arena.clone(), config.block_size),
             arena,
-            op_queue: OpQueue::new(workers, config.queue_depth, config.max_pending_ops),
+            op_queue: OpQueue::new(workers, config.queue_depth, config.copy_threads, config.max_pending_ops),
             counters: Counters::default(),
             files: FileTable::new(inboxes.clone(), slots),
             inboxes,
+            copy_threads: CopyThreads::default(),
             file_threads: FileThreads::default(),
             open_paths: OpenPaths::default(),
             spin: Spin::new(config.spin, workers),

@@ -60,18 +60,23 @@ pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), val
     (plan.blocks > 0 && (plan.cached == 0 || file.buffered_if_open().is_some())).then_some(plan)
 }
 
-/// A read of a resident file goes through the page cache, whatever its alignment. `validate` compares with what the
-/// device has, so both of its passes are planned alike and ask for it.
+/// A read of a resident file goes through the page cache, whatever its alignment, and is a copy; so is a write of a file
+/// without direct I/O. `validate` compares with what the device has, so both of its passes are planned alike and ask for
+/// it.
 fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, file: &OpenFile) -> Plan {
     let extents = desc.extents();
     let mut alignment = file.alignment();
+    let mut waits_for_device = desc.direction() == Direction::Read || file.is_direct() || validate;
     if file.may_be_resident() && desc.direction() == Direction::Read && !validate {
         if file.is_resident() {
             alignment = Alignment::NONE;
+            waits_for_device = false;
         }
         file.count_reads(1, total(extents), range_of(extents).1);
     }
-    Plan::new(desc.direction(), extents, alignment, shared.config.block_size)
+    let mut plan = Plan::new(desc.direction(), extents, alignment, shared.config.block_size);
+    plan.is_copy = !waits_for_device && plan.may_be_copied();
+    plan
 }
 
 /// The open file of an op that writes to one. Asked before the op is accepted: the descriptor is foreign code, which may

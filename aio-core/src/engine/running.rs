@@ -57,6 +57,7 @@ impl Engine {
         // Ops may wait for what another handle has in flight, also when all workers are gone.
         shared.op_queue.drain();
         // Now nothing starts one of these any more.
+        shared.copy_threads.take().into_iter().for_each(join);
         shared.file_threads.take_threads().into_iter().for_each(join);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::op_queue::{Claimed, Found, QueuedOp, Wanted, WhenFull};
+use crate::engine::op_queue::{Claimed, Found, Helpers, QueuedOp, Wanted, WhenFull};
 use crate::engine::op_state::OpState;
 use crate::engine::promise::Promise;
 use crate::engine::transfer::{Op, OpOptions, Transfer};
@@ -33,8 +33,8 @@ impl Shared {
         prepare::check(&op)?;
         let file = prepare::file_to_write(&op);
         let accepted = || file.iter().for_each(|file| prepare::accept(&op, file));
-        let wake = self.op_queue.push(&op, self.on_this_thread(when_full), accepted)?;
-        self.wake(wake);
+        let helpers = self.op_queue.push(&op, self.on_this_thread(when_full), accepted)?;
+        self.call(helpers);
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl Shared {
 
     fn push_front(self: &Arc<Self>, queued: QueuedOp) {
         match self.op_queue.push_front(queued) {
-            Ok(worker) => self.wake(worker),
+            Ok(helpers) => self.call(helpers),
             Err(op) => {
                 // No worker is left, and this may be a user's thread: as in `cancel`.
                 let _on_worker = self.enter_worker();
@@ -79,10 +79,18 @@ impl Shared {
         }
     }
 
+    /// Brings those to work that are to work on what was added.
+    fn call(self: &Arc<Self>, helpers: Helpers) {
+        self.wake(helpers.worker);
+        if helpers.new_copier {
+            self.start_copier();
+        }
+    }
+
     /// Lets an op come back to the front with its permit when its route is open. If it need not wait, gives it back,
     /// with its permit if it has to have one.
     #[cold]
-    fn wait_for_route(self: &Arc<Self>, route: Route, queued: QueuedOp) -> Option<QueuedOp> {
+    pub(super) fn wait_for_route(self: &Arc<Self>, route: Route, queued: QueuedOp) -> Option<QueuedOp> {
         let Some(routes) = queued.op().state.routes() else { return Some(queued) };
         let key = queued.is_unbegun().then(|| withdrawal_key(queued.op()));
         let engine = self.clone();

@@ -30,8 +30,10 @@ struct Inner {
     // Dropped before the descriptors are closed: then the number may be another file's, which has nothing to do with it.
     /// Not of a file that is opened for one read.
     inode: Option<Arc<Inode>>,
-    /// There if its reads may go through the page cache while all of it is there.
+    /// There if how it is read depends on whether it lies in the page cache.
     residency: Option<Residency>,
+    /// It is open for one read, and lay in the page cache when it was opened.
+    resident_at_open: bool,
     /// The one through the page cache is for the edges of a direct file, and for its reads while it is resident. It
     /// is open from the start, since permissions and limits may change; but if the file is open for one op only, when
     /// that needs it.
@@ -73,7 +75,11 @@ impl OpenFile {
             && facts.regular
             && facts.tells_alignment()
             && options.read;
-        if chooses && options.one_read && residency::is_resident_now(fd, facts.len, facts.identity()) {
+        let reads = facts.regular && options.read;
+        let resident_at_open = options.one_read
+            && (chooses || reads && alignment.is_none())
+            && residency::is_resident_now(fd, facts.len, facts.identity());
+        if resident_at_open && chooses {
             expect_random_reads(fd);
             alignment = None;
         }
@@ -95,7 +101,8 @@ impl OpenFile {
             path: path.to_owned(),
             // A failed sync is not forgotten while the inode is open anywhere, so readers share in it, too.
             inode: (!options.one_read).then(|| Inode::of(facts.identity(), len)),
-            residency: (chooses && alignment.is_some() && !options.one_read).then(Residency::default),
+            residency: (!options.one_read && (chooses || reads && alignment.is_none())).then(Residency::default),
+            resident_at_open,
             descriptors,
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
@@ -141,16 +148,16 @@ impl OpenFile {
         self.0.facts.len
     }
 
-    /// Whether reads may go through the page cache as a whole, depending on where the file lies.
+    /// Whether how it is read depends on where it lies.
     pub(crate) fn may_be_resident(&self) -> bool {
-        self.0.residency.is_some()
+        self.0.residency.is_some() || self.0.resident_at_open
     }
 
     /// Whether a read now should go through the page cache as a whole, because the file lies there. The descriptor for
     /// that is open then.
     #[inline]
     pub(crate) fn is_resident(&self) -> bool {
-        self.0.residency.as_ref().is_some_and(|residency| residency.is_resident(self))
+        self.0.residency.as_ref().map_or(self.0.resident_at_open, |residency| residency.is_resident(self))
     }
 
     /// Counts `reads` reads of together `bytes` bytes, the last of which ends at `end`: every so often it is looked

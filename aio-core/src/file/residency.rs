@@ -1,7 +1,7 @@
 //! Whether a file lies in the page cache, so that reading it from there beats asking the device.
 //!
-//! With [`DirectMode::Auto`](crate::DirectMode::Auto), reads of a file that is resident go through the cache. What is
-//! known of a file is a sample, taken with `cachestat(2)` (Linux 6.5) at the first read and after every
+//! With [`DirectMode::Auto`](crate::DirectMode::Auto), reads of a file that is resident go through the cache, and
+//! wherever reads go through the cache, those of a resident file are [copies](crate::engine::copiers). What is known of a file is a sample, taken with `cachestat(2)` (Linux 6.5) at the first read and after every
 //! [`INTERVAL`] reads, never per read:
 //!
 //! - Unknown, not resident, or written since: [`WINDOWS`] windows of [`WINDOW`] bytes, spread evenly over the file, the
@@ -83,12 +83,8 @@ impl Residency {
         match self.state.load(Ordering::Acquire) {
             UNKNOWN => self.sample(file),
             NOT_RESIDENT | UNSUPPORTED => false,
-            known => self.changes(file) == Some(known - RESIDENT),
+            known => is_as_sampled(file, known),
         }
-    }
-
-    fn changes(&self, file: &OpenFile) -> Option<u64> {
-        file.shared_inode().map(|inode| inode.changes())
     }
 
     /// Counts `reads` reads of together `bytes` bytes, the last of which ends at `end`, and takes a sample when it is
@@ -106,7 +102,7 @@ impl Residency {
     fn resample(&self, file: &OpenFile, end: u64) {
         match self.state.load(Ordering::Acquire) {
             UNSUPPORTED => {}
-            known if known >= RESIDENT && self.changes(file) == Some(known - RESIDENT) => {
+            known if known >= RESIDENT && is_as_sampled(file, known) => {
                 let following = file.len().and_then(|len| {
                     let from = if end.saturating_add(WINDOW) <= len { end } else { 0 };
                     are_cached(file.fd(), [from], WINDOW.min(len - from))
@@ -122,7 +118,7 @@ impl Residency {
     #[cold]
     fn sample(&self, file: &OpenFile) -> bool {
         let state = match file.shared_inode() {
-            Some(inode) if !inode.write_back.has_writes_in_flight() => state_of(file, inode),
+            Some(inode) if !file.is_direct() || !inode.write_back.has_writes_in_flight() => state_of(file, inode),
             _ => Ok(NOT_RESIDENT),
         };
         let state = state.unwrap_or_else(|error| {
@@ -132,6 +128,12 @@ impl Residency {
         self.state.store(state, Ordering::Release);
         state >= RESIDENT
     }
+}
+
+/// Whether no write was accepted since a sample found the file resident. A file without direct I/O is not written past
+/// the page cache, so writes leave it there.
+fn is_as_sampled(file: &OpenFile, known: u64) -> bool {
+    !file.is_direct() || file.shared_inode().is_some_and(|inode| inode.changes() == known - RESIDENT)
 }
 
 fn state_of(file: &OpenFile, inode: &Inode) -> io::Result<u64> {

@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) cached: usize,
     /// Those are done already.
     pub(crate) is_cached_done: bool,
+    /// All of it is copied from or to the page cache and waits for no device, so copiers do it.
+    pub(crate) is_copy: bool,
 }
 
 /// A stretch of one extent that is transferred one way.
@@ -140,6 +142,16 @@ impl Plan {
         self.blocks += blocks;
         self.cached += if direct { 0 } else { blocks };
         self.bytes += len as u64;
+    }
+
+    /// Whether all of it goes through the page cache, from and to the memory of the op itself.
+    pub(crate) fn may_be_copied(&self) -> bool {
+        self.cached == self.blocks && self.segments.iter().all(|segment| !segment.staged)
+    }
+
+    /// The mean length of its blocks; at least 1.
+    pub(crate) fn block_bytes(&self) -> u64 {
+        (self.bytes / self.blocks.max(1) as u64).max(1)
     }
 
     /// Blocks at the start that are done already.

@@ -57,7 +57,7 @@ pub trait Rules: Send + Sync + Debug {
         let _ = (queue, done);
     }
 
-    /// For each block that is transferred on the thread of a caller.
+    /// For each block that is transferred on the thread of a caller or of a copier.
     fn transfer(&self, block: &IoBlock) -> Fate {
         let _ = block;
         Fate::Transfer

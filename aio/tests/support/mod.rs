@@ -46,12 +46,13 @@ pub fn each(test: impl Fn(&dyn Fn() -> Builder, &AioHandle, &Folder)) {
     }
 }
 
-/// A configuration with small blocks.
+/// A configuration with small blocks and without copiers: what is in flight is in the workers' queues.
 pub fn small(threads: usize, depth: usize, direct: DirectMode) -> AioConfig {
     let mut config = AioConfig::default();
     config.block_size = 16 << 10;
     config.queue_depth = depth;
     config.intra_op_parallelism = threads;
+    config.copy_threads = 0;
     config.direct = direct;
     config
 }

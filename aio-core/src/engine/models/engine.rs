@@ -19,13 +19,13 @@ use crate::file::OpenOptions;
 use crate::op::desc::Target;
 
 /// A file of two blocks, made once: an execution only opens it.
-fn two_blocks() -> NamedTempFile {
+pub(super) fn two_blocks() -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
     file.as_file().set_len(2 * BLOCK as u64).unwrap();
     file
 }
 
-fn handle(config: AioConfig) -> AioHandle {
+pub(super) fn handle(config: AioConfig) -> AioHandle {
     AioHandle::with_backend(Arc::new(Still), config).unwrap()
 }
 

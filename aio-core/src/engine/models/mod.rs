@@ -6,6 +6,7 @@
 //! protocol per file. How to run them, and what each was seen to catch: `.ci/models` and docs/reliability.md.
 
 mod claims;
+mod copies;
 mod engine;
 mod flags;
 mod meeting;
@@ -64,6 +65,7 @@ fn config(workers: usize, depth: usize) -> AioConfig {
         block_size: BLOCK,
         queue_depth: depth,
         intra_op_parallelism: workers,
+        copy_threads: 0,
         arena_limit: Some(1 << 20),
         direct: DirectMode::Off,
         register_files: false,
@@ -113,9 +115,19 @@ impl Bench {
     }
 
     fn op(&self, blocks: usize) -> Arc<Op<Custom<Blocks>>> {
+        self.planned(blocks, false)
+    }
+
+    /// An op that copiers do.
+    fn copy(&self, blocks: usize) -> Arc<Op<Custom<Blocks>>> {
+        self.planned(blocks, true)
+    }
+
+    fn planned(&self, blocks: usize, is_copy: bool) -> Arc<Op<Custom<Blocks>>> {
         let memory = ExtentMemory { ptr: NonNull::dangling(), region: None };
         let extents = [Extent { offset: 0, len: blocks * BLOCK, memory: Some(memory) }];
-        let plan = Plan::new(Direction::Read, &extents, Alignment::NONE, BLOCK);
+        let mut plan = Plan::new(Direction::Read, &extents, Alignment::NONE, BLOCK);
+        plan.is_copy = is_copy;
         let target = Target::Path(PathBuf::new(), PathMode::Read);
         let state = OpState::new(Promise::new(None), OpOptions::default(), Some(plan));
         Arc::new(Op { state, desc: Custom(Blocks { target, extents, ends: self.ends.clone() }) })

@@ -17,7 +17,7 @@ use crate::error::Error;
 
 /// A worker that does what `AioThread` does, but for the I/O: works, and sleeps when it finds nothing, until the
 /// engine is closed and all has ended.
-fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
+pub(super) fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
     let (bench, waker) = (bench.clone(), Arc::new(Belled::new()));
     bench.shared.inboxes[id].set_waker(waker.clone());
     thread::spawn(move || {
@@ -36,7 +36,7 @@ fn worker(bench: &Bench, id: usize) -> thread::JoinHandle<()> {
     })
 }
 
-fn close(bench: &Bench, worker: thread::JoinHandle<()>, ops: usize) {
+pub(super) fn close(bench: &Bench, worker: thread::JoinHandle<()>, ops: usize) {
     bench.shared.close();
     worker.join().unwrap();
     assert_eq!(bench.ends(), ops);

@@ -21,7 +21,7 @@ pub(crate) struct Wanted {
     pub(crate) sleep: bool,
 }
 
-/// What a worker got. It keeps this from one claim to the next, and empties it in between.
+/// What a worker or a copier got. It keeps this from one claim to the next, and empties it in between.
 #[derive(Debug, Default)]
 pub(crate) struct Claimed {
     /// Blocks to be issued.
@@ -32,9 +32,14 @@ pub(crate) struct Claimed {
     pub(crate) wake: Option<usize>,
     /// Room that is left, by [`Priority`](crate::engine::transfer::Priority).
     left: [usize; 2],
+    /// Bytes of blocks that may still be claimed, if that matters.
+    bytes: Option<u64>,
     /// Ops that were stopped. What becomes of them is decided when the lock is free: drops of ops are foreign code.
     stopped: Vec<QueuedOp>,
 }
+
+/// How many ops of a priority a claim looks at, from the front. Workers take the first.
+const LOOKED_AT: usize = 32;
 
 /// The kind of work that a claim found.
 #[derive(Debug)]
@@ -52,6 +57,13 @@ pub(crate) enum Found {
 impl Claimed {
     pub(super) fn begin(&mut self, wanted: Wanted) {
         self.left = [wanted.room, wanted.background.min(wanted.room)];
+        self.bytes = None;
+    }
+
+    /// Blocks of together about so many bytes, and one at least.
+    pub(super) fn begin_by_bytes(&mut self, bytes: u64) {
+        self.left = [usize::MAX; 2];
+        self.bytes = Some(bytes);
     }
 
     pub(super) fn room(&self) -> usize {
@@ -67,9 +79,19 @@ impl Claimed {
         self.ended.extend(self.stopped.drain(..).filter_map(QueuedOp::give_up));
     }
 
+    /// How many blocks of `op` may be taken.
+    fn room_for(&self, class: usize, op: &Transfer) -> usize {
+        let Some((bytes, plan)) = self.bytes.zip(op.state.plan()) else { return self.left[class] };
+        usize::try_from(bytes / plan.block_bytes()).unwrap_or(usize::MAX).max(1)
+    }
+
     fn add(&mut self, run: Option<Run>, blocks: usize) {
-        self.runs.extend(run);
         self.left = self.left.map(|room| room.saturating_sub(blocks));
+        if let Some((bytes, plan)) = self.bytes.zip(run.as_ref().and_then(|run| run.op.state.plan())) {
+            let left = bytes.saturating_sub(blocks as u64 * plan.block_bytes());
+            (self.bytes, self.left) = (Some(left), if left == 0 { [0; 2] } else { self.left });
+        }
+        self.runs.extend(run);
     }
 }
 
@@ -115,10 +137,16 @@ impl Fifos {
         self.queues.into_iter().flatten()
     }
 
-    /// Claims blocks from the front until there is no room for more, or one op to be prepared.
+    /// Whether [`claim`](Self::claim) would find an op that may be claimed.
+    pub(super) fn has_any(&self, may_claim: impl Fn(&QueuedOp) -> bool) -> bool {
+        self.queues.iter().any(|queue| queue.iter().take(LOOKED_AT).any(&may_claim))
+    }
+
+    /// Claims blocks of the first ops that may be claimed until there is no room for more, or one op to be prepared.
     pub(super) fn claim(
         &mut self,
         claimed: &mut Claimed,
+        may_claim: impl Fn(&QueuedOp) -> bool,
         mut wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
     ) -> Found {
         self.claims = self.claims.wrapping_add(1);
@@ -127,49 +155,57 @@ impl Fifos {
         let mut found = Found::Nothing;
         for class in order {
             while claimed.left[class] > 0 {
-                let Some(front) = self.queues[class].front_mut() else { break };
-                match front.step(claimed.left[class]) {
+                let queue = &mut self.queues[class];
+                let Some(index) = queue.iter().take(LOOKED_AT).position(&may_claim) else { break };
+                let first = &mut queue[index];
+                match first.step(claimed.room_for(class, &first.op)) {
                     Step::Issue(blocks, permit) => {
                         let count = blocks.len();
-                        claimed.add(self.take_blocks(class, blocks, permit), count);
+                        claimed.add(self.take_blocks(class, index, blocks, permit), count);
                         found = Found::Blocks;
                     }
                     // The blocks are issued first.
                     Step::Prepare if matches!(found, Found::Blocks) => break,
                     Step::Prepare => {
-                        if let Some(queued) = self.pop(class) {
+                        if let Some(queued) = self.take(class, index) {
                             let (op, permit) = queued.into_parts();
                             return Found::Unprepared(op, permit);
                         }
                     }
                     Step::WaitFor(route) => {
-                        let waiting = self.pop(class);
+                        let waiting = self.take(class, index);
                         if let Some(queued) = waiting.and_then(|queued| wait_for_route(route, queued)) {
                             self.push_front(queued);
                         }
                     }
-                    Step::GiveUp => claimed.stopped.extend(self.pop(class)),
+                    Step::GiveUp => claimed.stopped.extend(self.take(class, index)),
                 }
             }
         }
         found
     }
 
-    /// These blocks of the op at the front, which leaves the queue with its last.
-    fn take_blocks(&mut self, class: usize, blocks: Range<usize>, permit: Option<RoutePermit>) -> Option<Run> {
+    /// These blocks of an op, which leaves the queue with its last.
+    fn take_blocks(
+        &mut self,
+        class: usize,
+        index: usize,
+        blocks: Range<usize>,
+        permit: Option<RoutePermit>,
+    ) -> Option<Run> {
         self.blocks -= blocks.len();
-        let front = self.queues[class].front_mut()?;
-        if front.advance(&blocks) {
-            return Some(front.run(blocks, permit));
+        let queued = self.queues[class].get_mut(index)?;
+        if queued.advance(&blocks) {
+            return Some(queued.run(blocks, permit));
         }
         // The queue's reference to the op goes with its last blocks.
-        self.queues[class].pop_front().map(|last| last.into_run(blocks, permit))
+        self.queues[class].remove(index).map(|last| last.into_run(blocks, permit))
     }
 
-    fn pop(&mut self, class: usize) -> Option<QueuedOp> {
-        let popped = self.queues[class].pop_front()?;
-        self.blocks -= popped.blocks();
-        Some(popped)
+    fn take(&mut self, class: usize, index: usize) -> Option<QueuedOp> {
+        let taken = self.queues[class].remove(index)?;
+        self.blocks -= taken.blocks();
+        Some(taken)
     }
 }
 
@@ -210,11 +246,11 @@ mod tests {
 
     #[test]
     fn what_a_worker_leaves_wakes_the_next() {
-        let queue = OpQueue::new(2, 2, 8);
+        let queue = OpQueue::new(2, 2, 0, 8);
         for worker in [1, 0] {
             assert!(matches!(claim(&queue, worker, 2).0, Found::Asleep));
         }
-        assert_eq!(queue.push(&read(3), WhenFull::Refuse, || {}).unwrap(), Some(0));
+        assert_eq!(queue.push(&read(3), WhenFull::Refuse, || {}).unwrap().worker, Some(0));
         let (found, claimed) = claim(&queue, 0, 2);
         assert!(matches!(found, Found::Blocks));
         assert_eq!((blocks(&claimed), claimed.wake), (vec![0, 1], Some(1)));
@@ -225,9 +261,9 @@ mod tests {
 
     #[test]
     fn a_worker_with_an_op_to_end_does_not_sleep() {
-        let queue = OpQueue::new(1, 2, 8);
+        let queue = OpQueue::new(1, 2, 0, 8);
         let op = read(3);
-        queue.push(&op, WhenFull::Refuse, || {}).unwrap();
+        let _ = queue.push(&op, WhenFull::Refuse, || {}).unwrap();
         op.state.cancel();
         let (found, claimed) = claim(&queue, 0, 2);
         assert!(matches!(found, Found::Nothing), "{found:?}");

@@ -5,32 +5,41 @@
 //! workers that sleep and the accounts: it is taken once per batch of blocks, not per block, and it makes the parking
 //! protocol plain. A worker announces that it will block under the lock under which it saw that there is nothing to
 //! claim; a thread that adds work afterwards sees the announcement.
+//!
+//! Ops that are [copies](crate::engine::copiers) wait in FIFOs of their own, for copiers, under the same lock.
 
 mod accounts;
+mod copiers;
 mod fifos;
 mod queued_op;
 mod workers;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
 use self::accounts::Accounts;
+use self::copiers::{Another, Copiers, Holding};
 use self::fifos::Fifos;
 use self::workers::Workers;
 use crate::engine::transfer::{Priority, Transfer};
 use crate::error::{Error, Failures};
 use crate::file::routes::Route;
-use crate::sync::{AtomicU64, AtomicUsize, MutexGuard, Ordering, ThreadSync};
+use crate::sync::{AtomicU64, AtomicUsize, Condvar, MutexGuard, Ordering, ThreadSync};
 
 pub(crate) use self::accounts::EndedOps;
 pub(crate) use self::fifos::{Claimed, Found, Wanted};
 pub(crate) use self::queued_op::QueuedOp;
 
-/// All ops that wait for workers, and the accounts of what was accepted.
+/// About how many bytes a copier claims at once: little enough that a large op spreads over all of them.
+const COPIED_AT_ONCE: u64 = 256 << 10;
+
+/// All ops that wait for workers or copiers, and the accounts of what was accepted.
 #[derive(Debug)]
 pub(crate) struct OpQueue {
     state: ThreadSync<State>,
+    /// Copiers sleep on it, with the lock of `state`.
+    copies_added: Condvar,
     /// Blocks in the FIFOs, for workers that spin.
     queued: CachePadded<AtomicUsize>,
     /// Ops accepted ever; written under the lock only.
@@ -40,7 +49,10 @@ pub(crate) struct OpQueue {
 #[derive(Debug)]
 struct State {
     fifos: Fifos,
+    /// Ops for copiers.
+    copies: Fifos,
     workers: Workers,
+    copiers: Copiers,
     accounts: Accounts,
 }
 
@@ -54,12 +66,40 @@ pub(crate) enum WhenFull {
     Exceed,
 }
 
+/// Who is to work on what was added to the queue; the caller sees to it.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Helpers {
+    /// A worker to wake.
+    pub(crate) worker: Option<usize>,
+    /// A copier to [start](Shared::start_copier).
+    pub(crate) new_copier: bool,
+}
+
+impl State {
+    /// Where an op waits.
+    fn fifos_for(&mut self, queued: &QueuedOp) -> &mut Fifos {
+        if queued.is_copy() && self.copiers.exist() { &mut self.copies } else { &mut self.fifos }
+    }
+}
+
 impl OpQueue {
-    /// A queue for so many workers with I/O queues of this depth; `limit` ops of each priority may be pending.
-    pub(crate) fn new(workers: usize, depth: usize, limit: usize) -> Self {
-        let state =
-            State { fifos: Fifos::default(), workers: Workers::new(workers, depth), accounts: Accounts::new(limit) };
-        Self { state: ThreadSync::new(state), queued: CachePadded::new(AtomicUsize::new(0)), ops: AtomicU64::new(0) }
+    /// A queue for so many workers with I/O queues of this depth, and at most so many copiers; `limit` ops of each
+    /// priority may be pending.
+    pub(crate) fn new(workers: usize, depth: usize, copiers: usize, limit: usize) -> Self {
+        let state = State {
+            fifos: Fifos::default(),
+            copies: Fifos::default(),
+            workers: Workers::new(workers, depth),
+            copiers: Copiers::new(copiers),
+            accounts: Accounts::new(limit),
+        };
+        Self {
+            state: ThreadSync::new(state),
+            copies_added: Condvar::new(),
+            queued: CachePadded::new(AtomicUsize::new(0)),
+            ops: AtomicU64::new(0),
+        }
     }
 
     /// Takes responsibility for an op that is not queued here: returns its epoch. Every op accepted
@@ -90,39 +130,48 @@ impl OpQueue {
         Ok((state, epoch))
     }
 
-    /// Accepts an op and puts it at the end of its FIFO. Returns a worker to wake. `accepted` runs in between, under the
+    /// Accepts an op and puts it at the end of its FIFO. `accepted` runs in between, under the
     /// lock: a write counts for syncs from then on, and not while it waits for room that a sync may have.
     pub(crate) fn push(
         &self,
         op: &Arc<Transfer>,
         when_full: WhenFull,
         accepted: impl FnOnce(),
-    ) -> Result<Option<usize>, Error> {
+    ) -> Result<Helpers, Error> {
         let (mut state, epoch) = self.accept_locked(op.state.options.priority, when_full)?;
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
-        state.fifos.push_back(QueuedOp::new(op.clone()));
-        Ok(self.wake_for_added(state))
+        let queued = QueuedOp::new(op.clone());
+        state.fifos_for(&queued).push_back(queued);
+        Ok(self.help_with_added(state))
     }
 
     /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open,
-    /// behind those that are and so may hold them. Returns a worker to wake. The caller keeps nothing of the op: the
-    /// thread that ends it closes its file, and has to be the last to hold it. If no worker is left, the op fails;
-    /// `Err` has it if it is to be ended.
-    pub(crate) fn push_front(&self, queued: QueuedOp) -> Result<Option<usize>, Option<Arc<Transfer>>> {
+    /// behind those that are and so may hold them. The caller keeps nothing of the op: the thread that ends it closes its
+    /// file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it if it is to be ended.
+    pub(crate) fn push_front(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
         let mut state = self.state.lock();
         if let Some(reason) = state.workers.dead().map(str::to_owned) {
             drop(state);
             return Err(queued.fail(&reason));
         }
-        state.fifos.push_front(queued);
-        Ok(self.wake_for_added(state))
+        state.fifos_for(&queued).push_front(queued);
+        Ok(self.help_with_added(state))
     }
 
-    fn wake_for_added(&self, mut state: MutexGuard<'_, State>) -> Option<usize> {
+    fn help_with_added(&self, mut state: MutexGuard<'_, State>) -> Helpers {
         self.publish(&state);
         let queued = state.fifos.blocks();
-        state.workers.wake_for(queued)
+        Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(&mut state) }
+    }
+
+    /// Brings one more copier to work, if there are copies for it. True if it is to be started.
+    fn call_copier(&self, state: &mut State) -> bool {
+        let another = state.copiers.another(&state.copies);
+        if another == Another::Sleeping {
+            self.copies_added.notify_one();
+        }
+        another == Another::New
     }
 
     /// Tells workers that spin how many blocks there are.
@@ -145,7 +194,7 @@ impl OpQueue {
         let mut state = self.state.lock();
         let State { fifos, workers, .. } = &mut *state;
         claimed.begin(wanted);
-        let mut found = fifos.claim(claimed, wait_for_route);
+        let mut found = fifos.claim(claimed, |_| true, wait_for_route);
         // To prepare an op may take long, and what comes behind it need not wait.
         let room = if let Found::Unprepared(..) = found { 0 } else { claimed.room() };
         workers.set_room(wanted.worker, room);
@@ -157,6 +206,56 @@ impl OpQueue {
         }
         self.publish(&state);
         found
+    }
+
+    /// Waits for copies and claims some of them, as [`claim`](Self::claim) does for workers; false if no more will come.
+    /// A copier keeps `held` from one claim to the next: by then it has let go of what it had from the one before. Also says whether another copier is to be started.
+    pub(crate) fn claim_copies(
+        &self,
+        held: &mut Option<Holding>,
+        claimed: &mut Claimed,
+        mut wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
+    ) -> Option<bool> {
+        let mut state = self.state.lock();
+        if let Some(held) = held.take() {
+            state.copiers.let_go(held);
+            self.state.notify_all();
+        }
+        loop {
+            let State { copies, copiers, .. } = &mut *state;
+            claimed.begin_by_bytes(COPIED_AT_ONCE);
+            let found = copies.claim(claimed, |queued| copiers.may_claim(queued), &mut wait_for_route);
+            if matches!(found, Found::Blocks) || claimed.has_stopped() {
+                *held = Some(copiers.hold(&claimed.runs));
+                return Some(self.call_copier(&mut state));
+            }
+            if state.accounts.is_finished() {
+                return None;
+            }
+            state.copiers.sleep();
+            state = self.copies_added.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.copiers.awake();
+        }
+    }
+
+    /// A copier could not be started. Where there is none, workers make the copies; gives one to wake.
+    pub(crate) fn copier_not_started(&self) -> Option<usize> {
+        let mut state = self.state.lock();
+        state.copiers.not_started();
+        if state.copiers.exist() {
+            return None;
+        }
+        for queued in std::mem::take(&mut state.copies).into_ops() {
+            state.fifos.push_back(queued);
+        }
+        self.help_with_added(state).worker
+    }
+
+    /// Waits until every copier has let go of what it holds now.
+    pub(crate) fn wait_for_copiers(&self) {
+        let mut state = self.state.lock();
+        let claims = state.copiers.claims.close();
+        drop(self.state.wait_until(state, None, |state| state.copiers.claims.is_drained(claims)));
     }
 
     /// The worker is not blocked any more.
@@ -177,7 +276,7 @@ impl OpQueue {
     /// Takes an op out that no worker has begun; true if it was there. The caller ends it.
     pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
-        let removed = state.fifos.remove(op);
+        let removed = state.fifos.remove(op).or_else(|| state.copies.remove(op));
         self.publish(&state);
         drop(state);
         // With the permit that it may have, not to be dropped under the lock: an op that waits for it comes back here.
@@ -191,6 +290,9 @@ impl OpQueue {
         let finished = state.accounts.is_finished();
         drop(state);
         self.state.notify_all();
+        if finished {
+            self.copies_added.notify_all();
+        }
         finished
     }
 
@@ -220,6 +322,7 @@ impl OpQueue {
     pub(crate) fn close(&self) {
         self.state.lock().accounts.closed = true;
         self.state.notify_all();
+        self.copies_added.notify_all();
     }
 
     /// Whether everything that was accepted has ended, and nothing more will come.
@@ -233,10 +336,10 @@ impl OpQueue {
         if !state.workers.died(worker, reason) {
             return Vec::new();
         }
-        let orphans = std::mem::take(&mut state.fifos);
+        let (orphans, copies) = (std::mem::take(&mut state.fifos), std::mem::take(&mut state.copies));
         self.publish(&state);
         drop(state);
         self.state.notify_all();
-        orphans.into_ops().filter_map(|queued| queued.fail(reason)).collect()
+        orphans.into_ops().chain(copies.into_ops()).filter_map(|queued| queued.fail(reason)).collect()
     }
 }

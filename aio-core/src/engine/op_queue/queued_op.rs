@@ -1,4 +1,4 @@
-//! An op in the queue: a cursor over the blocks that no worker has claimed.
+//! An op in the queue: a cursor over the blocks that no worker or copier has claimed.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +53,16 @@ impl QueuedOp {
 
     pub(crate) fn op(&self) -> &Arc<Transfer> {
         &self.op
+    }
+
+    /// Whether copiers do it.
+    pub(super) fn is_copy(&self) -> bool {
+        self.op.state.plan().is_some_and(|plan| plan.is_copy)
+    }
+
+    /// What names the inode of a write; nothing for a read.
+    pub(super) fn written_inode(&self) -> Option<usize> {
+        self.op.state.written_inode()
     }
 
     /// Whether no worker has begun the op.

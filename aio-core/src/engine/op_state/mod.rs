@@ -201,6 +201,14 @@ impl OpState {
         lock(&self.write_in_flight).as_ref().map(|write| write.routes().clone())
     }
 
+    /// What names the inode of a write, before its end; nothing for a read.
+    pub(crate) fn written_inode(&self) -> Option<usize> {
+        if !self.is_accepted_write() {
+            return None;
+        }
+        self.routes().map(|routes| Arc::as_ptr(&routes).addr())
+    }
+
     /// The permit that a run of blocks needs before it is issued: none if it is read.
     pub(crate) fn try_enter_route(&self, route: Route) -> Result<Option<RoutePermit>, RouteBusy> {
         if !self.is_accepted_write() || self.is_verifying() {

@@ -1,0 +1,261 @@
+//! Copies from and to the page cache: how many threads make them, and that they keep what ops promise.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+
+use aio::backend::{Direction, IoBlock};
+use aio::error::Error;
+use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode};
+use aio_testkit::fault::{Fate, FaultBackend, Rules};
+use support::{Folder, backends, finishes, pattern};
+
+const BLOCK: usize = 64 << 10;
+const LEN: usize = 32 * BLOCK;
+
+fn handle(backend: Backend, rules: &Arc<impl Rules + 'static>, direct: DirectMode) -> AioHandle {
+    let mut config = AioConfig::default();
+    (config.block_size, config.copy_threads, config.direct) = (BLOCK, 4, direct);
+    let implementation = backend.implementation().expect("compiled in");
+    AioHandle::with_backend(Arc::new(FaultBackend::new(implementation, rules.clone())), config).unwrap()
+}
+
+/// A file in the page cache.
+fn cached(folder: &Folder, content: &[u8]) -> std::path::PathBuf {
+    let path = folder.file("t", content);
+    assert!(std::fs::read(&path).unwrap() == content);
+    path
+}
+
+fn open(aio: &AioHandle, path: &std::path::Path) -> AioFile {
+    aio.open_with(path, &aio::OpenOptions::new().read(true).write(true)).unwrap()
+}
+
+/// The first copies wait for each other, so that they end only if two threads make copies at once.
+#[derive(Debug, Default)]
+struct Meet {
+    inside: Mutex<usize>,
+    met: Condvar,
+}
+
+impl Rules for Meet {
+    fn transfer(&self, _: &IoBlock) -> Fate {
+        let mut inside = self.inside.lock().unwrap();
+        *inside += 1;
+        self.met.notify_all();
+        drop(self.met.wait_while(inside, |inside| *inside < 2).unwrap());
+        Fate::Transfer
+    }
+}
+
+#[test]
+fn one_op_is_copied_by_several_threads() {
+    for (backend, direct) in backends().into_iter().flat_map(|b| [(b, DirectMode::Auto), (b, DirectMode::Off)]) {
+        finishes(&format!("one op on {backend}, direct {direct}"), move || {
+            let (folder, content) = (Folder::new(), pattern(3, LEN));
+            let path = cached(&folder, &content);
+            let aio = handle(backend, &Arc::<Meet>::default(), direct);
+            let read = open(&aio, &path).read(vec![0; LEN], 0).wait().unwrap();
+            assert!(read == content);
+            let stats = aio.stats();
+            if stats.bytes_direct > 0 {
+                eprintln!("SKIPPED {backend}: the kernel does not tell that the file is cached");
+                return;
+            }
+            assert!((2..=4).contains(&stats.copy_threads), "{stats:?}");
+            assert_eq!((stats.bytes_buffered, stats.blocks, stats.in_flight), (LEN as u64, 32, 0));
+        });
+    }
+}
+
+/// Counts the transfers of a file that are under way at once, and holds the first until another file's comes.
+#[derive(Debug, Default)]
+struct OnePerFile {
+    inside: Mutex<Vec<i32>>,
+    most_files: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Rules for OnePerFile {
+    fn transfer(&self, block: &IoBlock) -> Fate {
+        let mut inside = self.inside.lock().unwrap();
+        assert!(!inside.contains(&block.fd), "two threads write to one file");
+        inside.push(block.fd);
+        let mut most = self.most_files.lock().unwrap();
+        *most = inside.len().max(*most);
+        drop(most);
+        self.changed.notify_all();
+        let enough = |_: &mut Vec<i32>| *self.most_files.lock().unwrap() < 2;
+        let mut inside = self.changed.wait_while(inside, enough).unwrap();
+        // Left before the write itself, so that this is not about how long that takes.
+        inside.retain(|fd| *fd != block.fd);
+        Fate::Transfer
+    }
+}
+
+#[test]
+fn a_file_is_written_by_one_thread_at_a_time_and_two_files_by_two() {
+    for backend in backends() {
+        finishes(&format!("writes on {backend}"), move || {
+            let (folder, contents) = (Folder::new(), [pattern(4, LEN), pattern(5, LEN)]);
+            let rules = Arc::<OnePerFile>::default();
+            let aio = handle(backend, &rules, DirectMode::Off);
+            let files = ["a", "b"].map(|name| aio.create(folder.path(name)).unwrap());
+            let mut tickets = Vec::new();
+            for _ in 0..4 {
+                for (file, content) in files.iter().zip(&contents) {
+                    tickets.push(file.write(content.clone(), 0));
+                }
+            }
+            tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+            for (name, content) in ["a", "b"].into_iter().zip(&contents) {
+                assert!(std::fs::read(folder.path(name)).unwrap() == *content);
+            }
+            assert_eq!(*rules.most_files.lock().unwrap(), 2);
+        });
+    }
+}
+
+/// Fails the block at one offset, and makes every other transfer short or late.
+#[derive(Debug)]
+struct Trouble {
+    lost: u64,
+    calls: Mutex<u64>,
+}
+
+impl Rules for Trouble {
+    fn transfer(&self, block: &IoBlock) -> Fate {
+        let mut calls = self.calls.lock().unwrap();
+        *calls += 1;
+        match *calls % 4 {
+            _ if (block.offset..block.offset + block.len as u64).contains(&self.lost) => {
+                Fate::End(Err(io::Error::from_raw_os_error(libc::EIO)))
+            }
+            1 => Fate::End(Err(io::Error::from_raw_os_error(libc::EINTR))),
+            2 => Fate::End(Err(io::Error::from_raw_os_error(libc::EAGAIN))),
+            3 if block.len > 1 => Fate::Cut(block.len / 2),
+            _ => Fate::Transfer,
+        }
+    }
+}
+
+#[test]
+fn short_and_late_copies_are_resumed() {
+    for backend in backends() {
+        let (folder, content) = (Folder::new(), pattern(5, LEN + 777));
+        let rules = Arc::new(Trouble { lost: u64::MAX, calls: Mutex::default() });
+        let aio = handle(backend, &rules, DirectMode::Off);
+        let path = folder.path("t");
+        let file = aio.create(&path).unwrap();
+        let written = file.write(content, 0).wait().unwrap();
+        assert!(std::fs::read(&path).unwrap() == written);
+        let read = open(&aio, &path).read(vec![0; written.len()], 0).wait().unwrap();
+        assert!(read == written);
+        let stats = aio.stats();
+        assert!(stats.retries > 0 && stats.short_transfers > 0 && stats.copy_threads > 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_fails_says_where() {
+    for (backend, direction) in backends().into_iter().flat_map(|b| [(b, Direction::Read), (b, Direction::Write)]) {
+        let (folder, lost) = (Folder::new(), 9 * BLOCK as u64 + 5);
+        let path = cached(&folder, &pattern(6, LEN));
+        let rules = Arc::new(Trouble { lost, calls: Mutex::default() });
+        let aio = handle(backend, &rules, DirectMode::Off);
+        let file = open(&aio, &path);
+        let failed = match direction {
+            Direction::Read => file.read(vec![0; LEN], 0).wait(),
+            Direction::Write => file.write(vec![0; LEN], 0).wait(),
+        };
+        let error = failed.unwrap_err();
+        let Error::Io(told) = error.error() else { panic!("{error}") };
+        assert_eq!(told.source.raw_os_error(), Some(libc::EIO));
+        assert_eq!(told.offset, Some(9 * BLOCK as u64), "{told}");
+        assert_eq!(error.into_buffer().map(|buffer| buffer.len()), Some(LEN));
+    }
+}
+
+#[test]
+fn the_end_of_a_cached_file_is_exact() {
+    for backend in backends() {
+        let (folder, content) = (Folder::new(), pattern(7, LEN - 1234));
+        let path = cached(&folder, &content);
+        let rules = Arc::new(Trouble { lost: u64::MAX, calls: Mutex::default() });
+        let aio = handle(backend, &rules, DirectMode::Off);
+        let error = open(&aio, &path).read(vec![0; LEN], 0).wait().unwrap_err();
+        assert!(
+            matches!(error.error(), Error::UnexpectedEof { read, .. } if *read == content.len() as u64),
+            "{error}"
+        );
+        assert!(error.into_buffer().is_some_and(|buffer| buffer[..content.len()] == content));
+    }
+}
+
+/// Holds every copy back until it is opened.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn wait_for(&self, copies: usize) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.0 < copies).unwrap());
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Rules for Gate {
+    fn transfer(&self, _: &IoBlock) -> Fate {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.1).unwrap());
+        Fate::Transfer
+    }
+}
+
+#[test]
+fn copies_that_wait_are_cancelled_and_those_in_flight_keep_their_memory() {
+    for backend in backends() {
+        finishes(&format!("cancelled copies on {backend}"), move || {
+            let (folder, gate) = (Folder::new(), Arc::<Gate>::default());
+            let content = pattern(8, LEN);
+            let path = cached(&folder, &content);
+            let aio = handle(backend, &gate, DirectMode::Off);
+            let file = open(&aio, &path);
+            let first = file.read(vec![0; LEN], 0);
+            gate.wait_for(4);
+            let second = file.read(vec![0; LEN], 0);
+            second.cancel();
+            let cancelled = second.wait().unwrap_err();
+            assert!(matches!(cancelled.error(), Error::Cancelled { bytes: 0, .. }), "{cancelled}");
+            // Its memory belongs to the copiers until they are done with it.
+            first.cancel();
+            assert!(!first.is_done());
+            gate.open();
+            let cancelled = first.wait().unwrap_err();
+            let Error::Cancelled { bytes, .. } = *cancelled.error() else { panic!("{cancelled}") };
+            // Four copiers had up to 256 KiB each.
+            assert!(bytes >= 4 * BLOCK as u64 && bytes <= 16 * BLOCK as u64, "{bytes}");
+            assert_eq!(cancelled.into_buffer().map(|buffer| buffer.len()), Some(LEN));
+        });
+    }
+}
+
+#[test]
+fn workers_copy_where_there_are_to_be_no_copiers() {
+    for backend in backends() {
+        let (folder, content) = (Folder::new(), pattern(9, LEN));
+        let path = cached(&folder, &content);
+        let aio = aio::builder().backend(backend).direct(DirectMode::Off).copy_threads(0).build().unwrap();
+        assert!(open(&aio, &path).read(vec![0; LEN], 0).wait().unwrap() == content);
+        assert_eq!((aio.stats().copy_threads, aio.stats().bytes_buffered), (0, LEN as u64));
+    }
+}
