@@ -3,7 +3,7 @@
 //! `tensor-aio --help` is the manual. Each command is a module: [`swap`], [`probe`], [`tune`], [`soak`], [`completions`].
 //!
 //! This is a library only so that `tensor-aio`, `aio-bench` and the fuzzers share its parts: nothing in it is a public
-//! API. Signals and logging are the process's own, in `src/main.rs`.
+//! API. Signals and the log belong to the process, which sets them up in `src/main.rs`.
 #![deny(unsafe_code)]
 // Only those who change this crate read its documentation.
 #![allow(rustdoc::private_intra_doc_links)]
@@ -34,6 +34,8 @@ pub mod generate;
 pub mod host;
 #[doc(hidden)]
 pub mod interrupt;
+#[doc(hidden)]
+pub mod log;
 #[doc(hidden)]
 pub mod output;
 #[doc(hidden)]
