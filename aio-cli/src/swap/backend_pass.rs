@@ -13,7 +13,7 @@ use super::parallel::in_parallel;
 use super::progress::Progress;
 use super::report::{Done, Outcome};
 use super::tensors::TensorSet;
-use super::transfer::{Direction, Files};
+use super::transfer::{Direction, Files, Transfer};
 use crate::failure::Failure;
 use crate::host::cpu::{Elapsed, Stopwatch};
 use crate::host::limits;
@@ -77,7 +77,7 @@ impl Pass<'_> {
             self.progress.stage("filling memory");
             self.load(group, &mut memory, &mut hashes[group.clone()])?;
             self.progress.stage("swapping out");
-            let (elapsed, memory) = self.files.transfer(Direction::Out, &handle, group, memory, self.progress)?;
+            let (elapsed, memory) = self.transfer(&handle, group).run(Direction::Out, memory)?;
             total += elapsed;
             let hold = Hold { handle, memory, warm_up };
             // A single group keeps its memory; several have no room beside each other.
@@ -90,7 +90,7 @@ impl Pass<'_> {
                 kept.take().map_or_else(|| self.hold(backend, group, done), Ok)?;
             self.forget(&mut memory)?;
             self.progress.stage("swapping in");
-            let (elapsed, mut memory) = self.files.transfer(Direction::In, &handle, group, memory, self.progress)?;
+            let (elapsed, mut memory) = self.transfer(&handle, group).run(Direction::In, memory)?;
             total += elapsed;
             self.progress.stage("verifying");
             self.verify(group, &mut memory, &hashes[group.clone()], done)?;
@@ -98,6 +98,10 @@ impl Pass<'_> {
         }
         done.swap_in = Some(total);
         Ok(())
+    }
+
+    fn transfer<'b>(&'b self, handle: &'b AioHandle, group: &'b Range<usize>) -> Transfer<'b> {
+        Transfer { files: self.files, handle, group, progress: self.progress }
     }
 
     /// Starts an engine and allocates a buffer for each tensor of a group, all warmed up.

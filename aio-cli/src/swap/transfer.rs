@@ -37,20 +37,25 @@ pub(crate) fn file_sizes(layout: Layout, sizes: &[u64]) -> Vec<u64> {
     }
 }
 
-impl Files<'_> {
-    /// Moves a group, and returns its memory in the same order. The time includes making or opening files, allocating
+/// A group of tensors on its way.
+pub(crate) struct Transfer<'a> {
+    pub(crate) files: Files<'a>,
+    pub(crate) handle: &'a AioHandle,
+    pub(crate) group: &'a Range<usize>,
+    pub(crate) progress: &'a Progress,
+}
+
+impl Transfer<'_> {
+    /// Moves the group, and returns its memory in the same order. The time includes making or opening files, allocating
     /// their disk space, and closing them.
-    pub(crate) fn transfer(
+    pub(crate) fn run(
         &self,
         direction: Direction,
-        handle: &AioHandle,
-        group: &Range<usize>,
         memory: Vec<AlignedBuf>,
-        progress: &Progress,
     ) -> Result<(Elapsed, Vec<AlignedBuf>), Failure> {
-        match self.layout {
-            Layout::Files => self.one_by_one(direction, handle, group, memory, progress),
-            Layout::Extents => self.as_extents(direction, handle, group, memory, progress),
+        match self.files.layout {
+            Layout::Files => self.one_by_one(direction, memory),
+            Layout::Extents => self.as_extents(direction, memory),
         }
     }
 
@@ -58,12 +63,10 @@ impl Files<'_> {
     fn one_by_one(
         &self,
         direction: Direction,
-        handle: &AioHandle,
-        group: &Range<usize>,
         memory: Vec<AlignedBuf>,
-        progress: &Progress,
     ) -> Result<(Elapsed, Vec<AlignedBuf>), Failure> {
-        let paths: Vec<_> = group.clone().map(|index| self.tensor(index)).collect();
+        let &Self { files, handle, group, progress } = self;
+        let paths: Vec<_> = group.clone().map(|index| files.tensor(index)).collect();
         let mut returned = Vec::with_capacity(memory.len());
         let mut tickets = Vec::with_capacity(memory.len());
         let watch = Stopwatch::start();
@@ -93,12 +96,10 @@ impl Files<'_> {
     fn as_extents(
         &self,
         direction: Direction,
-        handle: &AioHandle,
-        group: &Range<usize>,
         memory: Vec<AlignedBuf>,
-        progress: &Progress,
     ) -> Result<(Elapsed, Vec<AlignedBuf>), Failure> {
-        let path = self.tensors(group.start);
+        let &Self { files, handle, group, progress } = self;
+        let path = files.tensors(group.start);
         let (offsets, _) = lay_out(memory.iter().map(|buffer| buffer.len() as u64));
         let bytes: u64 = memory.iter().map(|buffer| buffer.len() as u64).sum();
         let extents: Vec<_> = offsets.into_iter().zip(memory).collect();
@@ -129,7 +130,9 @@ impl Files<'_> {
         progress.moved(bytes.saturating_sub(shown));
         Ok((elapsed, extents.into_iter().map(|(_, buffer)| buffer).collect()))
     }
+}
 
+impl Files<'_> {
     /// Numbered, as the names of tensors may not be valid file names.
     pub(crate) fn tensor(&self, index: usize) -> PathBuf {
         self.folder.join(format!("{index:06}.tensor"))
@@ -220,8 +223,8 @@ mod tests {
             sizes.into_iter().zip(0..).map(filled).collect()
         };
         let (group, progress) = (7..10, Progress::new(0));
-        let transfer = |direction, memory| files.transfer(direction, &handle, &group, memory, &progress).unwrap().1;
-        drop(transfer(Direction::Out, memory(1)));
+        let transfer = Transfer { files, handle: &handle, group: &group, progress: &progress };
+        drop(transfer.run(Direction::Out, memory(1)).unwrap());
 
         let page = usize::try_from(limits::page_size()).unwrap();
         let written = fs::read(files.tensors(7)).unwrap();
@@ -231,7 +234,7 @@ mod tests {
         assert!(written[..5000] == [1; 5000] && written[second..second + 4096] == [2; 4096] && written[third] == 3);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
-        let read = transfer(Direction::In, memory(100));
+        let read = transfer.run(Direction::In, memory(100)).unwrap().1;
         assert!(read[0][..] == [1; 5000] && read[1][..] == [2; 4096] && read[2][..] == [3]);
         assert_eq!(handle.stats().ops, 2);
         files.remove(std::slice::from_ref(&group));
