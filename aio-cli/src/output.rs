@@ -13,6 +13,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, pr
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
 use terminal_size::{Width, terminal_size_of};
+use textwrap::{Options, WordSplitter};
 
 use crate::failure::Failure;
 
@@ -151,6 +152,25 @@ fn keep_words(table: &mut Table, longest: &[usize]) {
 /// Columns of the longest word.
 fn longest_word(text: &str) -> usize {
     text.split_whitespace().map(textwrap::core::display_width).max().unwrap_or(0)
+}
+
+/// What a text says when a signal ended the command early.
+pub const PARTIAL: &str = "PARTIAL: interrupted; this is what there was until then";
+
+/// Wraps a paragraph between words; its first line begins with `first`, the others with `rest`.
+pub fn wrap(first: &str, rest: &str, text: &str, columns: u16) -> String {
+    // Commands must not break at a hyphen or within a path.
+    let options = Options::new(columns.into())
+        .initial_indent(first)
+        .subsequent_indent(rest)
+        .break_words(false)
+        .word_splitter(WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options).join("\n")
+}
+
+/// [`wrap`] in as many columns as there are.
+pub fn sentence(text: &str) -> String {
+    wrap("", "", text, width())
 }
 
 /// Columns for text: those of the terminal, if there is one.

@@ -32,7 +32,7 @@ pub fn parse_positive(text: &str) -> Result<u64, String> {
 }
 
 /// Like [`parse`], with at least `least` bytes, which the error shows as `shown`.
-pub(crate) fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64, String> {
+pub fn parse_at_least(text: &str, least: u64, shown: &str) -> Result<u64, String> {
     match parse(text)? {
         bytes if bytes < least => Err(format!("it must be at least {shown}")),
         bytes => Ok(bytes),
@@ -44,6 +44,12 @@ pub fn parse_usize(text: &str) -> Result<usize, String> {
     usize::try_from(parse_positive(text)?).map_err(|error| error.to_string())
 }
 
+/// The size in binary units if these show it exactly (`64.0 KiB`), else in bytes (`5000 bytes`).
+pub fn exact(bytes: u64) -> String {
+    let shown = show(bytes);
+    if parse(&shown) == Ok(bytes) { shown } else { format!("{bytes} bytes") }
+}
+
 /// The size in binary units: `1.4 GiB`.
 pub fn show(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
@@ -52,6 +58,20 @@ pub fn show(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_binary_units_would_round_is_in_bytes() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (5000, "5000 bytes"),
+            (4096, "4.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) + 1, "1048577 bytes"),
+            (1 << 40, "1.0 TiB"),
+        ] {
+            assert_eq!(exact(bytes), shown);
+        }
+    }
 
     #[test]
     fn units_are_binary_unless_they_say_decimal() {

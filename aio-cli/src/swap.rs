@@ -62,6 +62,7 @@ pub(crate) fn swap(args: &SwapArgs) -> Result<(), Failure> {
         if !report.add_pass(number, backend, pass.run(backend)) {
             passes.retain(|&(_, other)| other != backend);
         }
+        report.planned = passes.back().map_or(number, |&(last, _)| last);
         if report.partial {
             break;
         }

@@ -64,7 +64,7 @@ impl<'a> Target<'a> {
                 Some(_) => format!("--size is {size} bytes"),
                 None => format!("{} has {size} bytes", shown(path)),
             };
-            let block = size::show(block_size);
+            let block = size::exact(block_size);
             let words = "ask for smaller blocks with --block-size";
             return Err(Failure::Failed(format!("{what}, less than one block of {block}: {words}")));
         }

@@ -32,12 +32,13 @@ impl fmt::Display for Report {
             ("huge pages", self.huge_pages.to_string()),
             ("page size", size::show(self.page_size)),
             ("kernel", self.kernel.clone().unwrap_or_else(unknown)),
+            ("CPUs", self.cpus.to_string()),
         ];
+        let columns = output::width();
         for (name, value) in lines {
-            writeln!(f, "{name:<17} {value}")?;
+            writeln!(f, "{}", output::wrap(&format!("{name:<17} "), &" ".repeat(18), &value, columns))?;
         }
-        writeln!(f, "{:<17} {}", "CPUs", self.cpus)?;
-        findings::write(f, &self.findings, output::width().into())
+        findings::write(f, &self.findings, columns)
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::counts::Seen;
 use super::lane::Ended;
 use crate::cli::SoakArgs;
-use crate::output::{self, lossy};
+use crate::output::{self, lossy, sentence};
 use crate::size;
 
 /// The result. `docs/schema/soak.json` describes it.
@@ -115,8 +115,10 @@ impl From<Ended> for Backend {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let faults = if self.faults_injected { "with injected faults" } else { "without injected faults" };
-        let ended = if self.partial { " (partial: interrupted)" } else { "" };
-        writeln!(f, "soak of {:.1} s {faults}, seed {}{ended}", self.seconds, self.seed)?;
+        writeln!(f, "{}", sentence(&format!("soak of {:.1} s {faults}, seed {}", self.seconds, self.seed)))?;
+        if self.partial {
+            writeln!(f, "{}", sentence(output::PARTIAL))?;
+        }
         // More columns would not fit on a narrow terminal.
         let header = ["backend", "ops", "written", "verified", "faults", "failed as planned", "wrong"];
         let row = |Backend { backend, seen, .. }: &Backend| {
@@ -131,20 +133,20 @@ impl fmt::Display for Report {
             ]
         };
         write!(f, "{}", output::figures(header, self.backends.iter().map(row)))?;
-        for sentence in self.backends.iter().flat_map(|lane| &lane.sentences) {
-            write!(f, "\n  {sentence}")?;
+        for wrong in self.backends.iter().flat_map(|lane| &lane.sentences) {
+            write!(f, "\n{}", output::wrap("  ", "  ", wrong, output::width()))?;
         }
         let all: Seen = self.backends.iter().map(|lane| lane.seen).sum();
         let left = self.left_behind.as_deref().unwrap_or("nothing");
-        write!(
-            f,
-            "\n{} ops, {} written, {} verified, {} faults survived; {} mismatches, {} errors; left behind: {left}",
+        let sum = format!(
+            "{} ops, {} written, {} verified, {} faults survived; {} mismatches, {} errors",
             all.ops,
             size::show(all.bytes_written),
             size::show(all.bytes_verified),
             all.faults,
             all.mismatches,
             all.errors,
-        )
+        );
+        write!(f, "\n{}\n{}", sentence(&sum), sentence(&format!("left behind: {left}")))
     }
 }

@@ -43,6 +43,9 @@ pub(crate) struct Report {
     threads: usize,
     /// Passes that were begun.
     passes: u32,
+    /// Passes that were to be.
+    #[serde(skip)]
+    pub(crate) planned: u32,
     backends: Vec<Row>,
     /// Whether every tensor came back unchanged, in every pass of every available backend.
     verified: bool,
@@ -135,6 +138,7 @@ impl Report {
             block_size: config.block_size,
             threads: config.intra_op_parallelism,
             passes: 0,
+            planned: 0,
             backends: Vec::new(),
             verified: false,
         }

@@ -59,7 +59,7 @@ impl TensorSet {
     pub(crate) fn uniform(count: u64, bytes: u64) -> Self {
         let tensors = (0..count).map(|index| Tensor::generated(format!("tensor.{index}"), bytes)).collect();
         Self {
-            description: format!("uniform, {} each, generated", crate::size::show(bytes)),
+            description: format!("uniform, {} each, generated", crate::size::exact(bytes)),
             tensors,
             files: Vec::new(),
         }

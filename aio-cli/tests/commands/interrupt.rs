@@ -10,6 +10,9 @@ use crate::support::bench::Bench;
 use crate::support::child::{end, send, start, wait_until};
 use crate::support::schema::assert_valid;
 
+/// What every command says of a result that is not whole.
+const PARTIAL: &str = "PARTIAL: interrupted; this is what there was until then";
+
 /// A swap that goes on for long after its first file.
 const LONG_SWAP: &str = "swap --tensors 128 --tensor-size 1M --json";
 
@@ -55,12 +58,22 @@ fn a_swap_is_cleaned_up() {
 #[test]
 fn text_says_that_it_is_partial() {
     let bench = Bench::new();
-    let mut child = start(&bench, LONG_SWAP.trim_end_matches(" --json"));
+    let mut child = start(&bench, &format!("{} --passes 5", LONG_SWAP.trim_end_matches(" --json")));
     wait_until(&mut child, || writes_tensors(bench.path()));
     send(&child, Signal::SIGINT);
     let (code, stdout, stderr) = end(child);
     assert_eq!(code, Some(130), "{stderr}");
-    assert!(stdout.contains("PARTIAL") && stdout.contains(", interrupted"), "{stdout}");
+    assert!(stdout.contains(PARTIAL) && stdout.contains(" of 5,") && stdout.contains("interrupted"), "{stdout}");
+}
+
+#[test]
+fn a_soak_says_it_in_the_same_words() {
+    let bench = Bench::new();
+    let mut child = start(&bench, "soak --runtime 1h --size 16M");
+    wait_until(&mut child, || !bench.names().is_empty());
+    send(&child, Signal::SIGINT);
+    let (code, stdout, stderr) = end(child);
+    assert!(code == Some(130) && stdout.contains(PARTIAL), "{stdout}{stderr}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The command on a narrow terminal.
 
 use crate::support::bench::Bench;
-use crate::support::screen::{assert_bars_take_one_line, run};
+use crate::support::screen::{assert_bars_take_one_line, assert_text_fits, run};
 
 /// The lines of a table, after a check that none is too long.
 fn table(text: &str, columns: usize) -> Vec<&str> {
@@ -52,6 +52,14 @@ fn where_not_even_words_fit_in_they_are_broken() {
     let bench = Bench::new();
     let (text, _) = run(&bench, "swap --tensors 2 --tensor-size 4K", 40);
     table(&text, 40);
+}
+
+#[test]
+fn sentences_break_between_words() {
+    let bench = Bench::new();
+    for line in ["probe --fail-on never", "soak --runtime 0.1 --size 16M"] {
+        assert_text_fits(&bench, line);
+    }
 }
 
 #[test]

@@ -49,6 +49,16 @@ pub(crate) fn assert_bars_take_one_line(bench: &Bench, lines: &[&str]) {
     }
 }
 
+/// Runs a line on a narrow terminal, and checks that it breaks its text between words: the terminal would break lines
+/// that are too long anywhere.
+pub(crate) fn assert_text_fits(bench: &Bench, line: &str) {
+    let (text, _) = run(bench, line, 60);
+    for written in text.split(['\r', '\n']).map(without_escapes) {
+        let one_word = !written.trim().contains(' ');
+        assert!(written.chars().count() <= 60 || one_word, "{line}: {written:?} in\n{text}");
+    }
+}
+
 /// Removes control sequences (ESC, [, parameters, a letter).
 fn without_escapes(text: &str) -> String {
     let mut pieces = text.split("\u{1b}[");

@@ -6,6 +6,7 @@ use aio_core::shown;
 
 use super::{BareReport, KindReport, Latency, NewFile, Report, VerifyReport};
 use aio_cli::host::resident::Memory;
+use aio_cli::output;
 use aio_cli::paths::Paths;
 use aio_cli::size;
 
@@ -13,7 +14,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, op, file, bytes, ios, seconds, errors, latency_us, .. } = self;
         let direct = if self.direct { "opened for direct I/O" } else { "through the page cache" };
-        let block = size::show(self.block_size as u64);
+        let block = size::exact(self.block_size as u64);
         writeln!(f, "{op} of {} on {backend}, {direct}", shown(file))?;
         write!(
             f,
@@ -25,7 +26,7 @@ impl fmt::Display for Report {
             offset => writeln!(f, ", memory {offset} bytes past a page boundary")?,
         }
         if self.partial {
-            writeln!(f, "  partial  interrupted: this is what was done until then")?;
+            writeln!(f, "{}", output::sentence(output::PARTIAL))?;
         }
         if self.ramp_seconds > 0.0 {
             writeln!(f, "  ramp     {} s before, which no figure has", self.ramp_seconds)?;

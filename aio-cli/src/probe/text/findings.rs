@@ -3,21 +3,21 @@
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
-use textwrap::{Options, WordSplitter};
 
+use crate::output::wrap;
 use crate::probe::findings::{Finding, Severity};
 
 /// Writes findings in `width` columns, remedies indented below, with styles that the printer may strip.
-pub(super) fn write(f: &mut fmt::Formatter<'_>, findings: &[Finding], width: usize) -> fmt::Result {
+pub(super) fn write(f: &mut fmt::Formatter<'_>, findings: &[Finding], width: u16) -> fmt::Result {
     if findings.is_empty() {
         return write!(f, "\nfindings: none");
     }
     for Finding { severity, id, what, remedy } in findings {
         let (word, style) = severity.shown();
         write!(f, "\n{style}{word}[{id}]{style:#}")?;
-        paragraph(f, "  ", "  ", what, width)?;
+        write!(f, "\n{}", wrap("  ", "  ", what, width))?;
         for step in remedy {
-            paragraph(f, "  - ", "    ", step, width)?;
+            write!(f, "\n{}", wrap("  - ", "    ", step, width))?;
         }
         writeln!(f)?;
     }
@@ -33,16 +33,6 @@ impl Severity {
             Self::Note => ("note", bold(AnsiColor::Cyan)),
         }
     }
-}
-
-fn paragraph(f: &mut fmt::Formatter<'_>, first: &str, rest: &str, text: &str, width: usize) -> fmt::Result {
-    // Commands must not break at a hyphen or within a path.
-    let options = Options::new(width)
-        .initial_indent(first)
-        .subsequent_indent(rest)
-        .break_words(false)
-        .word_splitter(WordSplitter::NoHyphenation);
-    textwrap::wrap(text, options).iter().try_for_each(|line| write!(f, "\n{line}"))
 }
 
 /// `1 error, 2 warnings`.
@@ -62,7 +52,7 @@ fn counts(findings: &[Finding]) -> String {
 mod tests {
     use super::*;
 
-    struct Shown(Vec<Finding>, usize);
+    struct Shown(Vec<Finding>, u16);
 
     impl fmt::Display for Shown {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +60,7 @@ mod tests {
         }
     }
 
-    fn plain(findings: Vec<Finding>, width: usize) -> String {
+    fn plain(findings: Vec<Finding>, width: u16) -> String {
         anstream::adapter::strip_str(&Shown(findings, width).to_string()).to_string()
     }
 

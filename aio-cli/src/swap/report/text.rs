@@ -22,9 +22,9 @@ impl fmt::Display for Report {
         let how = if self.layout == Layout::Extents.name() { "extents of one file" } else { "a file each" };
         let noun = if *tensors == 1 { "tensor" } else { "tensors" };
         writeln!(f, "{source}: {tensors} {noun}, {bytes}, {how} in {dir}")?;
-        writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::show(*block_size as u64))?;
+        writeln!(f, "queue depth {queue_depth}, blocks of {}, threads {threads}", size::exact(*block_size as u64))?;
         if self.partial {
-            writeln!(f, "PARTIAL: a signal ended it early")?;
+            writeln!(f, "{}", output::sentence(output::PARTIAL))?;
         }
         if self.groups > 1 {
             writeln!(f, "goes through memory in {} groups, one after the other", self.groups)?;
@@ -80,13 +80,14 @@ impl Report {
         let cpu = |rates: Option<Rates>| {
             rates.map_or_else(|| "-".to_owned(), |rates| format!("{:.3}", rates.cpu_seconds_per_gb.median))
         };
+        let passes = self.passes.max(self.planned);
         let cells = |row: &Row| {
             let whole = row.whole_passes(self.tensors);
             let verified = match row.reason.as_deref() {
                 _ if !row.available => "not available".to_owned(),
-                None => format!("{whole} of {}", self.passes),
-                Some(INTERRUPTED) => format!("{whole} of {}, {INTERRUPTED}", self.passes),
-                Some(_) => format!("{whole} of {}, failed", self.passes),
+                None => format!("{whole} of {passes}"),
+                Some(INTERRUPTED) => format!("{whole} of {passes}, {INTERRUPTED}"),
+                Some(_) => format!("{whole} of {passes}, failed"),
             };
             [
                 row.backend.clone(),

@@ -11,7 +11,7 @@ use crate::size;
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.partial {
-            writeln!(f, "INTERRUPTED: this is what was found until then.\n")?;
+            writeln!(f, "{}\n", output::sentence(output::PARTIAL))?;
         }
         for folder in &self.folders {
             folder.show(self, f)?;
