@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::completions::{self, CompletionsArgs};
 use crate::failure::Failure;
-use crate::size;
+use crate::{number, size};
 
 pub(crate) use probe::{FailOn, ProbeArgs};
 pub(crate) use soak::SoakArgs;
@@ -80,7 +80,7 @@ impl Cli {
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
     /// Blocks in flight per thread.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::parse::<usize>)]
     pub(crate) queue_depth: Option<usize>,
 
     /// Bytes of a block, the largest piece that is handed to the kernel at once.
@@ -88,7 +88,7 @@ pub(crate) struct EngineArgs {
     pub(crate) block_size: Option<usize>,
 
     /// Worker threads, each with a queue of its own.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::parse::<usize>)]
     pub(crate) threads: Option<usize>,
 }
 

@@ -37,6 +37,8 @@ pub mod interrupt;
 #[doc(hidden)]
 pub mod log;
 #[doc(hidden)]
+pub mod number;
+#[doc(hidden)]
 pub mod output;
 #[doc(hidden)]
 pub mod paths;

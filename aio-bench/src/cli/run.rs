@@ -7,7 +7,7 @@ use aio::{Backend, DirectMode};
 use clap::Args;
 
 use super::op::WeightedOp;
-use aio_cli::{duration, size};
+use aio_cli::{duration, number, size};
 
 /// Run one job, as fio would, through the library's public API, and measure it.
 ///
@@ -59,11 +59,11 @@ pub(crate) struct RunArgs {
     pub(crate) block_size: usize,
 
     /// Blocks in flight per thread.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = number::parse::<usize>)]
     pub(crate) queue_depth: usize,
 
     /// Worker threads [default: the library's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::parse::<usize>)]
     pub(crate) threads: Option<usize>,
 
     /// Direct I/O, past the page cache: auto (where the file system has it), on (or fail), off.
@@ -115,7 +115,7 @@ pub(crate) struct RunArgs {
     pub(crate) job: Option<PathBuf>,
 
     /// Pin the process to this CPU.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::parse::<usize>)]
     pub(crate) cpu: Option<usize>,
 
     /// Write to an existing file. Its contents are lost.

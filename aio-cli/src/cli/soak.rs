@@ -6,7 +6,7 @@ use std::time::Duration;
 use aio::Backend;
 use clap::Args;
 
-use crate::{duration, size};
+use crate::{duration, number, size};
 
 /// Run random operations of the library for a long time, and verify every byte.
 ///
@@ -48,7 +48,7 @@ pub(crate) struct SoakArgs {
     pub(crate) faults: bool,
 
     /// Seed of all random choices [default: the clock]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::parse::<u64>)]
     pub(crate) seed: Option<u64>,
 
     /// Print one JSON object instead of text.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use crate::{duration, size};
+use crate::{duration, number, size};
 
 /// Search for the configuration that is fastest on a folder's device, within a given time.
 ///
@@ -45,7 +45,7 @@ pub(crate) struct TuneArgs {
     pub(crate) overwrite: bool,
 
     /// Seed for which candidates are drawn, and in which order they are measured.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::parse::<u64>)]
     pub(crate) seed: u64,
 
     /// Print one JSON object instead of text.

@@ -12,8 +12,18 @@ fn values_that_make_no_sense() {
         ("swap --tensors 1000000 --tensor-size 7E", 1, &["does not fit in memory"]),
         ("swap --block-size 5", 2, &["--block-size = 5", "multiple of the page size"]),
         ("swap --layout heap", 2, &["heap", "files", "extents"]),
+        ("swap --queue-depth x", 2, &["--queue-depth", "it is not a whole number"]),
         ("erase", 2, &["erase"]),
+        ("probe --runtime 5", 2, &["'--runtime' is an option of 'tensor-aio tune' and 'tensor-aio soak'"]),
     ]);
+}
+
+#[test]
+fn an_unknown_option_is_not_taken_for_a_value() {
+    for line in ["probe --runtime 5", "tune . --time 5", "soak --time 5", "swap --nonsense"] {
+        let sentence = bench().refused(line, 2);
+        assert!(!sentence.contains("as a value"), "{line}: {sentence}");
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn what_cannot_be_is_refused() {
         ("soak --runtime 0", 2, "is not a time"),
         ("soak --hours 8", 2, "'--runtime'"),
         ("soak --seconds=60", 2, "'--runtime'"),
+        ("soak --seed x", 2, "'x' for '--seed <N>': it is not a whole number from 0 to"),
         ("soak --size 1M", 2, "at least 16M"),
         ("soak --backend auto", 2, "name one backend"),
         ("soak --backend pthread --backend pthread", 2, "given twice"),

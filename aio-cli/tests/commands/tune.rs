@@ -180,6 +180,7 @@ fn what_cannot_be_done_is_said_before_the_work() {
         ("tune . --runtime soon", 2, &["--runtime", "2h"]),
         ("tune . --runtime 0.5", 2, &["--runtime", "at least 1s"]),
         ("tune . --budget 5", 2, &["'--budget'", "'--runtime'"]),
+        ("tune . --time 5", 2, &["'--time'", "tip: ", "'--runtime'"]),
         ("tune . --write no/such/folder.json", 1, &["cannot write no/such/folder.json"]),
         ("tune . --write .", 1, &["cannot write .", "folder"]),
         ("tune . --write file", 1, &["file exists", "--overwrite"]),
