@@ -22,7 +22,7 @@ use aio_core::shown;
 use crate::cli::RunArgs;
 use aio_cli::failure::Failure;
 use aio_cli::host::resident::PeakWatch;
-use aio_cli::host::{cpu, limits};
+use aio_cli::host::{cpu, disk, limits};
 use aio_cli::interrupt;
 use aio_cli::output;
 use aio_cli::paths::Paths;
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     config.validate_ranges()?;
     check(args, &config)?;
     let target = Target::look(args)?;
+    check_extents(args, &target)?;
     let plan = Plan { ramp: args.ramp, limit: limit(args, &target)?, per_op: args.extents as usize };
     if args.verify {
         check_room_to_move(args, &config, &target, &plan)?;
@@ -145,6 +146,9 @@ fn check(args: &RunArgs, config: &AioConfig) -> Result<(), Failure> {
             return Err(Failure::Usage(format!("--op {} is given twice: one weight says it", op.op.name())));
         }
     }
+    if let Some(log) = args.log.as_ref().filter(|log| disk::is_same_place(log, &args.file)) {
+        return Err(Failure::Usage(format!("--file and --log are the same file, {}", shown(log))));
+    }
     if args.verify && args.block_size < pattern::SMALLEST {
         return Err(Failure::Usage(format!(
             "--verify needs blocks of at least {} bytes, to write there what they are: --block-size is {}",
@@ -153,6 +157,19 @@ fn check(args: &RunArgs, config: &AioConfig) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Fails if an op has more blocks than the file: some would be in it twice.
+fn check_extents(args: &RunArgs, target: &Target<'_>) -> Result<(), Failure> {
+    if u64::from(args.extents) <= target.blocks() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "--extents {} is more than the {} blocks that are used of {}: fewer --extents, or a larger --size helps",
+        args.extents,
+        target.blocks(),
+        shown(target.path())
+    )))
 }
 
 /// Fails if the file has too few blocks. A block that is being written must be in no other op, so one is always free

@@ -220,6 +220,8 @@ fn text_tells_the_same() {
     {
         assert!(text.contains(words), "{words}\n{text}");
     }
+    let text = bench.text("run --op read --file f --block-size 5000");
+    assert!(text.contains("blocks of 5000 bytes, "), "nothing is rounded: {text}");
     let text = bench.text("run --op read --file f --block-size 4K --queue-depth 1 --bare --memory-offset 3");
     for words in ["memory 3 bytes past a page boundary", "  bare ", "times its CPU time"] {
         assert!(text.contains(words), "{words}\n{text}");

@@ -78,6 +78,12 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Whether two paths name one file, which need not exist.
+pub fn is_same_place(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| Some((folder_of(path).canonicalize().ok()?, path.file_name()?.to_owned()));
+    a == b || place(a).is_some_and(|a| place(b) == Some(a))
+}
+
 /// Fails if `dir` has no room for files of these sizes, each rounded up to blocks, and for their metadata.
 pub fn require_room(dir: &Path, files: impl Iterator<Item = u64>) -> Result<(), Failure> {
     let fs = statvfs(dir)
