@@ -4,5 +4,6 @@ pub mod cpu;
 pub mod disk;
 pub mod limits;
 pub(crate) mod memory;
+pub mod page_cache;
 pub mod proc;
 pub mod resident;

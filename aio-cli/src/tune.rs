@@ -2,8 +2,6 @@
 
 mod candidate;
 mod folder;
-#[cfg(test)]
-mod page_cache;
 mod progress;
 mod report;
 mod sample;

@@ -12,14 +12,19 @@ use crate::host::limits;
 use crate::interrupt;
 use crate::size;
 
-/// Allocates `count` buffers of `bytes` each and warms them up on `file`. If they do not fit into memory, the error
-/// ends with `less`: what needs less.
+/// Allocates `count` buffers of `bytes` each, as [`allocate`] does, and warms them up on `file`.
 pub fn buffers(
     handle: &AioHandle,
     file: &AioFile,
-    (count, bytes): (usize, usize),
+    count_and_bytes: (usize, usize),
     less: &str,
 ) -> Result<Vec<AlignedBuf>, Failure> {
+    warm_up(file, allocate(handle, count_and_bytes, less)?)
+}
+
+/// Allocates `count` buffers of `bytes` each. If they do not fit into memory, the error ends with `less`: what needs
+/// less.
+pub fn allocate(handle: &AioHandle, (count, bytes): (usize, usize), less: &str) -> Result<Vec<AlignedBuf>, Failure> {
     let too_large = |reason: String| {
         let each = size::show(bytes as u64);
         Failure::Failed(format!("{count} buffers of {each} do not fit into memory ({reason}): {less} takes less"))
@@ -33,7 +38,7 @@ pub fn buffers(
         interrupt::check()?;
         handle.arena().try_alloc(bytes).map_err(|error| too_large(error.to_string()))
     };
-    warm_up(file, (0..count).map(allocate).collect::<Result<_, Failure>>()?)
+    (0..count).map(allocate).collect()
 }
 
 /// Reads the first page of `file` (or as much as a buffer holds) into each of `buffers`, and returns them.

@@ -204,7 +204,7 @@ fn explain(failure: Failure, what: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::page_cache::PageCache;
+    use crate::host::page_cache::PageCache;
     use crate::tune::workload::pattern;
 
     const HOUR: Duration = Duration::from_secs(3600);

@@ -168,7 +168,7 @@ mod tests {
     use aio::{Backend, DirectMode, OpenOptions};
 
     use super::*;
-    use crate::tune::page_cache::PageCache;
+    use crate::host::page_cache::PageCache;
 
     const SHAPE: Shape = Shape { op_bytes: 64 << 10, ops_in_flight: 4 };
 
