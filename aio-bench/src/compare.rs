@@ -4,6 +4,7 @@ mod contender;
 mod contenders;
 mod machine;
 mod markdown;
+mod measure;
 mod picture;
 mod plan;
 mod report;
@@ -12,17 +13,18 @@ mod work;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use aio_core::shown;
 
 use crate::cli::CompareArgs;
 use crate::compare::machine::Machine;
 use aio_cli::failure::Failure;
-use aio_cli::host::cpu::Elapsed;
 use aio_cli::host::disk;
-use aio_cli::interrupt;
 use aio_cli::output::{self, Bar};
-use contender::{Contender, Entrant, field};
+use contender::{Entrant, field};
+use measure::{Measured, measure};
+pub(crate) use plan::LARGE;
 use plan::{Spec, specs};
 use report::{ContenderReport, Report, WorkloadReport};
 use work::Work;
@@ -46,7 +48,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let bar = Bar::new(turns as u64, "[{bar:20}] {percent:>3}%, {eta} left  {wide_msg}");
     let mut ended = Ok(());
     for spec in specs {
-        let (workload, result) = one(spec, &dir, &mut field, args.rounds, &bar);
+        let (workload, result) = one(spec, &dir, &mut field, args, &bar);
         report.workloads.extend(workload);
         ended = result;
         if ended.is_err() {
@@ -80,30 +82,31 @@ fn chosen(args: &CompareArgs) -> Result<Vec<Spec>, Failure> {
         .collect())
 }
 
-/// Runs one workload: a round that does not count, then those that do, each begun by a different contender. Returns
-/// what it has also when it ends early.
+/// Runs one workload: a round of one pass that does not count, then those that do, each begun by a different contender.
+/// Returns what it has also when it ends early.
 fn one(
     spec: Spec,
     dir: &Path,
     field: &mut [Entrant],
-    rounds: u16,
+    args: &CompareArgs,
     bar: &Bar,
 ) -> (Option<WorkloadReport>, Result<(), Failure>) {
     let mut work = match Work::make(spec, dir) {
         Ok(work) => work,
         Err(failure) => return (None, Err(failure)),
     };
-    let mut results: Vec<Result<Vec<Elapsed>, String>> = field.iter().map(|_| Ok(Vec::new())).collect();
+    let mut results: Vec<Result<Vec<Measured>, String>> = field.iter().map(|_| Ok(Vec::new())).collect();
     let mut go = || {
-        for round in 0..=usize::from(rounds) {
+        for round in 0..=usize::from(args.rounds) {
+            let least = if round > 0 { args.runtime } else { Duration::ZERO };
             for turn in 0..field.len() {
                 let at = (turn + round) % field.len();
                 let Entrant { name, contender } = &mut field[at];
                 bar.inc(1);
                 bar.set_message(format!("{}: {name}", work.spec.name));
                 let (Ok(contender), Ok(samples)) = (contender, &mut results[at]) else { continue };
-                match sample(&mut work, &mut **contender) {
-                    Ok(elapsed) if round > 0 => samples.push(elapsed),
+                match measure(&mut work, &mut **contender, least) {
+                    Ok(measured) if round > 0 => samples.push(measured),
                     Ok(_) => {}
                     Err(Failure::Failed(reason)) => results[at] = Err(reason),
                     Err(other) => return Err(other),
@@ -114,14 +117,4 @@ fn one(
     };
     let ended = go();
     (Some(WorkloadReport::new(&work.spec, field, &results)), ended)
-}
-
-fn sample(work: &mut Work, contender: &mut dyn Contender) -> Result<Elapsed, Failure> {
-    interrupt::check()?;
-    work.prepare()?;
-    let elapsed = contender.run(work)?;
-    if work.spec.writes && contender.stamps() {
-        work.verify()?;
-    }
-    Ok(elapsed)
 }

@@ -1,18 +1,22 @@
 //! `aio-bench compare`.
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use aio_cli::size;
+use crate::compare::LARGE;
+use aio_cli::{duration, size};
 
 /// Do the same work with every backend and with what people use otherwise, and compare them.
 ///
-/// The others are std::fs on one thread and on several, mmap with a copy, fio if it is on PATH, and rio and glommio if
+/// The others are std::fs on one thread and on more, mmap with a copy, fio if it is on PATH, and rio and glommio if
 /// they were compiled in (features peer-rio, peer-glommio). The contenders do each workload one after the other, in
-/// rounds that each start with a different contender; the result is the median of the rounds, with the lowest and the
-/// highest. Every block is checked, and wrong bytes make a contender fail; only fio's blocks, which it makes itself,
-/// are not checked.
+/// rounds that each start with a different contender; in a round, a contender repeats the work until --runtime is over.
+/// The result is the median of the rounds, with the lowest and the highest. Every block is checked, and wrong bytes
+/// make a contender fail; only fio's blocks, which it makes itself, are not checked. What should be cold and is in the
+/// page cache makes a contender fail, too.
 ///
 /// Except for fio, the time runs from opening or making files until they are closed. fio's own figures leave out
 /// opening and allocating a large file, and the CPU time of the kernel's workers.
@@ -25,8 +29,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 
-    /// Bytes of large files.
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse_positive)]
+    /// Bytes of large files, of which whole MiB are used: at least 1M.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub(crate) size: u64,
 
     /// How many small tensors.
@@ -45,9 +49,13 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) queue_depth: u16,
 
-    /// Threads of the std::fs contender with several.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=256))]
-    pub(crate) threads: u16,
+    /// The most threads of std::fs, which runs on 1, 2, 4 and so on [default: the CPUs, at least 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+
+    /// How long a measurement lasts at least: each contender repeats the work in each round until then.
+    #[arg(long, value_name = "TIME", default_value = "0.5", value_parser = duration::parse)]
+    pub(crate) runtime: Duration,
 
     /// Rounds to measure; an untimed one comes first.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -71,6 +79,18 @@ Examples:
   aio-bench compare --dir /mnt/nvme
   aio-bench compare --dir /mnt/nvme --size 4G --only read,save-durable --out report
   aio-bench compare --json > compare.json";
+
+impl CompareArgs {
+    /// The most threads of std::fs.
+    pub(crate) fn most_threads(&self) -> usize {
+        let cpus = || thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(|| cpus().max(8), usize::from)
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    size::parse_at_least(text, LARGE as u64, "1 MiB")
+}
 
 fn parse_tensor(text: &str) -> Result<usize, String> {
     match size::parse_usize(text)? {

@@ -3,6 +3,7 @@
 use aio::Backend;
 
 use super::contenders::{fio, glommio, mmap, ours, rio, std_fs};
+use super::measure::Measured;
 use super::work::Work;
 use crate::cli::CompareArgs;
 use aio_cli::failure::Failure;
@@ -22,6 +23,13 @@ pub(crate) trait Contender {
 
     /// Does the work once, and returns how long that took. Preparing memory is not timed.
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure>;
+
+    /// Does the work at least once and at most `most` times. A contender that can repeat it by itself, without files
+    /// being prepared in between, makes use of that.
+    fn repeat(&mut self, work: &Work, most: u64) -> Result<Measured, Failure> {
+        let _ = most;
+        Ok(Measured { passes: 1, elapsed: self.run(work)? })
+    }
 }
 
 /// A contender, or the reason why it cannot take part.
@@ -39,7 +47,7 @@ pub(crate) fn field(args: &CompareArgs) -> Vec<Entrant> {
     for &backend in Backend::COMPILED {
         add(ours::name(backend), ours::Engine::new(backend, depth).map(|engine| Box::new(engine) as _));
     }
-    for threads in [1, usize::from(args.threads)] {
+    for threads in std_fs::counts(args.most_threads()) {
         add(std_fs::name(threads), Ok(Box::new(std_fs::StdFs::new(threads))));
     }
     add(mmap::NAME.to_owned(), Ok(Box::new(mmap::Mmap)));

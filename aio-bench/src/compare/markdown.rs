@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::report::{ContenderReport, Report};
+use super::report::Report;
+use aio_cli::output;
 
 /// The page; it shows the picture `report.svg` beside it.
 pub(crate) fn markdown(report: &Report) -> String {
@@ -13,18 +14,14 @@ pub(crate) fn markdown(report: &Report) -> String {
 }
 
 fn write(report: &Report, page: &mut String) -> std::fmt::Result {
-    let Report { machine, command, queue_depth, rounds, .. } = report;
+    let Report { machine, command, .. } = report;
     writeln!(page, "# Tensor I/O compared\n")?;
     if report.partial {
-        writeln!(page, "**Interrupted: workloads or rounds are missing.**\n")?;
+        writeln!(page, "**{}.**\n", output::PARTIAL)?;
     }
     writeln!(page, "{machine}\n")?;
     writeln!(page, "```\n{command}\n```\n")?;
-    writeln!(
-        page,
-        "Queue depth {queue_depth}. Each figure is the median of {rounds} rounds in which everybody had a turn, with the lowest \
-         and the highest in brackets. GB is 10^9 bytes.\n"
-    )?;
+    writeln!(page, "{}. GB is 10^9 bytes.\n", sentence(&report.method()))?;
     writeln!(page, "![Rates by workload](report.svg)\n")?;
     for workload in &report.workloads {
         writeln!(page, "## {}\n\n{}.\n", workload.name, sentence(&workload.description()))?;
@@ -37,8 +34,7 @@ fn write(report: &Report, page: &mut String) -> std::fmt::Result {
         writeln!(page)?;
     }
     writeln!(page, "## Notes\n")?;
-    let mut notes = report.contenders.iter().filter_map(ContenderReport::footnote);
-    notes.try_for_each(|note| writeln!(page, "- {}", escaped(&note)))
+    report.footnotes().iter().try_for_each(|note| writeln!(page, "- {}", escaped(note)))
 }
 
 /// The text with a capital letter first.

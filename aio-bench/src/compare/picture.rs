@@ -3,6 +3,7 @@
 use super::report::Report;
 use crate::plot::{Panel, Row, bars};
 use aio_cli::failure::Failure;
+use aio_cli::output;
 
 /// The picture as SVG.
 pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
@@ -17,7 +18,7 @@ pub(crate) fn svg(report: &Report) -> Result<String, Failure> {
             .collect(),
         reference: workload.best_fio_gb_per_s,
     });
-    let partial = if report.partial { ", interrupted" } else { "" };
+    let partial = if report.partial { format!(". {}", output::PARTIAL) } else { String::new() };
     let subtitle =
         format!("GB/s, median of {} rounds, lowest to highest; the line is the best fio{partial}", report.rounds);
     bars("Tensor I/O compared", &subtitle, &panels.collect::<Vec<_>>())

@@ -34,13 +34,13 @@ pub(crate) struct Spec {
 }
 
 /// Bytes of a block of large files.
-const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: usize = 1 << 20;
 /// Bytes of a block of random reads.
 const SMALL: usize = 4 << 10;
 
 /// All workloads.
 pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
-    let blocks = (args.size / LARGE as u64).max(1);
+    let blocks = args.size / LARGE as u64;
     let read = Spec {
         name: "read",
         what: "a large file is read, cold",
@@ -104,12 +104,19 @@ pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
 }
 
 impl Spec {
+    /// A tiny workload for tests: four blocks of 64 bytes.
+    #[cfg(test)]
+    pub(crate) fn example(writes: bool, start: Start, file_per_block: bool) -> Self {
+        let (name, what, durable, at_once, random) = ("", "", false, false, false);
+        Self { name, what, writes, start, durable, file_per_block, at_once, random, block: 64, blocks: 4, moved: 4 }
+    }
+
     /// The number of files.
     pub(crate) fn files(&self) -> u64 {
         if self.file_per_block { self.blocks } else { 1 }
     }
 
-    /// Bytes that move.
+    /// Bytes that move in a pass.
     pub(crate) fn bytes(&self) -> u64 {
         self.moved * self.block as u64
     }

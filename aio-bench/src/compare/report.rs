@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::contender::Entrant;
 use super::contenders::{fio, ours};
+use super::measure::Measured;
 use super::plan::Spec;
 use crate::cli::CompareArgs;
 use crate::compare::machine::Machine;
 use aio_cli::estimate::Estimate;
-use aio_cli::host::cpu::Elapsed;
+use aio_cli::host::page_cache::PageCache;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -24,6 +25,10 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) queue_depth: u16,
     pub(crate) rounds: u16,
+    /// How long each measurement lasted at least.
+    pub(crate) runtime_seconds: f64,
+    /// Whether the kernel tells what is in the page cache; if not, that cold files are cold was not checked.
+    pub(crate) page_cache_checked: bool,
     pub(crate) contenders: Vec<ContenderReport>,
     pub(crate) workloads: Vec<WorkloadReport>,
 }
@@ -58,6 +63,8 @@ pub(crate) struct WorkloadReport {
 pub(crate) struct ResultReport {
     pub(crate) contender: String,
     pub(crate) rounds: usize,
+    /// Of all rounds.
+    pub(crate) passes: u64,
     pub(crate) gb_per_s: Option<Estimate>,
     /// The median, divided by that of the best fio line.
     pub(crate) of_best_fio: Option<f64>,
@@ -72,12 +79,14 @@ impl Report {
     pub(crate) fn new(args: &CompareArgs, machine: Machine, contenders: Vec<ContenderReport>) -> Self {
         let words = std::env::args_os().skip(1).map(|word| Printable(word.display()).to_string());
         Self {
-            schema: "aio-bench/compare/1",
+            schema: "aio-bench/compare/2",
             partial: false,
             command: std::iter::once("aio-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" "),
             machine,
             queue_depth: args.queue_depth,
             rounds: args.rounds,
+            runtime_seconds: args.runtime.as_secs_f64(),
+            page_cache_checked: PageCache::counts_files_in(&args.dir),
             contenders,
             workloads: Vec::new(),
         }
@@ -97,7 +106,7 @@ impl ContenderReport {
 
 impl WorkloadReport {
     /// The results of all rounds, by contender.
-    pub(crate) fn new(spec: &Spec, field: &[Entrant], results: &[Result<Vec<Elapsed>, String>]) -> Self {
+    pub(crate) fn new(spec: &Spec, field: &[Entrant], results: &[Result<Vec<Measured>, String>]) -> Self {
         let results = field.iter().zip(results).map(|(entrant, rounds)| ResultReport::new(entrant, spec, rounds));
         let mut report = Self {
             name: spec.name,
@@ -124,14 +133,16 @@ impl WorkloadReport {
 }
 
 impl ResultReport {
-    fn new(Entrant { name, contender }: &Entrant, spec: &Spec, rounds: &Result<Vec<Elapsed>, String>) -> Self {
-        let gigabytes = spec.bytes() as f64 / 1e9;
-        let measured = rounds.as_deref().unwrap_or_default();
-        let rates = measured.iter().map(|elapsed| gigabytes / elapsed.wall.as_secs_f64().max(1e-9));
-        let cpu = measured.iter().map(|elapsed| elapsed.cpu.as_secs_f64() / gigabytes);
+    fn new(Entrant { name, contender }: &Entrant, spec: &Spec, rounds: &Result<Vec<Measured>, String>) -> Self {
+        let rounds_measured = rounds.as_deref().unwrap_or_default();
+        let measured =
+            rounds_measured.iter().map(|round| (round.passes * spec.bytes()) as f64 / 1e9).zip(rounds_measured);
+        let rates = measured.clone().map(|(gigabytes, round)| gigabytes / round.elapsed.wall.as_secs_f64().max(1e-9));
+        let cpu = measured.map(|(gigabytes, round)| round.elapsed.cpu.as_secs_f64() / gigabytes);
         Self {
             contender: name.clone(),
-            rounds: measured.len(),
+            rounds: rounds_measured.len(),
+            passes: rounds_measured.iter().map(|round| round.passes).sum(),
             gb_per_s: Estimate::of(rates),
             of_best_fio: None,
             cpu_seconds_per_gb: Estimate::of(cpu),

@@ -2,30 +2,28 @@
 
 use std::fmt;
 
-use super::report::{ContenderReport, Report, ResultReport, WorkloadReport};
-use aio_cli::output;
+use super::report::{Report, ResultReport, WorkloadReport};
+use aio_cli::output::{self, sentence};
 use aio_cli::size;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machine, queue_depth, rounds, .. } = self;
-        writeln!(f, "{machine}")?;
-        let of = if *rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} rounds") };
-        writeln!(f, "queue depth {queue_depth}, {of}, lowest to highest in brackets")?;
+        writeln!(f, "{}", sentence(&self.machine.to_string()))?;
+        writeln!(f, "{}", sentence(&self.method()))?;
         for workload in &self.workloads {
             write!(f, "\n{workload}")?;
         }
         if self.partial {
-            writeln!(f, "Interrupted: this is what there was until then.")?;
+            writeln!(f, "{}", sentence(output::PARTIAL))?;
         }
-        let notes = self.contenders.iter().filter_map(ContenderReport::footnote);
-        write!(f, "{}", notes.collect::<Vec<_>>().join("\n"))
+        let notes = self.footnotes();
+        write!(f, "{}", notes.iter().map(|note| sentence(note)).collect::<Vec<_>>().join("\n"))
     }
 }
 
 impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.name, self.description())?;
+        writeln!(f, "{}", sentence(&format!("{}: {}", self.name, self.description())))?;
         let header = ["", "GB/s", "of the best fio", "CPU s per GB"];
         writeln!(f, "{}", output::figures(header, self.results.iter().map(ResultReport::cells)))
     }
@@ -34,23 +32,44 @@ impl fmt::Display for WorkloadReport {
 impl WorkloadReport {
     /// Its name and amount of data.
     pub(crate) fn title(&self) -> String {
-        let block = size::show(self.block_size as u64);
+        let block = size::exact(self.block_size as u64);
         format!("{}, {} x {block}", self.name, self.bytes / self.block_size as u64)
     }
 
     /// What is done, and with how much data.
     pub(crate) fn description(&self) -> String {
         let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
-        let (bytes, block) = (size::show(self.bytes), size::show(self.block_size as u64));
+        let (bytes, block) = (size::show(self.bytes), size::exact(self.block_size as u64));
         format!("{}; {bytes}{files}, blocks of {block}", self.what)
     }
 }
 
-impl ContenderReport {
-    /// Why it did not take part, or a note for the reader.
-    pub(crate) fn footnote(&self) -> Option<String> {
-        let words = self.reason.as_deref().or(self.note)?;
-        Some(format!("{}: {words}", self.name))
+impl Report {
+    /// How it was measured.
+    pub(crate) fn method(&self) -> String {
+        let Self { queue_depth, rounds, runtime_seconds, .. } = self;
+        let of = if *rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} rounds") };
+        let assumed = if self.page_cache_checked {
+            ""
+        } else {
+            "; that cold files are cold is assumed: the kernel does not tell here (cachestat(2))"
+        };
+        format!(
+            "queue depth {queue_depth}, {of} of at least {runtime_seconds} s, lowest to highest in brackets{assumed}"
+        )
+    }
+
+    /// Why contenders did not take part, and notes for the reader; contenders share what holds for several.
+    pub(crate) fn footnotes(&self) -> Vec<String> {
+        let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+        for contender in &self.contenders {
+            let Some(words) = contender.reason.as_deref().or(contender.note) else { continue };
+            match notes.iter_mut().find(|(note, _)| *note == words) {
+                Some((_, names)) => names.push(&contender.name),
+                None => notes.push((words, vec![&contender.name])),
+            }
+        }
+        notes.iter().map(|(words, names)| format!("{}: {words}", names.join("; "))).collect()
     }
 }
 

@@ -12,6 +12,8 @@ use nix::unistd::syncfs;
 use super::plan::{Spec, Start};
 use aio_cli::failure::Failure;
 use aio_cli::generate::{self, SplitMix64};
+use aio_cli::host::limits;
+use aio_cli::host::page_cache::PageCache;
 use aio_cli::interrupt::{self, Made};
 
 /// A workload with its files, which contenders can repeat.
@@ -27,6 +29,8 @@ pub(crate) struct Work {
     order: Vec<u64>,
     /// The generation of the blocks in the files, or of those about to be written.
     generation: u64,
+    /// Whether the kernel counts what the page cache holds of these files.
+    counted: bool,
 }
 
 impl Work {
@@ -39,7 +43,8 @@ impl Work {
             true => (0..spec.moved).map(|_| numbers.below(spec.blocks)).collect(),
             false => (0..spec.blocks).collect(),
         };
-        let work = Self { spec, folder, files, order, generation: 0 };
+        let counted = PageCache::counts_files_in(folder.path());
+        let work = Self { spec, folder, files, order, generation: 0, counted };
         if spec.start != Start::New {
             work.fill().map_err(|error| work.cannot("write", &error))?;
         }
@@ -79,7 +84,28 @@ impl Work {
         if self.spec.writes {
             self.generation += 1;
         }
-        self.reset().map_err(|error| self.cannot("prepare", &error))
+        let cached = self.reset().and_then(|()| self.cached()).map_err(|error| self.cannot("prepare", &error))?;
+        if self.counted { self.require(cached) } else { Ok(()) }
+    }
+
+    /// Pages of the files that are in the page cache, as far as the kernel tells.
+    fn cached(&self) -> io::Result<u64> {
+        let existing = self.files.iter().filter(|_| self.spec.start != Start::New);
+        existing.map(|file| Ok(PageCache::of(&File::open(file)?).map_or(0, |pages| pages.cached))).sum()
+    }
+
+    /// Fails if files that should be cold are in the page cache, or the other way round.
+    fn require(&self, cached: u64) -> Result<(), Failure> {
+        let pages = self.file_len().div_ceil(limits::page_size()) * self.files.len() as u64;
+        let (want, right) = match self.spec.start {
+            Start::New => return Ok(()),
+            Start::Cold => ("not be in the page cache", cached == 0),
+            Start::Cached => ("be in the page cache", cached >= pages),
+        };
+        if right {
+            return Ok(());
+        }
+        Err(Failure::Failed(format!("the files should {want}, where {cached} of their {pages} pages are")))
     }
 
     fn reset(&self) -> io::Result<()> {
@@ -180,17 +206,13 @@ const WORD: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn spec(writes: bool, start: Start, file_per_block: bool) -> Spec {
-        let (name, what, durable, at_once, random) = ("", "", false, false, false);
-        Spec { name, what, writes, start, durable, file_per_block, at_once, random, block: 64, blocks: 4, moved: 4 }
-    }
+    use aio_cli::host::disk;
 
     #[test]
     fn blocks_are_known_by_their_bytes() {
         let dir = tempfile::tempdir().unwrap();
         for file_per_block in [false, true] {
-            let mut work = Work::make(spec(false, Start::Cold, file_per_block), dir.path()).unwrap();
+            let mut work = Work::make(Spec::example(false, Start::Cold, file_per_block), dir.path()).unwrap();
             work.prepare().unwrap();
             let mut bytes = [[0; 64]; 4];
             for &block in work.order() {
@@ -208,7 +230,7 @@ mod tests {
     #[test]
     fn what_was_written_before_does_not_pass_for_what_should_be_there() {
         let dir = tempfile::tempdir().unwrap();
-        let mut work = Work::make(spec(true, Start::Cold, false), dir.path()).unwrap();
+        let mut work = Work::make(Spec::example(true, Start::Cold, false), dir.path()).unwrap();
         work.prepare().unwrap();
         let write = |work: &Work, blocks: &[u64]| {
             for &block in blocks {
@@ -228,9 +250,42 @@ mod tests {
     }
 
     #[test]
+    fn what_the_page_cache_holds_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let prepared = |start, dir: &Path| {
+            let mut work = Work::make(Spec::example(false, start, true), dir).unwrap();
+            work.prepare().map(|()| work)
+        };
+        let cold = prepared(Start::Cold, dir.path()).unwrap();
+        if !cold.counted {
+            return println!(
+                "SKIPPED: the kernel does not tell what is cached (cachestat, Linux 6.5), or it is an overlay"
+            );
+        }
+        assert_eq!(cold.cached().unwrap(), 0);
+        // Another reader.
+        fs::read(&cold.files()[1]).unwrap();
+        let warm = cold.require(cold.cached().unwrap()).unwrap_err().to_string();
+        assert_eq!(warm, "the files should not be in the page cache, where 1 of their 4 pages are");
+
+        let cached = prepared(Start::Cached, dir.path()).unwrap();
+        assert_eq!(cached.cached().unwrap(), 4);
+        let cold = cached.require(3).unwrap_err().to_string();
+        assert_eq!(cold, "the files should be in the page cache, where 3 of their 4 pages are");
+
+        // A file system that is nothing but page cache.
+        if disk::file_system(Path::new("/dev/shm")).is_ok_and(|name| name == "tmpfs") {
+            assert!(prepared(Start::Cold, Path::new("/dev/shm")).is_err());
+            prepared(Start::Cached, Path::new("/dev/shm")).unwrap();
+        } else {
+            println!("SKIPPED: /dev/shm is no tmpfs");
+        }
+    }
+
+    #[test]
     fn new_files_are_not_there_yet() {
         let dir = tempfile::tempdir().unwrap();
-        let mut work = Work::make(spec(true, Start::New, true), dir.path()).unwrap();
+        let mut work = Work::make(Spec::example(true, Start::New, true), dir.path()).unwrap();
         for _ in 0..2 {
             work.prepare().unwrap();
             assert_eq!((work.files().len(), fs::read_dir(work.folder()).unwrap().count()), (4, 0));

@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::support::bench::{Bench, backends};
 use crate::support::schema::assert_valid;
 
-/// Small enough to finish at once.
-const SMALL: &str = "compare --size 2M --tensors 4 --tensor-size 8K --random-reads 16 --threads 2 --queue-depth 4";
+/// Small and short enough to finish at once.
+const SMALL: &str =
+    "compare --runtime 0.001 --size 2M --tensors 4 --tensor-size 8K --random-reads 16 --threads 2 --queue-depth 4";
 
 const WORKLOADS: [&str; 10] = [
     "read",
@@ -122,11 +123,77 @@ fn who_fails_is_shown_with_the_reason() {
 }
 
 #[test]
+fn the_work_is_repeated_until_the_time_says_something() {
+    let bench = Bench::new();
+    let report = bench.json("compare --size 1M --only read,save --rounds 1 --threads 1 --runtime 0.05 --json");
+    assert_eq!(report["runtime_seconds"], 0.05);
+    for (workload, result) in report["workloads"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|workload| workload["results"].as_array().unwrap().iter().map(move |result| (workload, result)))
+    {
+        let Some(rate) = result["gb_per_s"]["median"].as_f64() else { continue };
+        let bytes = (workload["bytes"].as_u64().unwrap() * result["passes"].as_u64().unwrap()) as f64;
+        assert!(bytes / 1e9 / rate >= 0.0499, "{result}");
+    }
+}
+
+/// It takes a millisecond for each pass, and its clock shows no less.
+#[test]
+fn fio_makes_many_passes_in_one_run() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path().join("bin")).unwrap();
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && exit\nfor word; do case $word in --loops=*) n=${word#*=};; esac; \
+                  done\necho \"$n\" >>\"${0%/*}/../passes\"\necho '{\"jobs\":[{\"error\":0,\"usr_cpu\":40,\"sys_cpu\":60,\
+                  \"read\":{\"io_bytes\":'$((n * 2097152))',\"bw_bytes\":2097152000},\"write\":{\"io_bytes\":0,\"bw_bytes\":0}}]}'\n";
+    fs::write(bench.path().join("bin/fio"), script).unwrap();
+    fs::set_permissions(bench.path().join("bin/fio"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = bench
+        .command(&format!("{SMALL} --runtime 0.1 --rounds 1 --only read --json").replace("--runtime 0.001 ", ""));
+    let output = command.env("PATH", bench.path().join("bin")).assert().success().get_output().clone();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fio = result(&report, "fio io_uring");
+    assert_eq!((&fio["rounds"], &fio["passes"]), (&1.into(), &105.into()), "{fio}");
+    let [rate, cpu] =
+        [&fio["gb_per_s"]["median"], &fio["cpu_seconds_per_gb"]["median"]].map(|it| it.as_f64().unwrap());
+    assert!((rate - 2.097152).abs() < 1e-6 && (cpu - 1.0 / 2.097152).abs() < 1e-6, "{fio}");
+    // Of both fio lines: the round that does not count, and the other one.
+    assert_eq!(String::from_utf8(bench.contents("passes")).unwrap(), "1\n1\n1\n104\n1\n104\n");
+}
+
+#[test]
+fn std_fs_runs_on_more_and_more_threads() {
+    let report =
+        Bench::new().json(&format!("{} --rounds 1 --only read --json", SMALL.replace("--threads 2", "--threads 3")));
+    let names = report["contenders"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str());
+    let threads: Vec<_> = names.filter(|name| name.starts_with("std::fs")).collect();
+    assert_eq!(threads, ["std::fs", "std::fs, 2 threads", "std::fs, 3 threads"]);
+}
+
+#[test]
+fn too_much_memory_is_an_error_that_names_what_takes_less() {
+    let bench = Bench::new();
+    let line =
+        "compare --only extents-in --tensors 32 --tensor-size 8M --rounds 1 --threads 1 --runtime 0.001 --json";
+    let script = format!("ulimit -v 250000 && exec \"$0\" {line}");
+    let mut command = std::process::Command::new("sh");
+    let output = command.args(["-c", &script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = result(&report, "tensor-aio pthread")["error"].as_str().unwrap();
+    for words in ["32 buffers of 8.0 MiB do not fit into memory", "a smaller --tensors or --tensor-size"] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let bench = Bench::new();
     for (line, code, part) in [
         ("compare --only read,write", 2, "there is no workload \"write\"; there are read, overwrite"),
         ("compare --tensor-size 8", 2, "at least 16 bytes"),
+        ("compare --size 10", 2, "at least 1 MiB"),
+        ("compare --runtime 0", 2, "is not a time above 0"),
         ("compare --rounds 0", 2, "0 is not in"),
         ("compare --dir nowhere", 1, "cannot use the folder nowhere"),
         ("compare --size 1000P", 1, "are needed"),

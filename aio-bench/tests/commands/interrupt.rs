@@ -122,6 +122,8 @@ fn a_comparison_tells_what_it_has() {
     assert_eq!((&report["partial"], bench.names()), (&true.into(), vec!["report".to_owned()]));
     let written: Value = serde_json::from_slice(&bench.contents("report/report.json")).unwrap();
     assert_eq!(written, report);
+    let page = String::from_utf8(bench.contents("report/report.md")).unwrap();
+    assert!(page.contains("**PARTIAL: interrupted; this is what there was until then.**"), "{page}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_aio-bench");
 const OPTIONS: [&str; 2] = ["bare", "only"];
 
 /// Lines that print a result.
-const PRINTING: &[&str] = &["compare --size 1M --rounds 1 --only save --threads 2"];
+const PRINTING: &[&str] = &["compare --size 1M --rounds 1 --runtime 0.001 --only save --threads 2"];
 
 /// A line that fails.
 const FAILING: &str = "run --op read --file missing";
@@ -29,12 +29,12 @@ const FAILING: &str = "run --op read --file missing";
 /// Lines about a folder DIR, with a file `file` in it.
 const NAMING: &[&str] = &[
     "run --op read --file DIR/file --block-size 4K",
-    "compare --size 1M --rounds 1 --only read,save --threads 2 --dir DIR",
+    "compare --size 1M --rounds 1 --runtime 0.001 --only read,save --threads 2 --dir DIR",
 ];
 
 /// Lines that start threads.
 const NEEDING_THREADS: &[&str] = &[
-    "compare --size 1M --rounds 1 --only save --threads 4",
+    "compare --size 1M --rounds 1 --runtime 0.001 --only save --threads 4",
     "run --op write --file new --size 1M --threads 2 --log l.hlog",
 ];
 

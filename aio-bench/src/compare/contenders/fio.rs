@@ -12,10 +12,12 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::compare::contender::{Contender, failed};
+use crate::compare::measure::Measured;
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
 use aio_cli::failure::Failure;
 use aio_cli::host::cpu::Elapsed;
+use aio_cli::host::disk;
 use aio_cli::interrupt;
 
 /// fio's way of doing I/O.
@@ -44,6 +46,9 @@ impl Engine {
     }
 }
 
+/// The most passes over new files that one fio makes; it has the files of all of them open.
+const NEW_PASSES: u64 = 64;
+
 /// The fio on PATH.
 pub(crate) struct Fio {
     engine: Engine,
@@ -61,8 +66,10 @@ impl Fio {
         }
     }
 
-    fn command(&self, work: &Work) -> Command {
+    /// fio doing the work this often. It makes each new file once, so more passes are more files.
+    fn command(&self, work: &Work, passes: u64) -> Command {
         let spec = &work.spec;
+        let times = if spec.start == Start::New { passes } else { 1 };
         let mut fio = Command::new("fio");
         // With this malloc uses huge pages, and fio's buffers come from malloc.
         fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1").env_remove("RUST_LOG").stdin(Stdio::null());
@@ -71,15 +78,20 @@ impl Fio {
         fio.args(self.engine.options());
         // As an option, a path ends at a colon and has to be UTF-8.
         fio.current_dir(work.folder()).arg("--filename_format=$filenum");
-        fio.arg(format!("--nrfiles={}", spec.files())).arg("--file_service_type=sequential");
+        fio.arg(format!("--nrfiles={}", spec.files() * times)).arg("--file_service_type=sequential");
         if spec.files() > 1 {
             // fio opens, makes and closes these files as it goes, so it cannot register them.
             fio.arg(format!("--openfiles={}", self.depth)).arg("--create_on_open=1");
         } else if let Engine::IoUring = self.engine {
             fio.arg("--registerfiles=1");
         }
-        fio.arg(format!("--filesize={}", work.file_len())).arg(format!("--size={}", spec.bytes_on_disk()));
-        fio.arg(format!("--number_ios={}", spec.moved));
+        fio.arg(format!("--filesize={}", work.file_len())).arg(format!("--size={}", spec.bytes_on_disk() * times));
+        match (spec.start, spec.random) {
+            (Start::New, _) => fio.arg(format!("--number_ios={}", spec.moved * passes)).arg("--unlink=1"),
+            // Its loops begin at a new place, and may end before all reads are done.
+            (_, true) => fio.arg(format!("--io_size={}", spec.bytes() * passes)),
+            (_, false) => fio.arg(format!("--loops={passes}")),
+        };
         fio.arg(format!("--bs={}", spec.block)).arg(format!("--iodepth={}", self.depth));
         let batch = (self.depth / 2).max(1);
         if spec.block < 1 << 20 {
@@ -116,7 +128,18 @@ impl Contender for Fio {
     }
 
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
-        let (status, stdout, stderr) = run_to_the_end(self.command(work))?;
+        Ok(self.repeat(work, 1)?.elapsed)
+    }
+
+    /// Its clock counts milliseconds, so it has to run for many of them at a time.
+    fn repeat(&mut self, work: &Work, most: u64) -> Result<Measured, Failure> {
+        let spec = &work.spec;
+        let passes = if spec.start == Start::New { most.min(NEW_PASSES) } else { most };
+        if passes > 1 && spec.start == Start::New {
+            let len = work.file_len();
+            disk::require_room(work.folder(), (0..spec.files() * passes).map(|_| len))?;
+        }
+        let (status, stdout, stderr) = run_to_the_end(self.command(work, passes))?;
         if !status.success() {
             let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
             return Err(failed(format!("fio ended with {status}: {last}")));
@@ -125,7 +148,7 @@ impl Contender for Fio {
         let object = stdout.find('{').map_or("", |at| &stdout[at..]);
         let report: Report =
             serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
-        report.elapsed(work)
+        Ok(Measured { passes, elapsed: report.elapsed(spec.writes, spec.bytes() * passes)? })
     }
 }
 
@@ -186,11 +209,11 @@ struct Side {
 }
 
 impl Report {
-    fn elapsed(&self, work: &Work) -> Result<Elapsed, Failure> {
+    fn elapsed(&self, writes: bool, bytes: u64) -> Result<Elapsed, Failure> {
         let [job] = self.jobs.as_slice() else { return Err(failed("fio reports no single job")) };
-        let side = if work.spec.writes { &job.write } else { &job.read };
-        if job.error != 0 || side.io_bytes != work.spec.bytes() || side.bw_bytes <= 0.0 {
-            let (moved, bytes) = (side.io_bytes, work.spec.bytes());
+        let side = if writes { &job.write } else { &job.read };
+        if job.error != 0 || side.io_bytes != bytes || side.bw_bytes <= 0.0 {
+            let moved = side.io_bytes;
             return Err(failed(format!("fio moved {moved} of {bytes} bytes, with error {}", job.error)));
         }
         // fio's run time is in whole milliseconds; the rate is exact.

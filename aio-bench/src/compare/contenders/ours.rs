@@ -13,6 +13,7 @@ use aio_cli::failure::Failure;
 use aio_cli::generate;
 use aio_cli::host::cpu::Elapsed;
 use aio_cli::host::disk;
+use aio_cli::warm_up;
 
 /// The name in tables.
 pub(crate) fn name(backend: Backend) -> String {
@@ -42,11 +43,13 @@ impl Engine {
         let mut memory = std::mem::take(&mut self.memory);
         if memory.len() != count || memory.iter().any(|buffer| buffer.len() != work.spec.block) {
             memory.clear();
-            for seed in 0..count {
-                let mut buffer = self.handle.arena().try_alloc(work.spec.block)?;
-                generate::fill(&mut buffer, seed as u64);
-                memory.push(buffer);
-            }
+            let less = match (work.spec.at_once, work.spec.file_per_block) {
+                (true, _) => "a smaller --tensors or --tensor-size",
+                (false, true) => "a smaller --tensor-size or --queue-depth",
+                (false, false) => "a smaller --queue-depth",
+            };
+            memory = warm_up::allocate(&self.handle, (count, work.spec.block), less)?;
+            memory.iter_mut().zip(0..).for_each(|(buffer, seed)| generate::fill(buffer, seed));
         }
         Ok(memory)
     }

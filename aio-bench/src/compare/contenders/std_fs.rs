@@ -20,6 +20,12 @@ pub(crate) fn name(threads: usize) -> String {
     }
 }
 
+/// Numbers of threads to show: 1, 2, 4 and so on, and `most`.
+pub(crate) fn counts(most: usize) -> Vec<usize> {
+    let powers = std::iter::successors(Some(1), |count: &usize| count.checked_mul(2));
+    powers.take_while(|count| *count < most).chain([most]).collect()
+}
+
 /// Splits the blocks into as many equal parts as there are threads.
 pub(crate) struct StdFs {
     threads: usize,
@@ -88,4 +94,17 @@ fn go_through(work: &Work, one: Option<&File>, blocks: &[u64], memory: &mut [u8]
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn numbers_of_threads_double_up_to_the_most() {
+        assert_eq!(counts(1), [1]);
+        assert_eq!(counts(2), [1, 2]);
+        assert_eq!(counts(8), [1, 2, 4, 8]);
+        assert_eq!(counts(12), [1, 2, 4, 8, 12]);
+    }
 }
