@@ -3,12 +3,13 @@
 mod support;
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use aio::backend::{Direction, IoBlock};
 use aio::error::Error;
 use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode};
-use aio_testkit::fault::{Fate, FaultBackend, Rules};
+use aio_testkit::fault::{Fate, FaultBackend, Plain, Rules};
+use support::fini::OnFini;
 use support::{Folder, backends, finishes, pattern};
 
 const BLOCK: usize = 64 << 10;
@@ -193,16 +194,45 @@ fn the_end_of_a_cached_file_is_exact() {
     }
 }
 
+/// A callback that takes long holds its copier, and not the inode that this has written to.
+#[test]
+fn a_slow_callback_lets_others_write_to_the_file() {
+    for backend in backends() {
+        finishes(&format!("a slow callback on {backend}"), move || {
+            let folder = Folder::new();
+            let aio = handle(backend, &Arc::<Plain>::default(), DirectMode::Off);
+            let file = aio.create(folder.path("t")).unwrap();
+            file.write(vec![1; 4096], 0).wait().unwrap();
+            let (begun, has_begun) = mpsc::channel();
+            let (end, ends) = mpsc::channel::<()>();
+            let slow = OnFini::new(Direction::Write, &file, vec![2; 4096], move || {
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+            });
+            let slow = aio.submit(slow);
+            has_begun.recv().unwrap();
+            file.write(vec![3; 4096], 0).wait().unwrap();
+            end.send(()).unwrap();
+            slow.wait().unwrap();
+            assert!(std::fs::read(folder.path("t")).unwrap() == [3; 4096]);
+        });
+    }
+}
+
 /// Holds every copy back until it is opened.
 #[derive(Debug, Default)]
 struct Gate {
-    state: Mutex<(usize, bool)>,
+    /// Where in their files the copies are that have come, and whether it is open.
+    state: Mutex<(Vec<u64>, bool)>,
     changed: Condvar,
 }
 
 impl Gate {
-    fn wait_for(&self, copies: usize) {
-        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.0 < copies).unwrap());
+    /// The offsets of the first copies.
+    fn wait_for(&self, copies: usize) -> Vec<u64> {
+        let state = self.state.lock().unwrap();
+        let state = self.changed.wait_while(state, |state| state.0.len() < copies).unwrap();
+        state.0[..copies].to_vec()
     }
 
     fn open(&self) {
@@ -212,9 +242,9 @@ impl Gate {
 }
 
 impl Rules for Gate {
-    fn transfer(&self, _: &IoBlock) -> Fate {
+    fn transfer(&self, block: &IoBlock) -> Fate {
         let mut state = self.state.lock().unwrap();
-        state.0 += 1;
+        state.0.push(block.offset);
         self.changed.notify_all();
         drop(self.changed.wait_while(state, |state| !state.1).unwrap());
         Fate::Transfer
@@ -245,6 +275,49 @@ fn copies_that_wait_are_cancelled_and_those_in_flight_keep_their_memory() {
             // Four copiers had up to 256 KiB each.
             assert!(bytes >= 4 * BLOCK as u64 && bytes <= 16 * BLOCK as u64, "{bytes}");
             assert_eq!(cancelled.into_buffer().map(|buffer| buffer.len()), Some(LEN));
+        });
+    }
+}
+
+/// Three quarters of the copiers at most are for background ops.
+#[test]
+fn a_copier_is_left_for_what_is_not_in_the_background() {
+    for backend in backends() {
+        finishes(&format!("background copies on {backend}"), move || {
+            let (folder, gate) = (Folder::new(), Arc::<Gate>::default());
+            let path = cached(&folder, &pattern(1, 2 * LEN));
+            let aio = handle(backend, &gate, DirectMode::Off);
+            let background = open(&aio.background(), &path).read(vec![0; LEN], LEN as u64);
+            gate.wait_for(3);
+            let urgent = open(&aio, &path).read(vec![0; LEN], 0);
+            assert!(gate.wait_for(4).iter().any(|offset| *offset < LEN as u64));
+            gate.open();
+            drop((background.wait().unwrap(), urgent.wait().unwrap()));
+            assert_eq!(aio.stats().copy_threads, 4);
+        });
+    }
+}
+
+/// However many files are to be copied, few of them are open at once.
+#[test]
+fn copies_by_path_hold_few_files() {
+    for backend in backends() {
+        finishes(&format!("copies by path on {backend}"), move || {
+            let (folder, gate) = (Folder::new(), Arc::<Gate>::default());
+            let aio = handle(backend, &gate, DirectMode::Off);
+            let path = |index: usize| folder.path(&format!("f{index}"));
+            let tickets: Vec<_> = (0..500).map(|index| aio.write_new(path(index), vec![index as u8; 5000])).collect();
+            // Four copiers have up to 16 small ops each, 32 wait for them, and the worker makes the others itself.
+            support::until(|| tickets.iter().filter(|ticket| ticket.is_done()).count() >= 500 - 4 * 16 - 32);
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            let ours =
+                open.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(folder.path(""))));
+            assert!(ours.count() <= 4 * 16 + 32);
+            gate.open();
+            for (index, ticket) in tickets.into_iter().enumerate() {
+                drop(ticket.wait().unwrap());
+                assert!(std::fs::read(path(index)).unwrap() == [index as u8; 5000]);
+            }
         });
     }
 }

@@ -1,11 +1,11 @@
 //! Copiers: threads that move blocks from and to the page cache.
 //!
-//! An op is a copy if no block of it waits for the device: a read of a file that lies in the page cache, a write of a file
-//! without direct I/O. All that it costs is a CPU that copies. An I/O queue makes such a copy inside of the system call
+//! An op is a copy if, as far as is known, no block of it waits for the device: a read of a file that a sample found in the
+//! page cache, a write of a file without direct I/O. All that it costs is a CPU that copies. An I/O queue makes such a copy inside of the system call
 //! that submits the block, so a worker would make one after the other, and its device would wait meanwhile. Hence copies
 //! have FIFOs of their own, and threads that make them with plain system calls. A copier is started when there are more
 //! copies than those that run have claimed, up to [`copy_threads`](crate::AioConfig::copy_threads); it sleeps while there
-//! are none, and goes with the handle.
+//! are none, and goes with the handle. One copier at a time writes to an inode, since the kernel lets no second one in.
 
 use std::io;
 use std::sync::Arc;
@@ -78,12 +78,20 @@ impl Shared {
             if new_copier {
                 self.start_copier();
             }
-            claimed.give_up_stopped();
             let Claimed { runs, ended, .. } = &mut claimed;
             for run in runs.drain(..) {
                 ended.extend(self.copy_run(run));
             }
-            self.end(ended.drain(..));
+            if self.op_queue.copied(&mut held) {
+                self.start_copier();
+            }
+            claimed.give_up_stopped();
+            self.end(claimed.ended.drain(..));
+            if self.is_forked() {
+                // A callback forked, and this is the child: what is queued is the parent's.
+                std::mem::forget((claimed, held));
+                return;
+            }
         }
     }
 

@@ -79,7 +79,7 @@ fn transfer(shared: &Shared, file: &OpenFile, mut memory: CallMemory<'_>, offset
     let extent = Extent { offset, len, memory: Some(ExtentMemory { ptr: memory.address(), region: None }) };
     check_extents(&[extent])?;
     let read = direction == Direction::Read;
-    let alignment = if read && file.is_resident() { Alignment::NONE } else { file.alignment() };
+    let alignment = if read && file.is_direct() && file.is_resident() { Alignment::NONE } else { file.alignment() };
     let mut call = BlockingCall { shared, file, memory, len, offset };
     let Some(direct) = one_way(&extent, alignment) else {
         if read {

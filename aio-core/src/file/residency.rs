@@ -1,7 +1,8 @@
 //! Whether a file lies in the page cache, so that reading it from there beats asking the device.
 //!
-//! With [`DirectMode::Auto`](crate::DirectMode::Auto), reads of a file that is resident go through the cache, and
-//! wherever reads go through the cache, those of a resident file are [copies](crate::engine::copiers). What is known of a file is a sample, taken with `cachestat(2)` (Linux 6.5) at the first read and after every
+//! With [`DirectMode::Auto`](crate::DirectMode::Auto), reads of a file that is resident go through the cache. Of a file
+//! without direct I/O all do; there the answer tells whether they are [copies](crate::engine::copiers). What is known of
+//! a file is a sample, taken with `cachestat(2)` (Linux 6.5) at the first read and after every
 //! [`INTERVAL`] reads, never per read:
 //!
 //! - Unknown, not resident, or written since: [`WINDOWS`] windows of [`WINDOW`] bytes, spread evenly over the file, the
@@ -30,11 +31,11 @@
 //! The second dropping fails only for a page that is dirty by then. Reads make none dirty, and while a direct write
 //! is in flight, neither does this process: see [`routes`](super::routes).
 //!
-//! The answer is cautious beyond that: a write accepted for the inode in this process, through whichever open file,
-//! makes what is known void until the next sample ([`Inode::changes`]), and a sample with writes in flight says no.
-//! Validating reads, writes and files opened with [`DirectMode::On`](crate::DirectMode::On) never ask. Nor do files
-//! whose file system does not tell the alignment of direct I/O: on network file systems, the cache may be older than
-//! the file.
+//! The answer is cautious beyond that, for files with direct I/O: a write accepted for the inode in this process, through
+//! whichever open file, makes what is known void until the next sample ([`Inode::changes`]), and a sample with writes in
+//! flight says no. Validating reads, writes and files opened with [`DirectMode::On`](crate::DirectMode::On) never ask.
+//! Nor do files whose file system does not tell the alignment of direct I/O: on network file systems, the cache may be
+//! older than the file.
 
 use std::array;
 use std::io;

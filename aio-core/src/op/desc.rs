@@ -17,7 +17,7 @@ pub type Outcome = Result<u64, Error>;
 /// Buffers, vectors of buffers and raw pointers come with descriptors of their own; implement this for memory of
 /// another kind, such as a tensor on a device, and hand it to [`AioHandle::submit`](crate::AioHandle::submit).
 ///
-/// The callbacks run on worker threads with no lock held. A panic in one fails this op alone.
+/// The callbacks run on threads of the engine with no lock held. A panic in one fails this op alone.
 ///
 /// ```
 /// use std::ptr::NonNull;

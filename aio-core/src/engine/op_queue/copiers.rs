@@ -21,13 +21,26 @@ pub(super) struct Copiers {
     /// The inodes that copiers write to. The kernel lets one thread at a time write to an inode through the page cache,
     /// and others would spin until it is their turn.
     written: SmallVec<[usize; 4]>,
+    /// How many copy for background ops.
+    background: usize,
+    /// How many threads wait for copiers to let go.
+    pub(super) waiting: usize,
 }
 
 /// What a copier holds from one claim to the next.
 #[derive(Debug)]
 pub(crate) struct Holding {
     epoch: u64,
+    /// Until it has copied.
     written: SmallVec<[usize; 1]>,
+    is_background: bool,
+}
+
+impl Holding {
+    /// Whether copies wait for what it holds.
+    pub(super) fn excludes_others(&self) -> bool {
+        self.is_background || !self.written.is_empty()
+    }
 }
 
 /// How one more copier comes to work.
@@ -43,7 +56,16 @@ pub(super) enum Another {
 
 impl Copiers {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, started: 0, asleep: 0, woken: 0, claims: Epochs::default(), written: SmallVec::new() }
+        Self {
+            most,
+            started: 0,
+            asleep: 0,
+            woken: 0,
+            claims: Epochs::default(),
+            written: SmallVec::new(),
+            background: 0,
+            waiting: 0,
+        }
     }
 
     /// Whether there are copiers, or may be.
@@ -67,26 +89,37 @@ impl Copiers {
         Another::New
     }
 
-    /// Whether no copier writes to the inode of this op.
+    /// Whether no copier writes to the inode of this op, and for one in the background, whether a copier is left for
+    /// others.
     pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
-        self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode))
+        let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
+        (!queued.is_background() || self.background < most)
+            && (self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode)))
     }
 
     /// A copier has claimed these runs.
     pub(super) fn hold(&mut self, runs: &[Run]) -> Holding {
         let written: SmallVec<_> = runs.iter().filter_map(|run| run.op.state.written_inode()).collect();
         self.written.extend_from_slice(&written);
-        Holding { epoch: self.claims.enter(), written }
+        let is_background = runs.iter().any(Run::is_background);
+        self.background += usize::from(is_background);
+        Holding { epoch: self.claims.enter(), written, is_background }
     }
 
-    /// The copier is done with them.
-    pub(super) fn let_go(&mut self, Holding { epoch, written }: Holding) {
-        self.claims.leave(epoch, 1);
-        for inode in written {
-            if let Some(index) = self.written.iter().position(|held| *held == inode) {
+    /// The copier has copied them, so another one may write to the same inodes. It has the ops yet.
+    pub(super) fn copied(&mut self, held: &mut Holding) {
+        self.background -= usize::from(std::mem::take(&mut held.is_background));
+        for inode in held.written.drain(..) {
+            if let Some(index) = self.written.iter().position(|written| *written == inode) {
                 self.written.swap_remove(index);
             }
         }
+    }
+
+    /// The copier has none of them any more.
+    pub(super) fn let_go(&mut self, mut held: Holding) {
+        self.copied(&mut held);
+        self.claims.leave(held.epoch, 1);
     }
 
     pub(super) fn sleep(&mut self) {

@@ -39,7 +39,9 @@ pub(crate) struct Claimed {
 }
 
 /// How many ops of a priority a claim looks at, from the front. Workers take the first.
-const LOOKED_AT: usize = 32;
+const LOOKED_AT: usize = 256;
+/// A claim that is measured in bytes takes this for the least that an op has, so that it does not take many small ones.
+const LEAST_BYTES: u64 = 16 << 10;
 
 /// The kind of work that a claim found.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Claimed {
     fn add(&mut self, run: Option<Run>, blocks: usize) {
         self.left = self.left.map(|room| room.saturating_sub(blocks));
         if let Some((bytes, plan)) = self.bytes.zip(run.as_ref().and_then(|run| run.op.state.plan())) {
-            let left = bytes.saturating_sub(blocks as u64 * plan.block_bytes());
+            let left = bytes.saturating_sub((blocks as u64 * plan.block_bytes()).max(LEAST_BYTES));
             (self.bytes, self.left) = (Some(left), if left == 0 { [0; 2] } else { self.left });
         }
         self.runs.extend(run);
@@ -108,6 +110,11 @@ pub(super) struct Fifos {
 impl Fifos {
     pub(super) fn blocks(&self) -> usize {
         self.blocks
+    }
+
+    /// How many ops wait.
+    pub(super) fn ops(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
     }
 
     pub(super) fn push_back(&mut self, queued: QueuedOp) {

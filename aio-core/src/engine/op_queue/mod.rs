@@ -34,6 +34,9 @@ pub(crate) use self::queued_op::QueuedOp;
 /// About how many bytes a copier claims at once: little enough that a large op spreads over all of them.
 const COPIED_AT_ONCE: u64 = 256 << 10;
 
+/// Copies that wait for copiers, before workers make those that they have prepared.
+const PREPARED_COPIES: usize = 32;
+
 /// All ops that wait for workers or copiers, and the accounts of what was accepted.
 #[derive(Debug)]
 pub(crate) struct OpQueue {
@@ -77,9 +80,19 @@ pub(crate) struct Helpers {
 }
 
 impl State {
-    /// Where an op waits.
-    fn fifos_for(&mut self, queued: &QueuedOp) -> &mut Fifos {
-        if queued.is_copy() && self.copiers.exist() { &mut self.copies } else { &mut self.fifos }
+    fn push_back(&mut self, queued: QueuedOp) {
+        let fifos = if queued.is_copy() && self.copiers.exist() { &mut self.copies } else { &mut self.fifos };
+        fifos.push_back(queued);
+    }
+
+    /// A copy that a worker has prepared waits behind others, as those that are prepared later would otherwise go first;
+    /// and where many wait, workers make it, so that they do not go on to prepare ever more, and hold their files.
+    fn push_front(&mut self, queued: QueuedOp) {
+        match queued.is_copy() && self.copiers.exist() {
+            true if queued.has_permit() => self.copies.push_front(queued),
+            true if self.copies.ops() < PREPARED_COPIES => self.copies.push_back(queued),
+            _ => self.fifos.push_front(queued),
+        }
     }
 }
 
@@ -142,7 +155,7 @@ impl OpQueue {
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
         let queued = QueuedOp::new(op.clone());
-        state.fifos_for(&queued).push_back(queued);
+        state.push_back(queued);
         Ok(self.help_with_added(state))
     }
 
@@ -155,7 +168,7 @@ impl OpQueue {
             drop(state);
             return Err(queued.fail(&reason));
         }
-        state.fifos_for(&queued).push_front(queued);
+        state.push_front(queued);
         Ok(self.help_with_added(state))
     }
 
@@ -219,7 +232,9 @@ impl OpQueue {
         let mut state = self.state.lock();
         if let Some(held) = held.take() {
             state.copiers.let_go(held);
-            self.state.notify_all();
+            if state.copiers.waiting > 0 {
+                self.state.notify_all();
+            }
         }
         loop {
             let State { copies, copiers, .. } = &mut *state;
@@ -236,6 +251,15 @@ impl OpQueue {
             state = self.copies_added.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.copiers.awake();
         }
+    }
+
+    /// A copier has copied what it claimed, and is about to end ops, which runs foreign code. True if another copier is to
+    /// be started, for copies that had to wait for it.
+    pub(crate) fn copied(&self, held: &mut Option<Holding>) -> bool {
+        let Some(held) = held.as_mut().filter(|held| held.excludes_others()) else { return false };
+        let mut state = self.state.lock();
+        state.copiers.copied(held);
+        self.call_copier(&mut state)
     }
 
     /// A copier could not be started. Where there is none, workers make the copies; gives one to wake.
@@ -255,7 +279,9 @@ impl OpQueue {
     pub(crate) fn wait_for_copiers(&self) {
         let mut state = self.state.lock();
         let claims = state.copiers.claims.close();
-        drop(self.state.wait_until(state, None, |state| state.copiers.claims.is_drained(claims)));
+        state.copiers.waiting += 1;
+        state = self.state.wait_until(state, None, |state| state.copiers.claims.is_drained(claims)).0;
+        state.copiers.waiting -= 1;
     }
 
     /// The worker is not blocked any more.

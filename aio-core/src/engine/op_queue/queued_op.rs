@@ -20,6 +20,8 @@ pub(crate) struct QueuedOp {
     through_cache: bool,
     /// What it had to wait for.
     permit: Option<RoutePermit>,
+    /// Of a copy that is written: what names the inode.
+    written_inode: Option<usize>,
 }
 
 /// What a worker does with the op at the front.
@@ -38,12 +40,13 @@ pub(super) enum Step {
 impl QueuedOp {
     /// An op of which nothing is claimed.
     pub(crate) fn new(op: Arc<Transfer>) -> Self {
-        Self { next: op.state.first_block(), op, through_cache: false, permit: None }
+        let written_inode = if is_copy(&op) { op.state.written_inode() } else { None };
+        Self { next: op.state.first_block(), op, through_cache: false, permit: None, written_inode }
     }
 
     /// A block of an op to be done again, through the page cache.
     pub(crate) fn block_through_cache(op: Arc<Transfer>, block: usize) -> Self {
-        Self { op, next: block, through_cache: true, permit: None }
+        Self { op, next: block, through_cache: true, permit: None, written_inode: None }
     }
 
     /// With what it waited for.
@@ -55,14 +58,23 @@ impl QueuedOp {
         &self.op
     }
 
-    /// Whether copiers do it.
+    /// Whether it is a copy.
     pub(super) fn is_copy(&self) -> bool {
-        self.op.state.plan().is_some_and(|plan| plan.is_copy)
+        is_copy(&self.op)
     }
 
-    /// What names the inode of a write; nothing for a read.
+    /// Of a copy that is written: what names the inode.
     pub(super) fn written_inode(&self) -> Option<usize> {
-        self.op.state.written_inode()
+        self.written_inode
+    }
+
+    /// Whether it has waited for its route, and other writes of the inode may wait for it.
+    pub(super) fn has_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    pub(super) fn is_background(&self) -> bool {
+        self.op.state.options.is_background()
     }
 
     /// Whether no worker has begun the op.
@@ -141,4 +153,8 @@ impl QueuedOp {
         report_drop(op);
         None
     }
+}
+
+fn is_copy(op: &Transfer) -> bool {
+    op.state.plan().is_some_and(|plan| plan.is_copy)
 }
