@@ -53,7 +53,9 @@ mod sys;
 mod tests;
 mod wait;
 
-use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
+use std::io;
+
+use aio_core::backend::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::queue::LibaioQueue;
 
@@ -92,5 +94,10 @@ impl IoBackend for LibaioBackend {
 
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
         Ok(Box::new(LibaioQueue::open(config, self.avoid)?))
+    }
+
+    unsafe fn read_at_once(&self, block: &IoBlock) -> io::Result<usize> {
+        // SAFETY: the caller makes the same promise.
+        unsafe { parts::read_at_once(block) }
     }
 }

@@ -51,9 +51,10 @@ mod signals;
 mod tests;
 mod wait;
 
+use std::io;
 use std::sync::Arc;
 
-use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
+use aio_core::backend::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::pool::Pool;
 use crate::queue::PthreadQueue;
@@ -94,5 +95,10 @@ impl IoBackend for PthreadBackend {
     /// Never fails: threads are started when there are blocks for them.
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
         Ok(Box::new(PthreadQueue::new(config, Pool::new(config))))
+    }
+
+    unsafe fn read_at_once(&self, block: &IoBlock) -> io::Result<usize> {
+        // SAFETY: the caller makes the same promise.
+        unsafe { parts::read_at_once(block) }
     }
 }

@@ -45,7 +45,9 @@ mod setup;
 mod tests;
 mod wait;
 
-use aio_core::backend::{Capabilities, IoBackend, IoQueue, QueueConfig, Unavailable, parts};
+use std::io;
+
+use aio_core::backend::{Capabilities, IoBackend, IoBlock, IoQueue, QueueConfig, Unavailable, parts};
 
 use crate::queue::UringQueue;
 use crate::setup::{LADDER, Rung};
@@ -87,5 +89,10 @@ impl IoBackend for UringBackend {
 
     fn open_queue(&self, config: &QueueConfig) -> Result<Box<dyn IoQueue>, Unavailable> {
         Ok(Box::new(UringQueue::open(config, self.ladder)?))
+    }
+
+    unsafe fn read_at_once(&self, block: &IoBlock) -> io::Result<usize> {
+        // SAFETY: the caller makes the same promise.
+        unsafe { parts::read_at_once(block) }
     }
 }

@@ -5,7 +5,9 @@
 //! runs. docs/performance.md has the figures.
 
 mod page_cache;
+mod requests;
 mod side_by_side;
+mod streams;
 
 use std::path::PathBuf;
 
@@ -17,7 +19,12 @@ use side_by_side::SideBySide;
 type Group = fn(&mut SideBySide);
 
 /// The groups, by name.
-const GROUPS: &[(&str, Group)] = &[("page-cache", page_cache::compare)];
+const GROUPS: &[(&str, Group)] = &[
+    ("page-cache", page_cache::compare),
+    ("stream-reads", streams::compare_reads),
+    ("stream-writes", streams::compare_writes),
+    ("requests", requests::compare),
+];
 
 /// Measures the engine beside what users would write by hand.
 #[derive(Debug, Parser)]

@@ -125,7 +125,7 @@ impl<'scope> Scope<'scope, '_> {
         let op: Arc<Transfer> =
             unsafe { std::mem::transmute::<Arc<Op<dyn IoOpDesc + 'scope>>, Arc<Op<dyn IoOpDesc + 'static>>>(op) };
         self.ops.started();
-        if let Err(error) = self.shared.submit_transfer(op.clone(), options.when_full()) {
+        if let Err(error) = self.shared.submit_own(&op, options.when_full()) {
             op.refuse(error);
         }
     }

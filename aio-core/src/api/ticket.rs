@@ -139,7 +139,12 @@ impl<T> Ticket<T> {
     where
         T: Send + 'static,
     {
-        Self::start_desc(shared, desc.validated(options.validate), options)
+        let op = shared.op(desc.validated(options.validate), Promise::new(None), options);
+        let transfer: Arc<Transfer> = op.clone();
+        if let Err(error) = shared.submit_own(&transfer, options.when_full()) {
+            op.refuse(error);
+        }
+        Self::new(op, shared.clone())
     }
 
     pub(crate) fn start_desc<D>(shared: &Arc<Shared>, desc: D, options: OpOptions) -> Self
@@ -172,7 +177,8 @@ impl<T> Ticket<T> {
     {
         let op = shared.op(desc.validated(options.validate), Promise::new(None), options);
         let when_full = if options.unlimited { WhenFull::Exceed } else { WhenFull::Refuse };
-        match shared.submit(&op, when_full) {
+        let transfer: Arc<Transfer> = op.clone();
+        match shared.submit_own(&transfer, when_full) {
             Ok(()) => Ok(Self::new(op, shared.clone())),
             Err(error) => Err(OpError::new(error, op.desc.give_back())),
         }

@@ -59,6 +59,20 @@ pub trait IoBackend: Send + Sync + fmt::Debug {
         };
         usize::try_from(moved).map_err(|_| io::Error::last_os_error())
     }
+
+    /// Reads one block on the calling thread if that takes no waiting, as where the page cache holds it, and returns how
+    /// many bytes moved. Fewer than asked, and whatever error, mean that the block goes to a queue.
+    ///
+    /// The default refuses, so that every block of a backend that does something else than transfer goes through its
+    /// queues. [`parts::read_at_once`] asks the kernel.
+    ///
+    /// # Safety
+    ///
+    /// As for [`transfer`](Self::transfer).
+    unsafe fn read_at_once(&self, block: &IoBlock) -> io::Result<usize> {
+        let _ = block;
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 }
 
 /// One submission and completion context: a ring, a kernel AIO context, a pool of threads.

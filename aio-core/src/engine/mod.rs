@@ -3,6 +3,7 @@
 //! [`Shared`] is what handles, tickets and worker threads hold. It is wiring: the parts, and how they are made. It
 //! has no reference to the threads, so a ticket may hold it for longer than they run.
 
+mod at_once;
 mod bounce;
 mod checks;
 mod completion;

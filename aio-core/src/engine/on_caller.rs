@@ -5,10 +5,12 @@
 //! needs no plan, lock, clock or allocation, and counts apart from other threads.
 //!
 //! Memory that direct I/O cannot take (a `Vec` is hardly ever aligned enough) passes through one of a few bounce
-//! buffers. What makes the file longer or is larger than a block goes to the workers instead.
+//! buffers. What is larger than a block goes to the workers instead, and so does what makes the file longer, but for
+//! small calls that run through the file: these go through the page cache, see [`streams`](crate::file::streams).
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
 use crate::backend::Direction;
 use crate::engine::Shared;
@@ -17,11 +19,14 @@ use crate::engine::system_call::{self, CallMemory};
 use crate::engine::transfer::{OpOptions, check_extents};
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
+use crate::file::growth::Begun;
 use crate::file::inode::Inode;
 use crate::file::routes::{Route, RouteBusy, RoutePermit};
 use crate::file::write_back::Sync;
+use crate::foreign::log;
 use crate::op::desc::{Extent, ExtentMemory};
 use crate::op::plan::{Alignment, Plan};
+use crate::printable::shown;
 use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::threads::{on_any_worker, without_file_size_signal};
@@ -37,7 +42,7 @@ pub(crate) fn read(
     if options.validate {
         return Ok(false);
     }
-    transfer(shared, file, CallMemory::Into(buffer), offset)
+    transfer(shared, file, CallMemory::Into(buffer), offset, false)
 }
 
 /// Writes on this thread; false if the op is one for the workers.
@@ -50,13 +55,19 @@ pub(crate) fn write(
 ) -> Result<bool> {
     // Before any lock: in a forked child it may be one that a thread of the parent held.
     shared.check_open()?;
-    // Extending has to be undone on failure, which workers do.
-    let grows = file.inode().is_some_and(|inode| inode.growth.may_grow(offset.saturating_add(buffer.len() as u64)));
-    if grows || options.validate {
+    let end = offset.saturating_add(buffer.len() as u64);
+    let grows = file.inode().is_some_and(|inode| inode.growth.may_grow(end));
+    let is_plain = !options.validate && !options.durable && buffer.len() <= shared.config.block_size;
+    let streams = is_plain && file.goes_on_writing(offset, buffer.len());
+    // Elsewhere the file is extended ahead of the bytes, which workers do.
+    if options.validate || (grows && !streams) {
         return Ok(false);
     }
-    let _in_flight = file.inode().map(Inode::accept_write);
-    let mut written = without_file_size_signal(|| transfer(shared, file, CallMemory::From(buffer), offset));
+    let in_flight = file.inode().map(Inode::accept_write);
+    let mut written = without_file_size_signal(|| match grows {
+        true => append(shared, file, buffer, offset),
+        false => transfer(shared, file, CallMemory::From(buffer), offset, streams),
+    });
     if options.durable && matches!(written, Ok(true)) {
         written = file
             .sync(Sync::Data)
@@ -66,11 +77,40 @@ pub(crate) fn write(
     if let (Err(error), Some(inode)) = (&written, file.inode()) {
         inode.write_back.write_failed(error);
     }
+    drop(in_flight);
+    if streams && matches!(written, Ok(true)) {
+        file.write_out(offset, end);
+    }
     written
 }
 
+/// Writes, through the page cache, what makes the file longer.
+fn append(shared: &Shared, file: &OpenFile, buffer: &[u8], offset: u64) -> Result<bool> {
+    let (len, memory) = (buffer.len(), CallMemory::From(buffer));
+    check_extents(&[Extent { offset, len, memory: None }])?;
+    let mut call = BlockingCall { shared, file, memory, len, offset, stream: None };
+    let (Some(inode), Ok(Some(permit))) = (file.inode(), call.enter(false)) else { return Ok(false) };
+    let begun = inode.growth.begin(file.fd(), offset, offset + len as u64, false, Some(&permit));
+    let begun = begun.map_err(|source| call.failed(source, 0))?;
+    let written = call.counted(|call, stats| call.transfer_stretch(0..len, false, None, None, None, stats));
+    if let Begun::Extending(write) = begun
+        && let Err(error) = inode.growth.end(file.fd(), write, matches!(written, Ok(true)))
+    {
+        let path = shown(file.path());
+        log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
+    }
+    written
+}
+
+/// Moves the bytes, those of a write that `streams` through the page cache.
 #[inline]
-fn transfer(shared: &Shared, file: &OpenFile, mut memory: CallMemory<'_>, offset: u64) -> Result<bool> {
+fn transfer(
+    shared: &Shared,
+    file: &OpenFile,
+    mut memory: CallMemory<'_>,
+    offset: u64,
+    streams: bool,
+) -> Result<bool> {
     shared.check_open()?;
     let (direction, len) = (memory.direction(), memory.len());
     if len > shared.config.block_size || !file.allows(direction) {
@@ -79,8 +119,20 @@ fn transfer(shared: &Shared, file: &OpenFile, mut memory: CallMemory<'_>, offset
     let extent = Extent { offset, len, memory: Some(ExtentMemory { ptr: memory.address(), region: None }) };
     check_extents(&[extent])?;
     let read = direction == Direction::Read;
-    let alignment = if read && file.is_direct() && file.is_resident() { Alignment::NONE } else { file.alignment() };
-    let mut call = BlockingCall { shared, file, memory, len, offset };
+    let mut stream = None;
+    let is_cached = if read {
+        file.is_direct() && {
+            let is_resident = file.is_resident();
+            if !is_resident {
+                stream = file.goes_on_reading(offset, len);
+            }
+            is_resident || stream.is_some()
+        }
+    } else {
+        streams
+    };
+    let alignment = if is_cached { Alignment::NONE } else { file.alignment() };
+    let mut call = BlockingCall { shared, file, memory, len, offset, stream };
     let Some(direct) = one_way(&extent, alignment) else {
         if read {
             file.count_reads(1, len as u64, offset + len as u64);
@@ -131,6 +183,8 @@ struct BlockingCall<'a> {
     memory: CallMemory<'a>,
     len: usize,
     offset: u64,
+    /// Of a read that is one of a stream: by which it goes through the page cache.
+    stream: Option<BorrowedFd<'a>>,
 }
 
 impl BlockingCall<'_> {
@@ -191,7 +245,11 @@ impl BlockingCall<'_> {
     #[inline]
     fn attempt(&mut self, range: Range<usize>, direct: bool, bounce: Option<&mut [u8]>) -> io::Result<usize> {
         let file = self.file;
-        let fd = if direct { file.fd() } else { file.buffered()? };
+        let fd = match self.stream {
+            _ if direct => file.fd(),
+            Some(fd) => fd,
+            None => file.buffered()?,
+        };
         let offset = self.offset + range.start as u64;
         let memory = match (bounce, self.memory.direction()) {
             (None, _) => self.memory.part(range),

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 use crate::backend::{Direction, IoBackend, IoBlock};
+use crate::op::desc::IoOpDesc;
+use crate::op::plan::Segment;
 
 /// Memory that is borrowed for the call; which way tells the direction.
 pub(super) enum CallMemory<'a> {
@@ -62,4 +64,22 @@ pub(super) fn transfer(
     let block = IoBlock::new(memory.direction(), fd.as_raw_fd(), memory.address().as_ptr(), memory.len(), offset);
     // SAFETY: `memory` borrows the block's bytes past the call, exclusively if they are written, and `fd` its file.
     unsafe { backend.transfer(&block) }
+}
+
+/// Reads a segment of an op that was not accepted yet, if that takes no waiting; otherwise an error.
+pub(super) fn read_at_once(
+    backend: &dyn IoBackend,
+    fd: BorrowedFd<'_>,
+    desc: &dyn IoOpDesc,
+    segment: &Segment,
+) -> io::Result<usize> {
+    let extent = desc.extents().get(segment.extent).filter(|extent| segment.at + segment.len <= extent.len);
+    let (Some(memory), Direction::Read) = (extent.and_then(|extent| extent.memory), desc.direction()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let memory = memory.advance(segment.at).ptr.as_ptr();
+    let block = IoBlock::new(Direction::Read, fd.as_raw_fd(), memory, segment.len, segment.offset);
+    // SAFETY: the bytes are in an extent of a read, which the descriptor keeps valid for writes until `fini` (`IoOpDesc`),
+    // and no worker has the op, so none writes there; `desc` and `fd` are borrowed past the call.
+    unsafe { backend.read_at_once(&block) }
 }

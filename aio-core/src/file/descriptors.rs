@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, open, posix_fadvise};
 use nix::sys::stat::{Mode, fchmod, fstat, stat};
 
 use crate::backend::Direction;
@@ -22,6 +22,8 @@ pub(super) struct Descriptors {
     direct: bool,
     /// Of a direct file: through the page cache.
     buffered: OnceLock<OwnedFd>,
+    /// Of a direct file: through the page cache, for reads that run through it. `None` if it could not be opened.
+    streaming: OnceLock<Option<OwnedFd>>,
     opening: Mutex<()>,
     flags: OFlag,
     /// There was no such file before.
@@ -36,6 +38,7 @@ impl Descriptors {
             primary,
             direct: false,
             buffered: OnceLock::new(),
+            streaming: OnceLock::new(),
             opening: Mutex::new(()),
             // Later opens of the same file must neither make it nor insist on making it.
             flags: options.flags().difference(OFlag::O_CREAT | OFlag::O_EXCL),
@@ -89,6 +92,18 @@ impl Descriptors {
             let _ = self.buffered.set(fd);
         }
         self.buffered_if_open().ok_or_else(|| io::Error::from(Errno::EBADF))
+    }
+
+    /// As [`buffered`](Self::buffered), for reads that run through the file: the kernel reads ahead of them. It is opened
+    /// when it is first needed, and one that cannot be opened is done without.
+    pub(super) fn streaming(&self, path: &Path, identity: (u64, u64)) -> Option<BorrowedFd<'_>> {
+        let open = || {
+            let _one_at_a_time = lock(&self.opening);
+            let fd = self.reopen(path, identity).ok()?;
+            advise(fd.as_fd(), PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+            Some(fd)
+        };
+        self.streaming.get_or_init(open).as_ref().map(AsFd::as_fd)
     }
 
     /// Opens the same inode once more.
@@ -177,7 +192,11 @@ fn set_flags(fd: &OwnedFd, flags: OFlag) -> nix::Result<()> {
 /// Switches read-ahead off. Edges are read page by page between direct writes: it would fill the cache with pages that
 /// those writes have to throw out again. What is cached needs none.
 pub(super) fn expect_random_reads(fd: BorrowedFd<'_>) {
-    let _ = nix::fcntl::posix_fadvise(fd, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM);
+    advise(fd, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+}
+
+fn advise(fd: BorrowedFd<'_>, advice: PosixFadviseAdvice) {
+    let _ = posix_fadvise(fd, 0, 0, advice);
 }
 
 /// `close(2)`. On Linux the descriptor is gone also when it reports an error, so EINTR is not retried.

@@ -10,6 +10,7 @@ pub(crate) mod replace;
 mod residency;
 pub(crate) mod routes;
 pub(crate) mod slots;
+pub(crate) mod streams;
 pub(crate) mod sys;
 pub(crate) mod write_back;
 

@@ -17,6 +17,7 @@ use crate::file::descriptors::{Descriptors, expect_random_reads};
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
 use crate::file::slots::FileSlot;
+use crate::file::streams::{self, Streams};
 use crate::file::sys::statx::{FileFacts, facts};
 use crate::file::write_back::Sync;
 use crate::op::plan::Alignment;
@@ -34,6 +35,10 @@ struct Inner {
     residency: Option<Residency>,
     /// It is open for one read, and lay in the page cache when it was opened.
     resident_at_open: bool,
+    /// There if blocking writes that run through it may go through the page cache.
+    writes: Option<Streams>,
+    /// Blocking reads.
+    reads: Streams,
     /// The one through the page cache is for the edges of a direct file, and for its reads while it is resident. It
     /// is open from the start, since permissions and limits may change; but if the file is open for one op only, when
     /// that needs it.
@@ -97,12 +102,15 @@ impl OpenFile {
             descriptors.set_direct(false)?;
         }
         let len = if facts.regular { facts.len } else { u64::MAX };
+        let streams = facts.regular && mode != DirectMode::On && (alignment.is_none() || facts.tells_alignment());
         let file = Self(Arc::new(Inner {
             path: path.to_owned(),
             // A failed sync is not forgotten while the inode is open anywhere, so readers share in it, too.
             inode: (!options.one_read).then(|| Inode::of(facts.identity(), len)),
             residency: (!options.one_read && (chooses || reads && alignment.is_none())).then(Residency::default),
             resident_at_open,
+            writes: streams.then(Streams::default),
+            reads: Streams::default(),
             descriptors,
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
@@ -166,6 +174,31 @@ impl OpenFile {
     pub(crate) fn count_reads(&self, reads: u64, bytes: u64, end: u64) {
         if let Some(residency) = &self.0.residency {
             residency.count(self, reads, bytes, end);
+        }
+    }
+
+    /// The descriptor for a blocking read, of a file that is not resident, that goes on with a stream of others; it goes
+    /// through the page cache. The cautions are those of [`residency`].
+    pub(crate) fn goes_on_reading(&self, offset: u64, len: usize) -> Option<BorrowedFd<'_>> {
+        let Inner { path, inode: Some(inode), residency: Some(_), descriptors, reads, .. } = &*self.0 else {
+            return None;
+        };
+        reads.end_if_changed(inode.changes());
+        let goes_on = reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight());
+        if goes_on && self.is_direct() { descriptors.streaming(path, self.identity()) } else { None }
+    }
+
+    /// Whether a blocking write goes on with a stream of others, and so is to go through the page cache.
+    pub(crate) fn goes_on_writing(&self, offset: u64, len: usize) -> bool {
+        self.0.writes.as_ref().is_some_and(|writes| writes.go_on(offset, len, || true))
+    }
+
+    /// A stream has written `offset..end`. With [`DirectMode::Off`], when to write it out is the kernel's business.
+    pub(crate) fn write_out(&self, offset: u64, end: u64) {
+        if self.is_direct()
+            && let Some(fd) = self.buffered_if_open()
+        {
+            streams::write_out(fd, offset, end);
         }
     }
 

@@ -72,6 +72,16 @@ impl<R: Rules + 'static> IoBackend for FaultBackend<R> {
             Fate::End(result) => result,
         }
     }
+
+    unsafe fn read_at_once(&self, block: &IoBlock) -> io::Result<usize> {
+        match self.rules.at_once(block) {
+            // SAFETY: the caller makes the same promise.
+            Fate::Transfer => unsafe { self.inner.read_at_once(block) },
+            // SAFETY: the caller vouches for the memory.
+            Fate::Cut(len) => unsafe { queue::through_cache(block, len) },
+            Fate::End(result) => result,
+        }
+    }
 }
 
 /// Locks, poisoned or not: every critical section here leaves the state whole.

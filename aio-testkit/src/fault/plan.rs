@@ -262,6 +262,11 @@ impl Rules for Plan {
         }
         self.lasting(block)
     }
+
+    fn at_once(&self, block: &IoBlock) -> Fate {
+        // As often as not, the page cache does not hold it.
+        if self.chance(PERMILLE as u32 / 2) { self.lasting(block) } else { Fate::End(Err(io::ErrorKind::WouldBlock.into())) }
+    }
 }
 
 /// The finaliser of SplitMix64: neighbouring numbers become unrelated ones.

@@ -63,6 +63,13 @@ pub trait Rules: Send + Sync + Debug {
         Fate::Transfer
     }
 
+    /// For each block that is read on the thread of a caller if that takes no waiting. The default sends all of them to
+    /// the queues, where the other rules hold.
+    fn at_once(&self, block: &IoBlock) -> Fate {
+        let _ = block;
+        Fate::End(Err(io::ErrorKind::WouldBlock.into()))
+    }
+
     /// Each time a queue is woken.
     fn woken(&self, queue: usize) {
         let _ = queue;

@@ -1,8 +1,10 @@
 //! Parts that backends share: for writing a backend, not for using one.
 
+mod at_once;
 mod event_waker;
 mod probe;
 
+pub use at_once::read_at_once;
 #[cfg(all(test, loom))]
 pub(crate) use event_waker::Word;
 pub use event_waker::{EventFd, EventWaker};

@@ -2,3 +2,4 @@
 
 pub(crate) mod cachestat;
 pub(crate) mod statx;
+pub(crate) mod sync_file_range;

@@ -1,0 +1,83 @@
+//! One thread that runs through a file by blocking calls, beside `std::fs` in the same way.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use aio::{AioHandle, Backend};
+
+use crate::side_by_side::{SideBySide, Work};
+
+const KIB: usize = 1 << 10;
+const SIZES: [usize; 5] = [4 * KIB, 64 * KIB, 256 * KIB, 512 * KIB, 1024 * KIB];
+
+pub(crate) fn compare_reads(lines: &mut SideBySide) {
+    let len = lines.scaled(1 << 30, 8 << 20) as usize;
+    let aio = aio::builder().backend(Backend::Auto).build().expect("a handle");
+    let cold = lines.file("cold", len as u64);
+    for size in SIZES {
+        let mut memory = vec![0; size];
+        let mut ours = || {
+            evict(&cold);
+            let file = aio.open(&cold).expect("the file");
+            each_offset(len, size, |offset| file.read_at(&mut memory, offset).expect("the bytes"))
+        };
+        let mut theirs = vec![0; size];
+        let plain: Box<Work<'_>> = Box::new(|| {
+            evict(&cold);
+            let file = File::open(&cold).expect("the file");
+            each_offset(len, size, |offset| file.read_exact_at(&mut theirs, offset).expect("the bytes"))
+        });
+        lines.line(&format!("cold reads, {} KiB", size / KIB), 0.95, &mut ours, &mut [plain]);
+    }
+}
+
+pub(crate) fn compare_writes(lines: &mut SideBySide) {
+    let len = lines.scaled(1 << 30, 8 << 20) as usize;
+    let aio = aio::builder().backend(Backend::Auto).build().expect("a handle");
+    let new = lines.path("new");
+    for size in SIZES {
+        let memory = vec![7; size];
+        let mut ours = || write_new(&aio, &new, &memory, len);
+        let plain: Box<Work<'_>> = Box::new(|| {
+            remove(&new);
+            let file = File::create(&new).expect("a file");
+            let written =
+                each_offset(len, size, |offset| file.write_all_at(&memory, offset).expect("room for the bytes"));
+            file.sync_data().expect("a disk that takes the file");
+            written
+        });
+        lines.line(&format!("new file, {} KiB, synced", size / KIB), 1.0, &mut ours, &mut [plain]);
+    }
+    remove(&new);
+}
+
+fn write_new(aio: &AioHandle, path: &Path, memory: &[u8], len: usize) -> u64 {
+    remove(path);
+    let file = aio.create(path).expect("a file");
+    let written = each_offset(len, memory.len(), |offset| file.write_at(memory, offset).expect("room for the bytes"));
+    file.sync_data().wait().expect("a disk that takes the file");
+    written
+}
+
+fn each_offset(len: usize, size: usize, mut call: impl FnMut(u64)) -> u64 {
+    (0..len).step_by(size).for_each(|offset| call(offset as u64));
+    len as u64
+}
+
+fn remove(path: &Path) {
+    if path.exists() {
+        std::fs::remove_file(path).expect("the file goes");
+    }
+}
+
+/// Drops a file from the page cache, where it lies in clean pages.
+fn evict(path: &Path) {
+    let file = File::open(path).expect("the file");
+    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("the advice");
+    let (range, mut found) = ([0_u64, u64::MAX >> 1], [0_u64; 5]);
+    // SAFETY: two and five 64-bit numbers are the structures of `cachestat(2)`.
+    let asked = unsafe { libc::syscall(451, file.as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0) };
+    assert_eq!((asked, found[0]), (0, 0), "the file is still cached");
+}
