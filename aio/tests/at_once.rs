@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
 
 use aio::backend::IoBlock;
@@ -251,6 +253,43 @@ fn a_buffer_that_waits_as_it_is_dropped_is_refused_that() {
         assert_eq!((tried, queued), (1, 0));
         assert!(matches!(said.into_inner().unwrap(), Some(Error::WaitOnWorker)));
         assert!(aio.wait().is_ok());
+    });
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A task that reads on and on lets others run, and each ticket is ready in the end.
+#[test]
+fn awaited_reads_yield_now_and_then() {
+    each_cached(|_aio, file, content, rules, _gate| {
+        let (mut yielded, woken) = (0, Arc::new(Woken::default()));
+        let waker = Waker::from(woken.clone());
+        let (tried, queued) = rules.during(|| {
+            for _ in 0..500 {
+                let (mut ticket, before) = (file.read(vec![0; 100], 5), woken.0.load(Ordering::SeqCst));
+                let mut poll = || Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker));
+                let read = match poll() {
+                    Poll::Ready(read) => read,
+                    Poll::Pending => {
+                        yielded += 1;
+                        assert_eq!(woken.0.load(Ordering::SeqCst), before + 1);
+                        let Poll::Ready(read) = poll() else { panic!("it yielded twice") };
+                        read
+                    }
+                };
+                assert!(read.unwrap() == content[5..105]);
+            }
+        });
+        assert_eq!((tried, queued), (500, 0));
+        assert!((5..=20).contains(&yielded), "{yielded}");
     });
 }
 

@@ -159,8 +159,7 @@ fn writes_that_run_through_a_file_go_through_the_page_cache() {
             each_cold(DirectMode::Auto, &pattern(1, old), |aio, file| {
                 let content = pattern(2, 8 * MIB / len * len);
                 write_through(file, &content, 0..FEW * len, len);
-                let written =
-                    moved(aio, || write_through(file, &content, FEW * len..content.len() - FEW * len, len));
+                let written = moved(aio, || write_through(file, &content, FEW * len..content.len() - FEW * len, len));
                 assert_eq!(written, (0, content.len() - 2 * FEW * len), "{len}");
                 // Elsewhere, past the end, and large, they are as before.
                 write_through(file, &content, content.len() - FEW * len..content.len(), len);
@@ -434,11 +433,21 @@ fn streams_beside_everything_else_lose_nothing() {
 #[derive(Debug, Clone)]
 enum Step {
     /// Blocking calls that run through the file, from where the last ones of their direction ended.
-    Run { write: bool, calls: usize, len: usize },
+    Run {
+        write: bool,
+        calls: usize,
+        len: usize,
+    },
     /// Calls of one direction go on from here.
-    Seek { write: bool, to: usize },
+    Seek {
+        write: bool,
+        to: usize,
+    },
     /// By a worker.
-    Write { at: usize, len: usize },
+    Write {
+        at: usize,
+        len: usize,
+    },
     SetLen(usize),
     Evict,
 }

@@ -134,7 +134,8 @@ impl AioFile {
     }
 
     /// Fills `buffer` from `offset`; blocks the calling thread until that is done. Up to a block is read on the
-    /// calling thread.
+    /// calling thread. Calls of up to 256 KiB that run through the file profit from the kernel's read-ahead, see
+    /// [`DirectMode::Auto`](crate::DirectMode::Auto).
     ///
     /// # Errors
     ///
@@ -148,7 +149,8 @@ impl AioFile {
     }
 
     /// Writes all of `buffer` at `offset`; blocks the calling thread until that is done. Up to a block inside the
-    /// file is written on the calling thread.
+    /// file is written on the calling thread, and so is up to 256 KiB of a stream of calls that makes it longer, see
+    /// [`DirectMode::Auto`](crate::DirectMode::Auto).
     ///
     /// # Errors
     ///
@@ -169,7 +171,7 @@ impl AioFile {
     }
 
     /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full,
-    /// except through [`unlimited`](Self::unlimited).
+    /// except through [`unlimited`](Self::unlimited). Up to 32 KiB of a cached file is copied before this returns.
     pub fn read<B>(&self, buffer: B, offset: u64) -> Ticket<B>
     where
         B: IoBufMut + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::read_at`.

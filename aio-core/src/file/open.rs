@@ -17,7 +17,7 @@ use crate::file::descriptors::{Descriptors, expect_random_reads};
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
 use crate::file::slots::FileSlot;
-use crate::file::streams::{self, Streams};
+use crate::file::streams::{FileStreams, write_out};
 use crate::file::sys::statx::{FileFacts, facts};
 use crate::file::write_back::Sync;
 use crate::op::plan::Alignment;
@@ -35,10 +35,8 @@ struct Inner {
     residency: Option<Residency>,
     /// It is open for one read, and lay in the page cache when it was opened.
     resident_at_open: bool,
-    /// There if blocking writes that run through it may go through the page cache.
-    writes: Option<Streams>,
-    /// Blocking reads.
-    reads: Streams,
+    /// Not there if blocking calls that run through it must be direct.
+    streams: Option<FileStreams>,
     /// The one through the page cache is for the edges of a direct file, and for its reads while it is resident. It
     /// is open from the start, since permissions and limits may change; but if the file is open for one op only, when
     /// that needs it.
@@ -109,8 +107,7 @@ impl OpenFile {
             inode: (!options.one_read).then(|| Inode::of(facts.identity(), len)),
             residency: (!options.one_read && (chooses || reads && alignment.is_none())).then(Residency::default),
             resident_at_open,
-            writes: streams.then(Streams::default),
-            reads: Streams::default(),
+            streams: streams.then(FileStreams::default),
             descriptors,
             facts,
             alignment: alignment.unwrap_or(Alignment::NONE),
@@ -180,25 +177,23 @@ impl OpenFile {
     /// The descriptor for a blocking read, of a file that is not resident, that goes on with a stream of others; it goes
     /// through the page cache. The cautions are those of [`residency`].
     pub(crate) fn goes_on_reading(&self, offset: u64, len: usize) -> Option<BorrowedFd<'_>> {
-        let Inner { path, inode: Some(inode), residency: Some(_), descriptors, reads, .. } = &*self.0 else {
+        let Inner { inode: Some(inode), residency: Some(_), streams: Some(streams), descriptors, .. } = &*self.0
+        else {
             return None;
         };
-        reads.end_if_changed(inode.changes());
-        let goes_on = reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight());
-        if goes_on && self.is_direct() { descriptors.streaming(path, self.identity()) } else { None }
+        let goes_on = self.is_direct() && streams.goes_on_reading(inode, offset, len);
+        if goes_on { descriptors.streaming(self.path(), self.identity()) } else { None }
     }
 
     /// Whether a blocking write goes on with a stream of others, and so is to go through the page cache.
     pub(crate) fn goes_on_writing(&self, offset: u64, len: usize) -> bool {
-        self.0.writes.as_ref().is_some_and(|writes| writes.go_on(offset, len, || true))
+        self.0.streams.as_ref().is_some_and(|streams| streams.goes_on_writing(offset, len))
     }
 
     /// A stream has written `offset..end`. With [`DirectMode::Off`], when to write it out is the kernel's business.
     pub(crate) fn write_out(&self, offset: u64, end: u64) {
-        if self.is_direct()
-            && let Some(fd) = self.buffered_if_open()
-        {
-            streams::write_out(fd, offset, end);
+        if let Some(fd) = self.buffered_if_open().filter(|_| self.is_direct()) {
+            write_out(fd, offset, end);
         }
     }
 

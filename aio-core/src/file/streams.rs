@@ -9,11 +9,12 @@
 
 use std::os::fd::BorrowedFd;
 
+use crate::file::inode::Inode;
 use crate::file::sys::sync_file_range::begin_write_back;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A stream's calls are at most so long.
-pub(crate) const LARGEST: usize = 256 << 10;
+const LARGEST: usize = 256 << 10;
 /// So many calls that went on make a stream.
 const FEW: u64 = 3;
 /// A stream outlives so many calls elsewhere in the file, times [`PLACES`].
@@ -23,9 +24,30 @@ const PLACES: usize = 4;
 /// Bytes after which a stream of writes is written out. Larger stretches were no faster.
 const STRETCH: u64 = 4 << 20;
 
-/// The streams of calls in one direction through an open file.
+/// The streams of an open file.
 #[derive(Debug, Default)]
-pub(crate) struct Streams {
+pub(super) struct FileStreams {
+    reads: Streams,
+    writes: Streams,
+}
+
+impl FileStreams {
+    /// Whether a read goes on with a stream. One begins only while no write to the inode is in flight, and ends with the
+    /// next one that is accepted.
+    pub(super) fn goes_on_reading(&self, inode: &Inode, offset: u64, len: usize) -> bool {
+        self.reads.end_if_changed(inode.changes());
+        self.reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight())
+    }
+
+    /// Whether a write goes on with a stream.
+    pub(super) fn goes_on_writing(&self, offset: u64, len: usize) -> bool {
+        self.writes.go_on(offset, len, || true)
+    }
+}
+
+/// The streams of calls in one direction.
+#[derive(Debug, Default)]
+struct Streams {
     places: [Place; PLACES],
     /// Calls that went on from no place.
     elsewhere: AtomicU64,
@@ -43,7 +65,7 @@ struct Place {
 
 impl Streams {
     /// Whether this call goes on with a stream. `may_begin` is asked before a stream begins.
-    pub(super) fn go_on(&self, offset: u64, len: usize, may_begin: impl FnOnce() -> bool) -> bool {
+    fn go_on(&self, offset: u64, len: usize, may_begin: impl FnOnce() -> bool) -> bool {
         if len > LARGEST {
             return false;
         }
@@ -67,7 +89,7 @@ impl Streams {
     }
 
     /// Ends all streams if `changes` of the inode have gone on since the last time.
-    pub(super) fn end_if_changed(&self, changes: u64) {
+    fn end_if_changed(&self, changes: u64) {
         if self.changes.load(Ordering::Relaxed) != changes {
             self.changes.store(changes, Ordering::Relaxed);
             self.places.iter().for_each(|place| place.calls.store(0, Ordering::Relaxed));

@@ -265,7 +265,11 @@ impl Rules for Plan {
 
     fn at_once(&self, block: &IoBlock) -> Fate {
         // As often as not, the page cache does not hold it.
-        if self.chance(PERMILLE as u32 / 2) { self.lasting(block) } else { Fate::End(Err(io::ErrorKind::WouldBlock.into())) }
+        if self.chance(PERMILLE as u32 / 2) {
+            self.lasting(block)
+        } else {
+            Fate::End(Err(io::ErrorKind::WouldBlock.into()))
+        }
     }
 }
 
