@@ -61,11 +61,11 @@ fn moved(aio: &AioHandle, run: impl FnOnce()) -> (usize, usize) {
     ((after.bytes_direct - before.bytes_direct) as usize, (after.bytes_buffered - before.bytes_buffered) as usize)
 }
 
-/// Page after page of the file, over and over.
+/// Pages of the file, over and over, in an order that is no stream.
 fn read_pages(file: &AioFile, content: &[u8], reads: usize) {
     let mut page = vec![0; PAGE];
     for read in 0..reads {
-        let at = read * PAGE % content.len();
+        let at = read * 5 * PAGE % content.len();
         file.read_at(&mut page, at as u64).unwrap();
         assert!(page == content[at..at + PAGE], "at {at}");
     }

@@ -17,7 +17,7 @@ use crate::sync::{AtomicU64, Ordering};
 const LARGEST: usize = 256 << 10;
 /// So many calls that went on make a stream.
 const FEW: u64 = 3;
-/// A stream outlives so many calls elsewhere in the file, times [`PLACES`].
+/// Between two of its calls, a stream outlives about so many calls elsewhere in the file, times [`PLACES`].
 const LASTS: u64 = 8;
 /// So many streams at once are told apart.
 const PLACES: usize = 4;
@@ -127,7 +127,6 @@ mod tests {
         let streams = Streams::default();
         assert_eq!(seen(&streams, 1000, 100, |_| ()), 100 - FEW);
         // At the start of the file, the first call goes on already.
-        assert_eq!(seen(&streams, 0, 100, |_| ()), 100 - FEW);
         assert_eq!(seen(&Streams::default(), 0, 100, |_| ()), 101 - FEW);
     }
 
