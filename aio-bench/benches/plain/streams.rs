@@ -10,7 +10,7 @@ use aio::{AioHandle, Backend};
 use crate::side_by_side::{SideBySide, Work};
 
 const KIB: usize = 1 << 10;
-const SIZES: [usize; 5] = [4 * KIB, 64 * KIB, 256 * KIB, 512 * KIB, 1024 * KIB];
+const SIZES: [usize; 3] = [4 * KIB, 64 * KIB, 256 * KIB];
 
 pub(crate) fn compare_reads(lines: &mut SideBySide) {
     let len = lines.scaled(1 << 30, 8 << 20) as usize;

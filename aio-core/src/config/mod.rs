@@ -88,7 +88,7 @@ pub enum DirectMode {
     /// Where the file system can. Reads of a file that lies in the page cache are served from there all the same, where
     /// the kernel tells (`cachestat(2)`, Linux 6.5) and the file system is local: this is looked up at the first read,
     /// after every 1024 reads or 256 MiB, and not per read. Blocking calls of up to 256 KiB that run through a file, each
-    /// from where the one before ended, go through the page cache there, too. Other writes stay direct, and so does what
+    /// from where the one before ended, go through the page cache, too. Other writes stay direct, and so does what
     /// [`validate`](AioConfig::validate)s.
     #[default]
     Auto,

@@ -13,7 +13,7 @@ use crate::file::inode::Inode;
 use crate::file::sys::sync_file_range::begin_write_back;
 use crate::sync::{AtomicU64, Ordering};
 
-/// A stream's calls are at most so long.
+/// A stream's calls are at most so long: larger ones keep the device busy by themselves.
 const LARGEST: usize = 256 << 10;
 /// So many calls that went on make a stream.
 const FEW: u64 = 3;
@@ -36,12 +36,12 @@ impl FileStreams {
     /// next one that is accepted.
     pub(super) fn goes_on_reading(&self, inode: &Inode, offset: u64, len: usize) -> bool {
         self.reads.end_if_changed(inode.changes());
-        self.reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight())
+        len <= LARGEST && self.reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight())
     }
 
     /// Whether a write goes on with a stream.
     pub(super) fn goes_on_writing(&self, offset: u64, len: usize) -> bool {
-        self.writes.go_on(offset, len, || true)
+        len <= LARGEST && self.writes.go_on(offset, len, || true)
     }
 }
 
@@ -66,9 +66,6 @@ struct Place {
 impl Streams {
     /// Whether this call goes on with a stream. `may_begin` is asked before a stream begins.
     fn go_on(&self, offset: u64, len: usize, may_begin: impl FnOnce() -> bool) -> bool {
-        if len > LARGEST {
-            return false;
-        }
         let end = offset.saturating_add(len as u64);
         let Some(place) = self.places.iter().find(|place| place.next.load(Ordering::Relaxed) == offset) else {
             let elsewhere = self.elsewhere.fetch_add(1, Ordering::Relaxed);
@@ -160,10 +157,9 @@ mod tests {
     }
 
     #[test]
-    fn large_calls_and_calls_of_what_may_not_begin_are_of_no_stream() {
+    fn calls_of_what_may_not_begin_are_of_no_stream() {
         let streams = Streams::default();
         for call in 0..20 {
-            assert!(!streams.go_on(call * 2 * LARGEST as u64, 2 * LARGEST, || true));
             assert!(!streams.go_on(call * LEN as u64, LEN, || false));
         }
         assert!(streams.go_on(20 * LEN as u64, LEN, || true));
