@@ -18,13 +18,19 @@ pub(crate) struct SideBySide {
     folder: TempDir,
     pairs: usize,
     test: bool,
+    prepare: Box<dyn Fn()>,
 }
 
 impl SideBySide {
     pub(crate) fn new(dir: &Path, pairs: usize, test: bool) -> Self {
         let folder = tempfile::tempdir_in(dir).expect("a folder for the files");
         println!("{:<52} {:>9} {:>9}  {:>5} (from  to)  wanted", "", "ours GB/s", "plain", "ratio");
-        Self { folder, pairs: if test { 1 } else { pairs.max(1) }, test }
+        Self { folder, pairs: if test { 1 } else { pairs.max(1) }, test, prepare: Box::new(|| ()) }
+    }
+
+    /// From now on, this runs before each time that the work is done, and takes no time of it.
+    pub(crate) fn prepare_by(&mut self, prepare: impl Fn() + 'static) {
+        self.prepare = Box::new(prepare);
     }
 
     /// This many bytes or files; few when only tested.
@@ -77,12 +83,14 @@ impl SideBySide {
     }
 
     fn rate(&self, work: &mut Work<'_>) -> f64 {
-        let start = Instant::now();
-        let mut done = 0;
+        let (mut done, mut took) = (0, Duration::ZERO);
         loop {
+            (self.prepare)();
+            let start = Instant::now();
             done += work();
-            if self.test || start.elapsed() >= LEAST {
-                return done as f64 / start.elapsed().as_secs_f64();
+            took += start.elapsed();
+            if self.test || took >= LEAST {
+                return done as f64 / took.as_secs_f64();
             }
         }
     }

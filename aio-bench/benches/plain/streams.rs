@@ -16,32 +16,34 @@ pub(crate) fn compare_reads(lines: &mut SideBySide) {
     let len = lines.scaled(1 << 30, 8 << 20) as usize;
     let aio = aio::builder().backend(Backend::Auto).build().expect("a handle");
     let cold = lines.file("cold", len as u64);
+    let evicted = cold.clone();
+    lines.prepare_by(move || evict(&evicted));
     for size in SIZES {
         let mut memory = vec![0; size];
         let mut ours = || {
-            evict(&cold);
             let file = aio.open(&cold).expect("the file");
             each_offset(len, size, |offset| file.read_at(&mut memory, offset).expect("the bytes"))
         };
         let mut theirs = vec![0; size];
         let plain: Box<Work<'_>> = Box::new(|| {
-            evict(&cold);
             let file = File::open(&cold).expect("the file");
             each_offset(len, size, |offset| file.read_exact_at(&mut theirs, offset).expect("the bytes"))
         });
         lines.line(&format!("cold reads, {} KiB", size / KIB), 0.95, &mut ours, &mut [plain]);
     }
+    lines.prepare_by(|| ());
 }
 
 pub(crate) fn compare_writes(lines: &mut SideBySide) {
     let len = lines.scaled(1 << 30, 8 << 20) as usize;
     let aio = aio::builder().backend(Backend::Auto).build().expect("a handle");
     let new = lines.path("new");
+    let removed = new.clone();
+    lines.prepare_by(move || remove(&removed));
     for size in SIZES {
         let memory = vec![7; size];
         let mut ours = || write_new(&aio, &new, &memory, len);
         let plain: Box<Work<'_>> = Box::new(|| {
-            remove(&new);
             let file = File::create(&new).expect("a file");
             let written =
                 each_offset(len, size, |offset| file.write_all_at(&memory, offset).expect("room for the bytes"));
@@ -50,11 +52,11 @@ pub(crate) fn compare_writes(lines: &mut SideBySide) {
         });
         lines.line(&format!("new file, {} KiB, synced", size / KIB), 1.0, &mut ours, &mut [plain]);
     }
+    lines.prepare_by(|| ());
     remove(&new);
 }
 
 fn write_new(aio: &AioHandle, path: &Path, memory: &[u8], len: usize) -> u64 {
-    remove(path);
     let file = aio.create(path).expect("a file");
     let written = each_offset(len, memory.len(), |offset| file.write_at(memory, offset).expect("room for the bytes"));
     file.sync_data().wait().expect("a disk that takes the file");
@@ -66,10 +68,12 @@ fn each_offset(len: usize, size: usize, mut call: impl FnMut(u64)) -> u64 {
     len as u64
 }
 
+/// Removes a file, and waits until the disk knows: it may be asked to discard what the file had.
 fn remove(path: &Path) {
     if path.exists() {
         std::fs::remove_file(path).expect("the file goes");
     }
+    nix::unistd::sync();
 }
 
 /// Drops a file from the page cache, where it lies in clean pages.
