@@ -158,8 +158,8 @@ fn what_is_not_read_at_once_goes_to_the_workers() {
 fn a_full_queue_and_a_closed_handle() {
     each_cached(|aio, file, content, rules, gate| {
         gate.close();
-        let waiting: Vec<_> = (0..4).map(|at| file.read(vec![0; 64 << 10], at * (64 << 10))).collect();
-        assert!(matches!(file.try_read(vec![0; 64 << 10], 0).unwrap_err().error(), Error::QueueFull { .. }));
+        let waiting: Vec<_> = (0..4).map(|at| file.read(vec![0; 128 << 10], at * (32 << 10))).collect();
+        assert!(matches!(file.try_read(vec![0; 128 << 10], 0).unwrap_err().error(), Error::QueueFull { .. }));
         // It waits for nothing, so it needs no room.
         assert!(file.read(vec![0; PAGE], 0).wait().unwrap() == content[..PAGE]);
         assert!(file.try_read(vec![0; PAGE], 0).unwrap().wait().unwrap() == content[..PAGE]);

@@ -17,7 +17,7 @@ pub(crate) fn compare(lines: &mut SideBySide) {
     let path = lines.file("requests", len);
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
     for backend in [Backend::Uring, Backend::Libaio, Backend::Pthread] {
-        for size in [4096, 8192, 32 << 10] {
+        for size in [4096, 8192, 64 << 10] {
             let aio = aio::builder().backend(backend).build().expect("a handle");
             let file = aio.open(&path).expect("the file");
             let mut ours = || {

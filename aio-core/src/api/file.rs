@@ -171,7 +171,7 @@ impl AioFile {
     }
 
     /// Fills `buffer` from `offset`; the ticket gives it back. Blocks the calling thread while the queue is full,
-    /// except through [`unlimited`](Self::unlimited). Up to 32 KiB of a cached file is copied before this returns.
+    /// except through [`unlimited`](Self::unlimited). Up to 64 KiB of a cached file is copied before this returns.
     pub fn read<B>(&self, buffer: B, offset: u64) -> Ticket<B>
     where
         B: IoBufMut + 'static, // Memory that is borrowed goes to `AioHandle::scope` or `AioFile::read_at`.

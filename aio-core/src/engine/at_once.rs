@@ -21,7 +21,7 @@ use crate::sync::Ordering;
 
 /// Reads of at most so many bytes are tried. A caller that has several in flight is faster with workers from some size
 /// on, which copy while it goes on.
-const SMALL: usize = 32 << 10;
+const SMALL: usize = 64 << 10;
 
 impl Shared {
     /// As [`submit_transfer`](Self::submit_transfer), of an op whose descriptor is the engine's own: a small read of
