@@ -30,9 +30,9 @@ impl Drop for OnWorker {
 }
 
 impl OnWorker {
-    /// Marks the current thread; an engine is named by its address.
+    /// Marks the current thread, unless its locals are destroyed already; an engine is named by its address.
     pub(crate) fn of(engine: usize) -> Self {
-        WORKER_OF.with(|engines| engines.borrow_mut().push(engine));
+        let _ = WORKER_OF.try_with(|engines| engines.borrow_mut().push(engine));
         Self(())
     }
 

@@ -67,12 +67,7 @@ pub struct Ticket<T> {
     op: Option<Arc<dyn Yields<T>>>,
     shared: Arc<Shared>,
     cancels: bool,
-    /// The first poll lets other tasks run.
-    yields: bool,
 }
-
-/// One in so many ops that have ended at once yields when it is awaited.
-const YIELDS: u64 = 64;
 
 /// An op that gives back a `T`.
 pub(crate) trait Yields<T>: Send + Sync {
@@ -136,15 +131,7 @@ impl<M: Send + 'static, T> Yields<T> for Opening<M, T> {
 
 impl<T> Ticket<T> {
     pub(crate) fn new(op: Arc<dyn Yields<T>>, shared: Arc<Shared>) -> Self {
-        Self { op: Some(op), shared, cancels: false, yields: false }
-    }
-
-    /// As [`new`](Self::new), of an op that may have ended at once. A task that awaits only such ops would keep its
-    /// thread from all others, so now and then one of them yields.
-    fn submitted(op: Arc<dyn Yields<T>>, shared: &Arc<Shared>, at_once: bool) -> Self {
-        let mut ticket = Self::new(op, shared.clone());
-        ticket.yields = at_once && shared.op_queue.ops().is_multiple_of(YIELDS);
-        ticket
+        Self { op: Some(op), shared, cancels: false }
     }
 
     /// Starts an op on memory that it owns.
@@ -154,11 +141,10 @@ impl<T> Ticket<T> {
     {
         let op = shared.op(desc.validated(options.validate), Promise::new(None), options);
         let transfer: Arc<Transfer> = op.clone();
-        let at_once = shared.submit_own(&transfer, options.when_full()).unwrap_or_else(|error| {
+        if let Err(error) = shared.submit_own(&transfer, options.when_full()) {
             op.refuse(error);
-            false
-        });
-        Self::submitted(op, shared, at_once)
+        }
+        Self::new(op, shared.clone())
     }
 
     pub(crate) fn start_desc<D>(shared: &Arc<Shared>, desc: D, options: OpOptions) -> Self
@@ -193,7 +179,7 @@ impl<T> Ticket<T> {
         let when_full = if options.unlimited { WhenFull::Exceed } else { WhenFull::Refuse };
         let transfer: Arc<Transfer> = op.clone();
         match shared.submit_own(&transfer, when_full) {
-            Ok(at_once) => Ok(Self::submitted(op, shared, at_once)),
+            Ok(()) => Ok(Self::new(op, shared.clone())),
             Err(error) => Err(OpError::new(error, op.desc.give_back())),
         }
     }
@@ -332,10 +318,6 @@ impl<T> Future for Ticket<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Err(error) = self.shared.check_process() {
             return Poll::Ready(Err(OpError::new(error, None)));
-        }
-        if std::mem::take(&mut self.yields) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
         }
         match &self.op {
             Some(op) if op.promise().poll(context).is_pending() => Poll::Pending,

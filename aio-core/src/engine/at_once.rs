@@ -25,21 +25,21 @@ const SMALL: usize = 64 << 10;
 
 impl Shared {
     /// As [`submit_transfer`](Self::submit_transfer), of an op whose descriptor is the engine's own: a small read of
-    /// what is cached has ended when this returns, which then says true.
-    pub(crate) fn submit_own(self: &Arc<Self>, op: &Arc<Transfer>, when_full: WhenFull) -> Result<bool> {
+    /// what is cached has ended when this returns.
+    pub(crate) fn submit_own(self: &Arc<Self>, op: &Arc<Transfer>, when_full: WhenFull) -> Result<()> {
         if !self.is_read_at_once(op) {
-            return self.submit_transfer(op.clone(), when_full).map(|()| false);
+            return self.submit_transfer(op.clone(), when_full);
         }
+        // An op of a scope drops its buffer, which must no more wait for the engine than on a worker.
+        let _on_worker = self.enter_worker();
         // It takes no room, so none has to be there.
         let epoch = self.op_queue.accept(op.state.options.priority, WhenFull::Exceed)?;
         op.state.epoch.store(epoch, Ordering::Release);
         let bytes = op.state.plan().map_or(0, |plan| plan.bytes);
         op.state.account(1, bytes);
         self.counters.add(&mut Stats { blocks: 1, bytes_buffered: bytes, ..Stats::default() });
-        // An op of a scope drops its buffer, which must no more wait for the engine than on a worker.
-        let _on_worker = self.enter_worker();
         self.end([op.clone()]);
-        Ok(true)
+        Ok(())
     }
 
     /// Whether all bytes of an op, which was not accepted yet, could be read without waiting.
