@@ -30,7 +30,8 @@ use crate::file::replace::{CommitStep, Replacement};
 /// The new file gets the mode and the access list of the one it replaces, and its owner and group if the process may
 /// give those; what it may not give, nobody gets instead. A symbolic link stays, and what it points to is replaced or
 /// made. Hard links of the old file keep the old contents. Dropped without [`commit`](Self::commit), it is removed,
-/// and the target stays as it was. It holds up to five descriptors, so that a commit needs no more.
+/// and the target stays as it was. It holds up to five descriptors, so that a commit needs no more, and a
+/// sixth if small blocking calls read through it.
 #[derive(Debug)]
 pub struct AtomicFile {
     // Dropped, and so removed, after the file is closed.

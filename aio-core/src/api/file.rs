@@ -152,6 +152,9 @@ impl AioFile {
     /// file is written on the calling thread, and so is up to 256 KiB of a stream of calls that makes it longer, see
     /// [`DirectMode::Auto`](crate::DirectMode::Auto).
     ///
+    /// A call of a stream ends before the device has the bytes, as any write through the page cache: an error of the
+    /// device shows in the next [`sync_data`](Self::sync_data), not here.
+    ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::WaitOnWorker`] on a worker thread, for more than a block and while writes to the file
@@ -188,7 +191,8 @@ impl AioFile {
         Ticket::start(self.shared(), Owned::write(self.target(), buffer, offset), self.options)
     }
 
-    /// As [`read`](Self::read), without waiting.
+    /// As [`read`](Self::read), without waiting. Where it is refused, the contents of the buffer are unspecified: a
+    /// part of them may have been read.
     ///
     /// # Errors
     ///

@@ -176,7 +176,7 @@ impl AioHandle {
     }
 
     /// Opens an existing file for reading, and for writing too if that is permitted. It takes two descriptors where
-    /// direct I/O is possible.
+    /// direct I/O is possible, and a third, if there is one, when small blocking calls read through it.
     ///
     /// Blocks the calling thread on the file system; in async code, call [`open_async`](Self::open_async).
     ///
