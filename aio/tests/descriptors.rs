@@ -269,6 +269,44 @@ fn any_length(aio: &AioHandle, dir: &Path, mode: u32) {
     }
 }
 
+/// What reads of a stream go by is opened late, when no mode may be changed for it.
+#[test]
+fn a_file_that_its_owner_may_not_open_again_is_read_to_its_end() {
+    alone("a_file_that_its_owner_may_not_open_again_is_read_to_its_end", || {
+        let folder = Folder::new();
+        let Some((dir, _)) = nobodys(&folder) else { return };
+        umask(Mode::from_bits_truncate(0o777));
+        for backend in backends() {
+            as_nobody(|| {
+                let aio = aio::builder().backend(backend).build().unwrap();
+                let (path, content) = (dir.join("new"), pattern(1, 1 << 20));
+                let file = aio.open_with(&path, &OpenOptions::new().read(true).create_new(true)).unwrap();
+                file.write(content.clone(), 0).wait().unwrap();
+                file.sync_all().wait().unwrap();
+                let made = fs::metadata(&path).unwrap();
+                assert_eq!(made.permissions().mode() & 0o7777, 0);
+                let before = aio.stats().bytes_buffered;
+                let mut memory = vec![0; 4096];
+                for at in (0..content.len()).step_by(4096) {
+                    file.read_at(&mut memory, at as u64).unwrap();
+                    assert!(memory == content[at..at + 4096], "at {at}");
+                }
+                let read = fs::metadata(&path).unwrap();
+                assert_eq!(
+                    (read.mode(), read.ctime(), read.ctime_nsec()),
+                    (made.mode(), made.ctime(), made.ctime_nsec())
+                );
+                if file.is_direct() {
+                    assert_eq!(aio.stats().bytes_buffered, before, "it was opened once more");
+                } else {
+                    eprintln!("SKIPPED {backend}: no direct I/O in {}, so no descriptor is opened", path.display());
+                }
+                fs::remove_file(&path).unwrap();
+            });
+        }
+    });
+}
+
 #[test]
 fn a_read_only_file_can_be_replaced_by_any_length() {
     let folder = Folder::new();

@@ -92,14 +92,30 @@ fn append(shared: &Shared, file: &OpenFile, buffer: &[u8], offset: u64) -> Resul
     let (Some(inode), Ok(Some(permit))) = (file.inode(), call.enter(false)) else { return Ok(false) };
     let begun = inode.growth.begin(file.fd(), offset, offset + len as u64, false, Some(&permit));
     let begun = begun.map_err(|source| call.failed(source, 0))?;
+    // Before the permit goes, and also if the backend panics.
+    let mut growing = Growing { file, inode, begun: Some(begun), wrote: false };
     let written = call.counted(|call, stats| call.transfer_stretch(0..len, false, None, None, None, stats));
-    if let Begun::Extending(write) = begun
-        && let Err(error) = inode.growth.end(file.fd(), write, matches!(written, Ok(true)))
-    {
-        let path = shown(file.path());
-        log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
-    }
+    growing.wrote = matches!(written, Ok(true));
     written
+}
+
+/// A write that may make the file longer, until it ends and this is dropped.
+struct Growing<'a> {
+    file: &'a OpenFile,
+    inode: &'a Inode,
+    begun: Option<Begun>,
+    wrote: bool,
+}
+
+impl Drop for Growing<'_> {
+    fn drop(&mut self) {
+        if let Some(Begun::Extending(write)) = self.begun.take()
+            && let Err(error) = self.inode.growth.end(self.file.fd(), write, self.wrote)
+        {
+            let path = shown(self.file.path());
+            log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
+        }
+    }
 }
 
 /// Moves the bytes, those of a write that `streams` through the page cache.
@@ -340,6 +356,24 @@ mod tests {
     use crate::engine::no_queues::NoQueues;
     use crate::file::OpenOptions;
     use crate::sync::lock;
+
+    /// After a cut it would otherwise make a length certain that the file does not have.
+    #[test]
+    fn an_empty_write_that_goes_on_makes_no_file_longer() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        let options = OpenOptions::new().read(true).write(true);
+        let file = OpenFile::open(&path, &options, DirectMode::Off).unwrap();
+        let (how, growth) = (OpOptions::default(), &file.inode().unwrap().growth);
+        let mut on_caller = 0;
+        for at in (0..10).map(|call| call * 100) {
+            on_caller = u64::from(write(&shared, &file, how, &[1; 100], at).unwrap()) * (at + 100);
+        }
+        assert_eq!((on_caller, file.len().unwrap()), (1000, 1000));
+        growth.set_len(file.fd(), 500).unwrap();
+        assert!(!write(&shared, &file, how, &[], 1000).unwrap());
+        assert!(growth.may_grow(501) && file.len().unwrap() == 500);
+    }
 
     #[test]
     fn a_forked_child_does_not_wait_for_what_a_thread_of_the_parent_held() {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
@@ -94,12 +94,13 @@ impl Descriptors {
         self.buffered_if_open().ok_or_else(|| io::Error::from(Errno::EBADF))
     }
 
-    /// As [`buffered`](Self::buffered), for reads that run through the file: the kernel reads ahead of them. It is opened
-    /// when it is first needed, and one that cannot be opened is done without.
-    pub(super) fn streaming(&self, path: &Path, identity: (u64, u64)) -> Option<BorrowedFd<'_>> {
+    /// A descriptor through the page cache for reads that run through the file with this device and inode number: the
+    /// kernel reads ahead of them. It is opened when it is first needed, which may be long after the file was: through
+    /// /proc alone, and where that is refused, the reads do without.
+    pub(super) fn streaming(&self, identity: (u64, u64)) -> Option<BorrowedFd<'_>> {
         let open = || {
-            let _one_at_a_time = lock(&self.opening);
-            let fd = self.reopen(path, identity).ok()?;
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+            let fd = open_same(&self.through_proc(), flags, identity).ok()?;
             advise(fd.as_fd(), PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
             Some(fd)
         };
@@ -118,22 +119,17 @@ impl Descriptors {
 
     /// Through /proc, also after a rename or unlink; where that is not mounted, by the path.
     fn open_again(&self, path: &Path, identity: (u64, u64)) -> io::Result<OwnedFd> {
-        // Threads may have descriptors of their own (`unshare(2)`).
-        let through_proc = format!("/proc/thread-self/fd/{}", self.primary().as_raw_fd());
-        self.open_same(through_proc.as_ref(), identity).or_else(|refused| match self.open_same(path, identity) {
-            Err(_) if refused.kind() != io::ErrorKind::NotFound => Err(refused),
-            opened => opened,
+        open_same(&self.through_proc(), self.flags, identity).or_else(|refused| {
+            match open_same(path, self.flags, identity) {
+                Err(_) if refused.kind() != io::ErrorKind::NotFound => Err(refused),
+                opened => opened,
+            }
         })
     }
 
-    fn open_same(&self, path: &Path, identity: (u64, u64)) -> io::Result<OwnedFd> {
-        // What the path names by now may be a pipe.
-        let fd = open(path, self.flags | OFlag::O_NONBLOCK, Mode::empty())?;
-        if facts(fd.as_fd())?.identity() != identity {
-            return Err(io::Error::other("the path names another file by now"));
-        }
-        set_flags(&fd, OFlag::empty())?;
-        Ok(fd)
+    /// Threads may have descriptors of their own (`unshare(2)`).
+    fn through_proc(&self) -> PathBuf {
+        format!("/proc/thread-self/fd/{}", self.primary().as_raw_fd()).into()
     }
 
     /// Lets the owner, who made the file just now under a umask or access list that denies it, read and write it
@@ -172,6 +168,17 @@ fn open_first(path: &Path, options: &OpenOptions) -> nix::Result<(OwnedFd, bool)
         }
     }
     Ok((open(path, flags, mode)?, options.create_new))
+}
+
+/// Opens what `path` names if it is the file with this device and inode number.
+fn open_same(path: &Path, flags: OFlag, identity: (u64, u64)) -> io::Result<OwnedFd> {
+    // What the path names by now may be a pipe.
+    let fd = open(path, flags | OFlag::O_NONBLOCK, Mode::empty())?;
+    if facts(fd.as_fd())?.identity() != identity {
+        return Err(io::Error::other("the path names another file by now"));
+    }
+    set_flags(&fd, OFlag::empty())?;
+    Ok(fd)
 }
 
 /// The kernel calls sockets, FIFOs that are opened for writing only, and devices without a driver missing devices.

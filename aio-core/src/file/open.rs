@@ -182,7 +182,7 @@ impl OpenFile {
             return None;
         };
         let goes_on = self.is_direct() && streams.goes_on_reading(inode, offset, len);
-        if goes_on { descriptors.streaming(self.path(), self.identity()) } else { None }
+        if goes_on { descriptors.streaming(self.identity()) } else { None }
     }
 
     /// Whether a blocking write goes on with a stream of others, and so is to go through the page cache.
@@ -192,8 +192,10 @@ impl OpenFile {
 
     /// A stream has written `offset..end`. With [`DirectMode::Off`], when to write it out is the kernel's business.
     pub(crate) fn write_out(&self, offset: u64, end: u64) {
-        if let Some(fd) = self.buffered_if_open().filter(|_| self.is_direct()) {
-            write_out(fd, offset, end);
+        if let (Some(fd), Some(inode)) = (self.buffered_if_open(), self.inode())
+            && self.is_direct()
+        {
+            write_out(inode, fd, offset, end);
         }
     }
 

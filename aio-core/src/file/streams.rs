@@ -36,13 +36,18 @@ impl FileStreams {
     /// next one that is accepted.
     pub(super) fn goes_on_reading(&self, inode: &Inode, offset: u64, len: usize) -> bool {
         self.reads.end_if_changed(inode.changes());
-        len <= LARGEST && self.reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight())
+        is_of_a_size(len) && self.reads.go_on(offset, len, || !inode.write_back.has_writes_in_flight())
     }
 
     /// Whether a write goes on with a stream.
     pub(super) fn goes_on_writing(&self, offset: u64, len: usize) -> bool {
-        len <= LARGEST && self.writes.go_on(offset, len, || true)
+        is_of_a_size(len) && self.writes.go_on(offset, len, || true)
     }
+}
+
+/// Whether a call may be of a stream. An empty write must not be: it makes no file longer.
+fn is_of_a_size(len: usize) -> bool {
+    (1..=LARGEST).contains(&len)
 }
 
 /// The streams of calls in one direction.
@@ -96,10 +101,10 @@ impl Streams {
 
 /// A stream has written `offset..end`: the device is to write what lies in whole stretches, while the stream goes on.
 /// What fails shows in the next sync.
-pub(super) fn write_out(fd: BorrowedFd<'_>, offset: u64, end: u64) {
+pub(super) fn write_out(inode: &Inode, fd: BorrowedFd<'_>, offset: u64, end: u64) {
     let (from, to) = (offset / STRETCH * STRETCH, end / STRETCH * STRETCH);
     if from < to {
-        begin_write_back(fd, from, to - from);
+        inode.write_back.unless_syncing(|| begin_write_back(fd, from, to - from));
     }
 }
 

@@ -148,6 +148,24 @@ impl WriteBack {
         result
     }
 
+    /// Calls what makes the kernel begin to write the file out, unless a sync runs, which does that anyway. Syncs wait
+    /// for it, and fail after it as after a sync if it fails: pages that could not be written may be clean by then, and
+    /// no later call need say what became of them.
+    pub(crate) fn unless_syncing(&self, begin: impl FnOnce() -> io::Result<()>) {
+        {
+            let mut syncs = self.syncs.lock();
+            if syncs.running {
+                return;
+            }
+            syncs.running = true;
+        }
+        if let Err(error) = begin() {
+            keep(&self.failed_sync, &reason(&error));
+        }
+        self.syncs.lock().running = false;
+        self.syncs.notify_all();
+    }
+
     /// Syncs that asked the kernel.
     #[cfg(test)]
     pub(crate) fn calls(&self) -> u64 {
@@ -275,6 +293,46 @@ mod tests {
             })
         });
         (second, asked.into_inner() > 0)
+    }
+
+    #[test]
+    fn a_sync_waits_for_what_begins_to_write_out_and_fails_with_it() {
+        for failure in [None, Some(Errno::ENOSPC)] {
+            let (file, begun) = (WriteBack::default(), Barrier::new(2));
+            std::thread::scope(|scope| {
+                let sync = scope.spawn(|| {
+                    begun.wait();
+                    data(&file, || Ok(()))
+                });
+                file.unless_syncing(|| {
+                    begun.wait();
+                    while file.syncs.waiters() == 0 {
+                        assert_eq!(file.calls(), 0, "it did not wait");
+                        std::thread::yield_now();
+                    }
+                    failure.map_or(Ok(()), |errno| Err(errno.into()))
+                });
+                let synced = sync.join().unwrap();
+                assert_eq!(synced.is_err(), failure.is_some(), "{synced:?}");
+            });
+            assert_eq!(data(&file, || Ok(())).is_err(), failure.is_some());
+        }
+    }
+
+    #[test]
+    fn what_a_sync_writes_out_is_not_begun_beside_it() {
+        let file = WriteBack::default();
+        data(&file, || {
+            file.unless_syncing(|| panic!("beside a sync"));
+            Ok(())
+        })
+        .unwrap();
+        let mut begun = false;
+        file.unless_syncing(|| {
+            begun = true;
+            Ok(())
+        });
+        assert!(begun);
     }
 
     #[test]

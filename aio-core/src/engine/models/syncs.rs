@@ -2,7 +2,7 @@
 //! same time, none is Ok because the kernel reported the loss to another one; and each ends.
 //!
 //! The kernel reports all that was lost before to one caller. A sync that is asked for while two writes end; two
-//! syncs; and a sync beside two writes that end with one.
+//! syncs; a sync beside two writes that end with one; and a sync beside what begins to write out.
 
 use std::sync::Arc;
 
@@ -34,6 +34,11 @@ impl Lossy {
         self.write_back.sync_by(0, what, || self.ask()).is_ok()
     }
 
+    /// As a stream does.
+    fn write_out(&self) {
+        self.write_back.unless_syncing(|| Ok(self.ask()?));
+    }
+
     /// As a durable write does whose bytes get lost.
     fn write_durably(&self) -> bool {
         self.unreported.store(true, Ordering::Release);
@@ -51,6 +56,20 @@ fn of_two_syncs_neither_is_ok_if_one_reports_a_loss() {
         });
         assert!(!file.sync(Sync::Data));
         assert!(!other.join().unwrap());
+    });
+}
+
+#[test]
+fn a_sync_is_not_ok_if_a_write_out_reports_a_loss() {
+    explore("syncs: one beside a write-out", None, || {
+        let file = Lossy::new();
+        let other = thread::spawn({
+            let file = file.clone();
+            move || file.write_out()
+        });
+        assert!(!file.sync(Sync::Data));
+        other.join().unwrap();
+        assert!(!file.sync(Sync::Data));
     });
 }
 
