@@ -140,8 +140,9 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        // Lazily: a child that another test has just forked has all open files until it executes its program.
         if is_mounted(&self.path())
-            && let Err(reason) = run(Command::new("umount").arg(self.path()))
+            && let Err(reason) = run(Command::new("umount").arg("--lazy").arg(self.path()))
         {
             eprintln!("{} stays mounted: {reason}", self.path().display());
         }
