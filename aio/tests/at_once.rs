@@ -11,9 +11,10 @@ use std::thread::{self, ThreadId};
 
 use aio::backend::IoBlock;
 use aio::buf::{IoBuf, IoBufMut};
-use aio::op::{Direction, Extent, IoOpDesc, Outcome, Target};
+use aio::op::Direction;
 use aio::{AioFile, AioHandle, DirectMode, Error};
 use aio_testkit::fault::{Fate, Gate, Rules};
+use support::fini::OnFini;
 use support::{Folder, backends, block_on, finishes, gated, pattern, small};
 
 const PAGE: usize = 4096;
@@ -176,41 +177,13 @@ fn a_full_queue_and_a_closed_handle() {
     });
 }
 
-/// Says on which thread it was finished.
-struct Finished {
-    target: Target,
-    extents: [Extent; 1],
-    _memory: Box<[u8]>,
-    on: Arc<Mutex<Option<ThreadId>>>,
-}
-
-// SAFETY: the getters are constant, and the memory is the descriptor's own, which nothing else uses.
-unsafe impl IoOpDesc for Finished {
-    fn direction(&self) -> Direction {
-        Direction::Read
-    }
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn extents(&self) -> &[Extent] {
-        &self.extents
-    }
-
-    fn fini(&self, _outcome: &Outcome) {
-        *self.on.lock().unwrap() = Some(thread::current().id());
-    }
-}
-
 #[test]
 fn callbacks_of_users_run_on_workers() {
     each_cached(|aio, file, _content, rules, _gate| {
-        let mut memory = vec![0; PAGE].into_boxed_slice();
-        let ptr = std::ptr::NonNull::from(&mut memory[..]).cast();
-        let extents = [Extent { offset: 0, len: PAGE, memory: Some(aio::op::ExtentMemory { ptr, region: None }) }];
-        let on = Arc::default();
-        let desc = Finished { target: file.target(), extents, _memory: memory, on: Arc::clone(&on) };
+        let on: Arc<Mutex<Option<ThreadId>>> = Arc::default();
+        let noted = on.clone();
+        let note = move || *noted.lock().unwrap() = Some(thread::current().id());
+        let desc = OnFini::new(Direction::Read, file, vec![0; PAGE], note);
         let (tried, queued) = rules.during(|| aio.submit(desc).wait().unwrap());
         assert_eq!((tried, queued), (0, 1));
         assert_ne!(on.lock().unwrap().unwrap(), thread::current().id());

@@ -274,21 +274,34 @@ fn a_write_that_fails_keeps_what_others_wrote_meanwhile() {
     }
 }
 
+/// Keeps the write of a caller at `from` back.
+#[derive(Debug)]
+struct Holds {
+    from: u64,
+    begun: Barrier,
+    released: AtomicBool,
+}
+
+impl Rules for Holds {
+    fn transfer(&self, block: &IoBlock) -> Fate {
+        if block.direction == Direction::Write && block.offset == self.from {
+            self.begun.wait();
+            support::until(|| self.released.load(Ordering::SeqCst));
+        }
+        Fate::Transfer
+    }
+}
+
 /// Keeps a write of a caller back, and ends another one after a part: it may be the same.
 #[derive(Debug)]
 struct HoldsAndFails {
-    held: u64,
-    begun: Barrier,
-    released: AtomicBool,
+    holds: Holds,
     fails: u64,
 }
 
 impl Rules for HoldsAndFails {
     fn transfer(&self, block: &IoBlock) -> Fate {
-        if block.direction == Direction::Write && block.offset == self.held {
-            self.begun.wait();
-            support::until(|| self.released.load(Ordering::SeqCst));
-        }
+        let _ = self.holds.transfer(block);
         FailsAfter { after: self.fails, part: 100, errno: libc::EIO }.transfer_within(block, PAGE)
     }
 }
@@ -301,7 +314,10 @@ fn of_two_that_append_one_fails_and_the_other_keeps_its_bytes() {
         for backend in backends() {
             finishes("two that append", move || {
                 let (begun, released) = (Barrier::new(2), AtomicBool::new(false));
-                let rules = Arc::new(HoldsAndFails { held: held as u64, begun, released, fails: fails as u64 });
+                let rules = Arc::new(HoldsAndFails {
+                    holds: Holds { from: held as u64, begun, released },
+                    fails: fails as u64,
+                });
                 let (aio, _) = gated(backend, &rules, small(1, 8, DirectMode::Auto));
                 let (folder, content) = (Folder::new(), pattern(1, 60 * PAGE));
                 let file = aio.create(folder.path("t")).unwrap();
@@ -312,10 +328,10 @@ fn of_two_that_append_one_fails_and_the_other_keeps_its_bytes() {
                 let write = |at: usize| file.write_at(&content[at..at + PAGE], at as u64);
                 std::thread::scope(|scope| {
                     let other = scope.spawn(|| write(held));
-                    rules.begun.wait();
+                    rules.holds.begun.wait();
                     let written = moved(&aio, || assert_eq!(write(near).is_err(), fails == near));
                     assert_eq!(written, (0, if fails == near { 100 } else { PAGE }));
-                    rules.released.store(true, Ordering::SeqCst);
+                    rules.holds.released.store(true, Ordering::SeqCst);
                     assert_eq!(other.join().unwrap().is_err(), fails == held);
                 });
                 let mut expected = [&content[..10 * PAGE], &vec![0; 41 * PAGE]].concat();
@@ -415,24 +431,6 @@ fn a_full_disk_is_an_error_and_what_was_written_stays() {
         file.sync_all().wait().unwrap();
         assert_holds(&path, &content[..at]);
         std::fs::remove_file(&path).unwrap();
-    }
-}
-
-/// Keeps the writes of callers back from `from` on.
-#[derive(Debug)]
-struct Holds {
-    from: u64,
-    begun: Barrier,
-    released: AtomicBool,
-}
-
-impl Rules for Holds {
-    fn transfer(&self, block: &IoBlock) -> Fate {
-        if block.direction == Direction::Write && block.offset == self.from {
-            self.begun.wait();
-            support::until(|| self.released.load(Ordering::SeqCst));
-        }
-        Fate::Transfer
     }
 }
 

@@ -1,4 +1,4 @@
-//! `aio-bench run --verify`: the right bytes pass, and each kind of wrong bytes is told apart.
+//! `aio-bench run --verify`: the right bytes pass, and the errors tell the kinds of wrong bytes apart.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

@@ -47,7 +47,6 @@ impl Shared {
         let Some((file, segment)) = small_read(op) else { return false };
         // In a forked child, or on a closed handle, submission says so.
         self.check_open().is_ok()
-            && file.is_resident()
             && file.buffered_if_open().is_some_and(|fd| {
                 let moved = system_call::read_at_once(&*self.backend, fd, &op.desc, segment);
                 moved.is_ok_and(|moved| moved == segment.len)
@@ -55,14 +54,12 @@ impl Shared {
     }
 }
 
-/// The one piece of a small read through the page cache.
+/// The one piece of a small read that is a copy.
 fn small_read(op: &Transfer) -> Option<(&OpenFile, &Segment)> {
-    let plan = op.state.plan().filter(|plan| plan.blocks == 1 && plan.cached == 1)?;
-    let segment = plan.segments.first().filter(|segment| segment.len <= SMALL && !segment.staged)?;
+    let plan = op.state.plan().filter(|plan| plan.blocks == 1 && plan.is_copy)?;
+    let segment = plan.segments.first().filter(|segment| segment.len <= SMALL)?;
     match op.desc.target() {
-        Target::File(file) if op.desc.direction() == Direction::Read && !op.state.options.validate => {
-            Some((file, segment))
-        }
+        Target::File(file) if op.desc.direction() == Direction::Read => Some((file, segment)),
         _ => None,
     }
 }

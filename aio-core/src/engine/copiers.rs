@@ -140,7 +140,7 @@ impl Shared {
             fixed: false,
             retries: 0,
         };
-        let copied = self.copy_piece(run, range, &mut piece, counted);
+        let copied = self.copy_piece(run, range, position, &mut piece, counted);
         let done = range.len - piece.len;
         run.progress.segment = range.segment;
         run.progress.done_with(0, done);
@@ -151,8 +151,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Copies a block, by as many system calls as it takes. Its piece tells how far that got.
-    fn copy_piece(&self, run: &Run, range: BlockRange, piece: &mut Piece, counted: &mut Stats) -> Result<(), Error> {
+    /// Copies a block, which begins at `position` of the op, by as many system calls as it takes. Its piece tells how far
+    /// that got.
+    fn copy_piece(
+        &self,
+        run: &Run,
+        range: BlockRange,
+        position: u64,
+        piece: &mut Piece,
+        counted: &mut Stats,
+    ) -> Result<(), Error> {
         loop {
             let step = piece.next_step(run.copy(&*self.backend, range, piece));
             piece.count(&step, counted);
@@ -161,10 +169,7 @@ impl Shared {
                 NextStep::Done { .. } => return Ok(()),
                 NextStep::Rest { .. } | NextStep::ThroughCache { .. } => {}
                 NextStep::Retry { pause } => pause.into_iter().for_each(sleep),
-                NextStep::EndOfFile => {
-                    let segment = run.op.state.plan().map_or(0, |plan| plan.segments[range.segment].position);
-                    return Err(run.op.eof(segment + (range.from + range.len - piece.len) as u64));
-                }
+                NextStep::EndOfFile => return Err(run.op.eof(position + (range.len - piece.len) as u64)),
                 NextStep::Failed(source) => return Err(self.copy_failed(&run.op, source, piece)),
             }
         }

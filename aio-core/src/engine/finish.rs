@@ -204,11 +204,8 @@ fn settle_growth(op: &Transfer) {
     if op.state.is_accepted_write()
         && let Some(write) = op.state.take_extending()
         && let Some(file) = op.file()
-        && let Some(inode) = file.inode()
-        && let Err(error) = inode.growth.end(file.fd(), write, op.state.ends_well())
     {
-        let path = shown(op.path());
-        log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
+        file.end_extending(write, op.state.ends_well());
     }
 }
 

@@ -23,10 +23,8 @@ use crate::file::growth::Begun;
 use crate::file::inode::Inode;
 use crate::file::routes::{Route, RouteBusy, RoutePermit};
 use crate::file::write_back::Sync;
-use crate::foreign::log;
 use crate::op::desc::{Extent, ExtentMemory};
 use crate::op::plan::{Alignment, Plan};
-use crate::printable::shown;
 use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::threads::{on_any_worker, without_file_size_signal};
@@ -93,7 +91,7 @@ fn append(shared: &Shared, file: &OpenFile, buffer: &[u8], offset: u64) -> Resul
     let begun = inode.growth.begin(file.fd(), offset, offset + len as u64, false, Some(&permit));
     let begun = begun.map_err(|source| call.failed(source, 0))?;
     // Before the permit goes, and also if the backend panics.
-    let mut growing = Growing { file, inode, begun: Some(begun), wrote: false };
+    let mut growing = Growing { file, begun: Some(begun), wrote: false };
     let written = call.counted(|call, stats| call.transfer_stretch(0..len, false, None, None, None, stats));
     growing.wrote = matches!(written, Ok(true));
     written
@@ -102,18 +100,14 @@ fn append(shared: &Shared, file: &OpenFile, buffer: &[u8], offset: u64) -> Resul
 /// A write that may make the file longer, until it ends and this is dropped.
 struct Growing<'a> {
     file: &'a OpenFile,
-    inode: &'a Inode,
     begun: Option<Begun>,
     wrote: bool,
 }
 
 impl Drop for Growing<'_> {
     fn drop(&mut self) {
-        if let Some(Begun::Extending(write)) = self.begun.take()
-            && let Err(error) = self.inode.growth.end(self.file.fd(), write, self.wrote)
-        {
-            let path = shown(self.file.path());
-            log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
+        if let Some(Begun::Extending(write)) = self.begun.take() {
+            self.file.end_extending(write, self.wrote);
         }
     }
 }

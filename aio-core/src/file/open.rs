@@ -14,13 +14,16 @@ use crate::config::DirectMode;
 use crate::error::{IoError, OpKind, Result};
 use crate::file::OpenOptions;
 use crate::file::descriptors::{Descriptors, expect_random_reads};
+use crate::file::growth::ExtendingWrite;
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
 use crate::file::slots::FileSlot;
 use crate::file::streams::{FileStreams, write_out};
 use crate::file::sys::statx::{FileFacts, facts};
 use crate::file::write_back::Sync;
+use crate::foreign::log;
 use crate::op::plan::Alignment;
+use crate::printable::shown;
 
 /// An open file, without a handle: what an op descriptor names. Cheap to clone; closed with the last clone.
 #[derive(Clone)]
@@ -196,6 +199,16 @@ impl OpenFile {
             && self.is_direct()
         {
             write_out(inode, fd, offset, end);
+        }
+    }
+
+    /// The end of a write that made it longer: if it did not write its bytes, the length is given back.
+    pub(crate) fn end_extending(&self, write: ExtendingWrite, wrote: bool) {
+        if let Some(inode) = self.inode()
+            && let Err(error) = inode.growth.end(self.fd(), write, wrote)
+        {
+            let path = shown(self.path());
+            log(|| tracing::warn!(%path, %error, "could not give back the length of a failed write"));
         }
     }
 

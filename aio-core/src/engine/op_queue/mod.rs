@@ -70,7 +70,7 @@ pub(crate) enum WhenFull {
 }
 
 /// Who is to work on what was added to the queue; the caller sees to it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 #[must_use]
 pub(crate) struct Helpers {
     /// A worker to wake.
@@ -143,8 +143,8 @@ impl OpQueue {
         Ok((state, epoch))
     }
 
-    /// Accepts an op and puts it at the end of its FIFO. `accepted` runs in between, under the
-    /// lock: a write counts for syncs from then on, and not while it waits for room that a sync may have.
+    /// Accepts an op and puts it at the end of its FIFO. `accepted` runs in between, under the lock: a write counts for
+    /// syncs from then on, and not while it waits for room that a sync may have.
     pub(crate) fn push(
         &self,
         op: &Arc<Transfer>,
@@ -154,8 +154,7 @@ impl OpQueue {
         let (mut state, epoch) = self.accept_locked(op.state.options.priority, when_full)?;
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
-        let queued = QueuedOp::new(op.clone());
-        state.push_back(queued);
+        state.push_back(QueuedOp::new(op.clone()));
         Ok(self.help_with_added(state))
     }
 
@@ -221,8 +220,9 @@ impl OpQueue {
         found
     }
 
-    /// Waits for copies and claims some of them, as [`claim`](Self::claim) does for workers; false if no more will come.
-    /// A copier keeps `held` from one claim to the next: by then it has let go of what it had from the one before. Also says whether another copier is to be started.
+    /// Waits for copies and claims some of them, as [`claim`](Self::claim) does for workers; true if another copier is to
+    /// be started, and nothing if no more copies will come. A copier keeps `held` from one claim to the next: by then it
+    /// has let go of what it had from the one before.
     pub(crate) fn claim_copies(
         &self,
         held: &mut Option<Holding>,
