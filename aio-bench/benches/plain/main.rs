@@ -1,6 +1,6 @@
 //! The engine beside what users would write by hand: threads of plain system calls, `std::fs`, one call after the other.
 //!
-//! `cargo bench -p aio-bench --bench plain -- [--dir DIR] [--pairs N] [GROUP...]`. Both sides run in turns, each for half
+//! `cargo bench -p aio-bench --bench plain -- [--dir DIR] [--pairs N] [--only TEXT] [GROUP...]`. Both sides run in turns, each for half
 //! a second at least; a line has the medians of both, and the median, least and greatest of the ratios of neighbouring
 //! runs. docs/performance.md has the figures.
 
@@ -35,6 +35,9 @@ struct Args {
     /// How many pairs of runs
     #[arg(long, default_value_t = 7)]
     pairs: usize,
+    /// Only measure the lines whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Only run each line once, on little data
     #[arg(long)]
     test: bool,
@@ -48,7 +51,7 @@ struct Args {
 
 fn main() {
     let args = Args::parse();
-    let mut lines = SideBySide::new(&args.dir, args.pairs, args.test);
+    let mut lines = SideBySide::new(&args.dir, args.pairs, args.only, args.test);
     for (name, compare) in GROUPS.iter().copied() {
         if args.groups.is_empty() || args.groups.iter().any(|group| group == name) {
             compare(&mut lines);

@@ -17,15 +17,16 @@ pub(crate) type Work<'a> = dyn FnMut() -> u64 + 'a;
 pub(crate) struct SideBySide {
     folder: TempDir,
     pairs: usize,
+    only: String,
     test: bool,
     prepare: Box<dyn Fn()>,
 }
 
 impl SideBySide {
-    pub(crate) fn new(dir: &Path, pairs: usize, test: bool) -> Self {
+    pub(crate) fn new(dir: &Path, pairs: usize, only: String, test: bool) -> Self {
         let folder = tempfile::tempdir_in(dir).expect("a folder for the files");
         println!("{:<52} {:>9} {:>9}  {:>5} (from  to)  wanted", "", "ours GB/s", "plain", "ratio");
-        Self { folder, pairs: if test { 1 } else { pairs.max(1) }, test, prepare: Box::new(|| ()) }
+        Self { folder, pairs: if test { 1 } else { pairs.max(1) }, only, test, prepare: Box::new(|| ()) }
     }
 
     /// From now on, this runs before each time that the work is done, and takes no time of it.
@@ -57,6 +58,9 @@ impl SideBySide {
 
     /// Measures our way beside the best of the others; `wanted` is the least ratio that will do.
     pub(crate) fn line(&mut self, name: &str, wanted: f64, ours: &mut Work<'_>, others: &mut [Box<Work<'_>>]) {
+        if !name.contains(&self.only) {
+            return;
+        }
         let (mut our_rates, mut their_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         if !self.test {
             self.rate(ours);

@@ -296,7 +296,8 @@ impl AioHandle {
     /// Submits an op with a descriptor of the caller's own.
     /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn submit<D: IoOpDesc + 'static>(&self, desc: D) -> Ticket<()> {
-        let options = OpOptions { validate: self.options.validate || desc.validate(), ..self.options };
+        let validate = self.options.validate || desc.validate();
+        let options = OpOptions { validate, has_callbacks: true, ..self.options };
         Ticket::start_desc(self.shared(), Custom(desc), options)
     }
 
@@ -311,7 +312,8 @@ impl AioHandle {
     /// [`Error::WorkerDied`], the memory must stay valid for ever.
     #[allow(unsafe_code)]
     pub unsafe fn submit_raw(&self, op: RawOp) -> Ticket<()> {
-        let options = OpOptions { validate: self.options.validate || op.validate, ..self.options };
+        let validate = self.options.validate || op.validate;
+        let options = OpOptions { validate, has_callbacks: true, ..self.options };
         let nowhere = op.extents.iter().find(|extent| extent.memory.is_none() && extent.len > 0).copied();
         match nowhere {
             None => Ticket::start_desc(self.shared(), AssertValid(op), options),

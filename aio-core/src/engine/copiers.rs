@@ -79,13 +79,13 @@ impl Shared {
                 self.start_copier();
             }
             let Claimed { runs, ended, .. } = &mut claimed;
-            for run in runs.drain(..) {
-                ended.extend(self.copy_run(run));
-            }
-            if self.op_queue.copied(&mut held) {
+            ended.extend(runs.drain(..).filter_map(|run| self.copy_run(run)));
+            claimed.give_up_stopped();
+            // Otherwise the ops end fast, and the next claim is soon.
+            let has_callbacks = claimed.ended.iter().any(|op| op.state.options.has_callbacks);
+            if has_callbacks && self.op_queue.copied(&mut held) {
                 self.start_copier();
             }
-            claimed.give_up_stopped();
             self.end(claimed.ended.drain(..));
             if self.is_forked() {
                 // A callback forked, and this is the child: what is queued is the parent's.

@@ -45,6 +45,8 @@ pub(crate) struct OpOptions {
     pub(crate) durable: bool,
     /// They are accepted beyond the limit of pending ops.
     pub(crate) unlimited: bool,
+    /// The descriptor is a user's, whose callbacks may take long.
+    pub(crate) has_callbacks: bool,
 }
 
 impl OpOptions {

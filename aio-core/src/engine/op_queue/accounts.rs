@@ -18,7 +18,14 @@ pub(super) struct Accounts {
     pub(super) epochs: Epochs,
     /// Ends since the last report; failures that a ticket reports are not among them.
     pub(super) report: Failures,
+    /// Threads that wait for room.
+    pub(super) waiting_for_room: usize,
+    /// Ends since those threads were last woken.
+    ends: usize,
 }
+
+/// Most ends between two wake-ups of threads that wait for room.
+const MOST_ENDS: usize = 16;
 
 /// How ops ended.
 #[derive(Debug, Default)]
@@ -47,7 +54,15 @@ impl EndedOps {
 
 impl Accounts {
     pub(super) fn new(limit: usize) -> Self {
-        Self { pending: [0; 2], limit, closed: false, epochs: Epochs::default(), report: Failures::none() }
+        Self {
+            pending: [0; 2],
+            limit,
+            closed: false,
+            epochs: Epochs::default(),
+            report: Failures::none(),
+            waiting_for_room: 0,
+            ends: 0,
+        }
     }
 
     /// Whether an op of this priority has to wait for the end of another.
@@ -61,19 +76,46 @@ impl Accounts {
         self.epochs.enter()
     }
 
-    pub(super) fn end(&mut self, ended: EndedOps) {
+    /// Counts ends. True if threads that wait for room are to be woken: once per quarter of the limit, so that one that
+    /// submits op after op does not wake up for each. As many will end, since so many were pending when it began to wait.
+    pub(super) fn end(&mut self, ended: EndedOps) -> bool {
         for (pending, ended) in self.pending.iter_mut().zip(ended.ops) {
             *pending -= ended;
+            self.ends += ended;
         }
         self.report.completed += ended.completed;
         ended.unreported.into_iter().for_each(|error| self.report.add(error));
         for (epoch, ops) in ended.epochs {
             self.epochs.leave(epoch, ops);
         }
+        let enough = self.ends >= (self.limit / 4).clamp(1, MOST_ENDS);
+        if enough {
+            self.ends = 0;
+        }
+        enough
     }
 
     /// Whether everything that was accepted has ended, and nothing more will come.
     pub(super) fn is_finished(&self) -> bool {
         self.closed && self.pending == [0; 2]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn ended(ops: usize) -> EndedOps {
+        EndedOps { ops: [ops, 0], epochs: [(0, ops)].into_iter().collect(), ..EndedOps::default() }
+    }
+
+    #[test]
+    fn threads_that_wait_for_room_are_woken_once_per_quarter_of_the_limit() {
+        for (limit, ends) in [(1, 1), (7, 1), (8, 2), (32, 8), (1 << 16, MOST_ENDS)] {
+            let mut accounts = Accounts::new(limit);
+            (0..limit).for_each(|_| assert_eq!(accounts.accept(Priority::Normal), 0));
+            let woken = (0..limit).filter(|_| accounts.end(ended(1))).count();
+            assert_eq!(woken, limit / ends, "with a limit of {limit}");
+        }
     }
 }

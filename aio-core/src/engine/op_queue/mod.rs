@@ -126,7 +126,11 @@ impl OpQueue {
         let mut state = self.state.lock();
         if !is_settled(&mut state) {
             match when_full {
-                WhenFull::Wait => state = self.state.wait_until(state, None, is_settled).0,
+                WhenFull::Wait => {
+                    state.accounts.waiting_for_room += 1;
+                    state = self.state.wait_until(state, None, is_settled).0;
+                    state.accounts.waiting_for_room -= 1;
+                }
                 WhenFull::Refuse => return Err(Error::QueueFull { limit: state.accounts.limit }),
                 WhenFull::Exceed => {}
             }
@@ -253,8 +257,8 @@ impl OpQueue {
         }
     }
 
-    /// A copier has copied what it claimed, and is about to end ops, which runs foreign code. True if another copier is to
-    /// be started, for copies that had to wait for it.
+    /// A copier has copied what it claimed, and is about to run callbacks. True if another copier is to be started, for
+    /// copies that had to wait for it.
     pub(crate) fn copied(&self, held: &mut Option<Holding>) -> bool {
         let Some(held) = held.as_mut().filter(|held| held.excludes_others()) else { return false };
         let mut state = self.state.lock();
@@ -312,10 +316,13 @@ impl OpQueue {
     /// Ops have ended. True if that was the last of a closed handle, so that its workers can go.
     pub(crate) fn ops_ended(&self, ended: EndedOps) -> bool {
         let mut state = self.state.lock();
-        state.accounts.end(ended);
+        let has_room = state.accounts.end(ended);
         let finished = state.accounts.is_finished();
+        let wakes = has_room || finished || self.state.waiters() > state.accounts.waiting_for_room;
         drop(state);
-        self.state.notify_all();
+        if wakes {
+            self.state.notify_all();
+        }
         if finished {
             self.copies_added.notify_all();
         }
