@@ -120,29 +120,30 @@ fn ops_by_path_wait_for_the_descriptors_of_each_other() {
             let folder = Folder::new();
             let path = |index: usize| folder.path(&index.to_string());
             let odd = folder.file("odd", &pattern(1, 10_001));
-            // One for whole pages; odd lengths need two at a time.
-            for (more, len) in [(1, 8192), (1, 10_001), (2, 10_001), (5, 10_001), (9, 8192)] {
-                let enough = more > 1 || len == 8192;
+            // One for whole pages and for small files; odd lengths need two at a time.
+            let (small, pages, odd_len) = (10_001, 270_336, 270_001);
+            for (more, len) in [(1, small), (1, pages), (1, odd_len), (2, odd_len), (5, odd_len), (9, pages)] {
+                let enough = more > 1 || len != odd_len;
                 with_descriptors(more, || {
                     let new = |index: usize| aio.write_new(path(index), pattern(1, len));
                     let whole = |index: usize| aio.write_path(path(index), pattern(1, len));
                     let writes: [&dyn Fn(usize) -> Ticket<Vec<u8>>; 2] = [&new, &whole];
                     for write in writes {
-                        let tickets: Vec<_> = (0..100).map(write).collect();
+                        let tickets: Vec<_> = (0..40).map(write).collect();
                         for ticket in tickets {
                             let errno = ticket.wait().err().map(|failed| failed.error().raw_os_error());
                             assert_eq!(errno, if enough { None } else { Some(Some(libc::EMFILE)) });
                         }
                     }
                     // The end of the file lies inside a page.
-                    let tickets: Vec<_> = (0..100).map(|_| aio.read_path(&odd, vec![0; 12_288])).collect();
+                    let tickets: Vec<_> = (0..40).map(|_| aio.read_path(&odd, vec![0; 12_288])).collect();
                     for ticket in tickets {
                         let error = ticket.wait().unwrap_err().into_error();
                         let met = matches!(error, Error::UnexpectedEof { read: 10_001, .. });
                         assert!(met || more == 1, "{error}");
                     }
                 });
-                for index in 0..100 {
+                for index in 0..40 {
                     assert!(!enough || fs::read(path(index)).unwrap() == pattern(1, len));
                     let _may_be_there = fs::remove_file(path(index));
                 }

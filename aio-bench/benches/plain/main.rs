@@ -4,6 +4,7 @@
 //! a second at least; a line has the medians of both, and the median, least and greatest of the ratios of neighbouring
 //! runs. docs/performance.md has the figures.
 
+mod files;
 mod page_cache;
 mod requests;
 mod side_by_side;
@@ -21,6 +22,7 @@ type Group = fn(&mut SideBySide);
 /// The groups, by name.
 const GROUPS: &[(&str, Group)] = &[
     ("page-cache", page_cache::compare),
+    ("files", files::compare),
     ("stream-reads", streams::compare_reads),
     ("stream-writes", streams::compare_writes),
     ("requests", requests::compare),

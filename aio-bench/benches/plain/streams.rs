@@ -77,7 +77,7 @@ fn remove(path: &Path) {
 }
 
 /// Drops a file from the page cache, where it lies in clean pages.
-fn evict(path: &Path) {
+pub(crate) fn evict(path: &Path) {
     let file = File::open(path).expect("the file");
     nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("the advice");
     let (range, mut found) = ([0_u64, u64::MAX >> 1], [0_u64; 5]);

@@ -75,6 +75,8 @@ pub(crate) trait Yields<T>: Send + Sync {
     /// What the op owned, once.
     fn give_back(&self) -> Option<T>;
     fn cancel(self: Arc<Self>, shared: &Arc<Shared>);
+    /// The calling thread is about to wait for the op, and may make it itself.
+    fn make_on_waiter(self: Arc<Self>, _shared: &Arc<Shared>) {}
 }
 
 impl<T, D: IoOpDesc + Owner<T> + 'static> Yields<T> for Op<D> {
@@ -89,6 +91,11 @@ impl<T, D: IoOpDesc + Owner<T> + 'static> Yields<T> for Op<D> {
     fn cancel(self: Arc<Self>, shared: &Arc<Shared>) {
         let op: Arc<Transfer> = self;
         shared.cancel(&op);
+    }
+
+    fn make_on_waiter(self: Arc<Self>, shared: &Arc<Shared>) {
+        let op: Arc<Transfer> = self;
+        shared.make_on_waiter(&op);
     }
 }
 
@@ -276,6 +283,9 @@ impl<T> Ticket<T> {
             return Ok(true);
         }
         self.shared.check_may_wait()?;
+        if deadline.is_none() {
+            op.clone().make_on_waiter(&self.shared);
+        }
         if self.shared.spin.until(deadline, || promise.is_done()) {
             return Ok(true);
         }

@@ -11,12 +11,15 @@ use std::io;
 use std::sync::Arc;
 use std::thread::sleep;
 
+use crate::backend::Direction;
 use crate::engine::Shared;
 use crate::engine::completion::{NextStep, Piece};
 use crate::engine::in_flight::Run;
-use crate::engine::op_queue::Claimed;
+use crate::engine::op_queue::{Claimed, Found, QueuedOp};
+use crate::engine::prepare::Prepared;
 use crate::engine::transfer::Transfer;
 use crate::error::Error;
+use crate::file::routes::RoutePermit;
 use crate::foreign::{attempt, log, report_drop};
 use crate::op::plan::BlockRange;
 use crate::stats::Stats;
@@ -74,9 +77,12 @@ impl Shared {
         let _on_worker = self.enter_worker();
         let (mut claimed, mut held) = (Claimed::default(), None);
         let wait_for_route = |route, queued| self.wait_for_route(route, queued);
-        while let Some(new_copier) = self.op_queue.claim_copies(&mut held, &mut claimed, wait_for_route) {
+        while let Some((found, new_copier)) = self.op_queue.claim_copies(&mut held, &mut claimed, wait_for_route) {
             if new_copier {
                 self.start_copier();
+            }
+            if let Found::Unprepared(op, permit) = found {
+                claimed.ended.extend(self.prepare_elsewhere(op, permit));
             }
             let Claimed { runs, ended, .. } = &mut claimed;
             ended.extend(runs.drain(..).filter_map(|run| self.copy_run(run)));
@@ -92,6 +98,43 @@ impl Shared {
                 std::mem::forget((claimed, held));
                 return;
             }
+        }
+    }
+
+    /// Prepares an op, for this or another copier or for workers; gives the op if it is to be ended.
+    fn prepare_elsewhere(self: &Arc<Self>, op: Arc<Transfer>, permit: Option<RoutePermit>) -> Option<Arc<Transfer>> {
+        match self.prepare(op, permit) {
+            Prepared::Ready(op) => {
+                self.push_prepared(QueuedOp::new(op));
+                None
+            }
+            Prepared::Ended(op) => Some(op),
+            Prepared::Waits | Prepared::TooManyOpen => None,
+        }
+    }
+
+    /// Makes a read that no thread has begun, on the thread that is about to wait for it, which would else wait for
+    /// another to wake up: one by path, or a copy of one block. What turns out to be for several threads, or for the
+    /// device, goes back.
+    pub(crate) fn make_on_waiter(self: &Arc<Self>, op: &Arc<Transfer>) {
+        let is_for_one = op.state.is_by_path() || op.state.plan().is_some_and(|plan| plan.is_copy && plan.blocks == 1);
+        if op.state.options.has_callbacks || op.desc.direction() == Direction::Write || !is_for_one {
+            return;
+        }
+        let Some(queued) = self.op_queue.take_for_waiter(op) else { return };
+        // What is foreign of the end must no more wait for the engine than on a worker.
+        let _on_worker = self.enter_worker();
+        let queued = match queued.op().state.plan() {
+            Some(_) => queued,
+            None => match self.prepare(queued.into_op(), None) {
+                Prepared::Ready(op) => QueuedOp::new(op),
+                Prepared::Ended(op) => return self.end([op]),
+                Prepared::Waits | Prepared::TooManyOpen => return,
+            },
+        };
+        match queued.into_whole_run() {
+            Ok(run) => self.end(self.copy_run(run)),
+            Err(queued) => self.push_prepared(queued),
         }
     }
 

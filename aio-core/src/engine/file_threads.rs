@@ -172,7 +172,7 @@ mod tests {
     use crate::engine::file_jobs::Job;
     use crate::engine::no_queues::NoQueues;
     use crate::engine::op_queue::{Claimed, Found, Wanted, WhenFull};
-    use crate::engine::prepare::{Readiness, prepare};
+    use crate::engine::prepare::Prepared;
     use crate::engine::promise::Promise;
     use crate::engine::transfer::OpOptions;
     use crate::file::write_back::Sync;
@@ -212,23 +212,25 @@ mod tests {
     }
 
     /// Submits a durable op without bytes, and prepares it as a worker does.
-    fn begin(shared: &Arc<Shared>, direction: Direction, target: Target) -> (Arc<Transfer>, Readiness) {
+    fn begin(shared: &Arc<Shared>, direction: Direction, target: Target) -> Prepared {
         let desc = match direction {
             Direction::Read => Owned::read(target, Vec::<u8>::new(), 0),
             Direction::Write => Owned::write(target, Vec::<u8>::new(), 0),
         };
         let options = OpOptions { durable: true, ..OpOptions::default() };
         let op: Arc<Transfer> = shared.op(desc, Promise::new(None), options);
-        shared.submit_transfer(op.clone(), WhenFull::Refuse).unwrap();
+        shared.submit_transfer(op, WhenFull::Refuse).unwrap();
+        prepare_first(shared)
+    }
+
+    fn prepare_first(shared: &Arc<Shared>) -> Prepared {
         let wanted = Wanted { worker: 0, room: 1, background: 1, sleep: false };
         let Found::Unprepared(op, pass) = shared.claim(wanted, &mut Claimed::default()) else { panic!("planned") };
-        let readiness = prepare(shared, &op, pass).unwrap();
-        (op, readiness)
+        shared.prepare(op, pass)
     }
 
     fn write(shared: &Arc<Shared>, target: Target) {
-        let (op, readiness) = begin(shared, Direction::Write, target);
-        assert_eq!(readiness, Readiness::Ready);
+        let Prepared::Ended(op) = begin(shared, Direction::Write, target) else { panic!("no bytes") };
         shared.end([op]);
     }
 
@@ -242,7 +244,7 @@ mod tests {
     }
 
     fn setup(path: &Path) -> (Arc<Shared>, OpenFile) {
-        let shared = Shared::new(Arc::new(NoQueues), AioConfig::default());
+        let shared = Shared::new(Arc::new(NoQueues), AioConfig { copy_threads: 0, ..AioConfig::default() });
         (shared, OpenFile::open(path, &OpenOptions::new().read(true).write(true), DirectMode::Off).unwrap())
     }
 
@@ -257,17 +259,19 @@ mod tests {
                 write(&shared, Target::File(file.clone()));
                 write(&shared, by_path(PathMode::Write));
             }
-            let (read, readiness) = begin(&shared, Direction::Read, by_path(PathMode::Read));
-            assert_eq!(readiness, Readiness::Ready);
-            let (refused, readiness) = begin(&shared, Direction::Write, by_path(PathMode::Write));
-            assert_eq!(readiness, Readiness::TooManyOpen);
-            shared.end([read, refused]);
+            let read = begin(&shared, Direction::Read, by_path(PathMode::Read));
+            let Prepared::Ended(read) = read else { panic!("{read:?}") };
+            shared.end([read]);
+            let refused = begin(&shared, Direction::Write, by_path(PathMode::Write));
+            assert!(matches!(refused, Prepared::TooManyOpen), "{refused:?}");
         });
-        shared.op_queue.drain();
         while shared.file_threads.unsynced() > 0 {
             std::thread::yield_now();
         }
-        write(&shared, by_path(PathMode::Write));
+        // It went back to the queue.
+        let refused = prepare_first(&shared);
+        let Prepared::Ended(refused) = refused else { panic!("{refused:?}") };
+        shared.end([refused]);
         shared.op_queue.drain();
         shared.close();
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use crate::backend::Direction;
 use crate::engine::transfer::{Transfer, check_extents};
+use crate::config::DirectMode;
 use crate::engine::{Shared, new_edges};
-use crate::error::{OpKind, Result};
+use crate::error::{Error, OpKind, Result};
 use crate::file::growth::Begun;
 use crate::file::routes::RoutePermit;
 use crate::file::write_back::Sync;
 use crate::file::{OpenFile, OpenOptions};
-use crate::foreign::log;
+use crate::foreign::{attempt, log};
 use crate::op::desc::{Extent, IoOpDesc, PathMode, Target};
 use crate::op::plan::{Alignment, Plan};
 
@@ -101,9 +102,77 @@ pub(crate) fn accept(op: &Transfer, file: &OpenFile) {
 /// Most durable writes whose files are open only to be synced, before no more are opened.
 const UNSYNCED: usize = 128;
 
+/// What became of an op that was to be prepared.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// It is to be claimed.
+    Ready(Arc<Transfer>),
+    /// It is to be ended.
+    Ended(Arc<Transfer>),
+    /// It went back, and comes with a permit.
+    Waits,
+    /// It went back to the workers, since too many files are open.
+    TooManyOpen,
+}
+
+impl Shared {
+    /// Opens and plans an op that this thread alone has in hand.
+    pub(crate) fn prepare(self: &Arc<Self>, op: Arc<Transfer>, permit: Option<RoutePermit>) -> Prepared {
+        let closed = self.open_paths.closed();
+        match attempt("a getter", || prepare(self, &op, permit)) {
+            Err(error) if is_out_of_files(&error) && self.open_paths.is_worth_another_try(closed) => {
+                self.requeue(op);
+                Prepared::TooManyOpen
+            }
+            Err(error) => {
+                op.state.fail(0, error);
+                Prepared::Ended(op)
+            }
+            Ok(Readiness::TooManyOpen) => {
+                self.requeue(op);
+                Prepared::TooManyOpen
+            }
+            Ok(Readiness::NeedsPermit) => {
+                self.requeue_with_permit(op);
+                Prepared::Waits
+            }
+            // Nothing to transfer; opening the file was all.
+            Ok(Readiness::Ready) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => Prepared::Ended(op),
+            Ok(Readiness::Ready) if op.state.is_over() => match self.blocks_ended(op) {
+                Some(op) => Prepared::Ended(op),
+                None => Prepared::Waits,
+            },
+            Ok(Readiness::Ready) => Prepared::Ready(op),
+        }
+    }
+
+    /// All blocks of an op are done with: it is to be verified, for which it goes back, or given back to be ended.
+    pub(crate) fn blocks_ended(self: &Arc<Self>, op: Arc<Transfer>) -> Option<Arc<Transfer>> {
+        let state = &op.state;
+        if !state.options.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
+            return Some(op);
+        }
+        match attempt("a getter", || prepare_verify(&op)) {
+            Ok(()) => {
+                self.requeue(op);
+                None
+            }
+            Err(error) => {
+                state.fail(0, error);
+                Some(op)
+            }
+        }
+    }
+}
+
+fn is_out_of_files(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.op == OpKind::Open)
+        && matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// How far [`prepare`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readiness {
+enum Readiness {
     /// The op has a plan and a file.
     Ready,
     /// The op is to be prepared again, with a permit for the page cache.
@@ -112,8 +181,8 @@ pub(crate) enum Readiness {
     TooManyOpen,
 }
 
-/// Opens, preallocates and plans an op on a worker.
-pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RoutePermit>) -> Result<Readiness> {
+/// Opens, preallocates and plans an op.
+fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RoutePermit>) -> Result<Readiness> {
     let planned = |file: &OpenFile| plan_of(shared, &op.desc, op.state.options.validate, file);
     let (file, mut plan) = match (op.desc.target(), op.state.opened()) {
         (Target::File(file), _) => (file.clone(), planned(file)),
@@ -135,7 +204,7 @@ pub(crate) fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RouteP
         let (from, end) = range_of(op.desc.extents());
         let begun = inode
             .growth
-            .begin(file.fd(), from, end, shared.config.preallocate, permit.as_ref())
+            .begin(file.fd(), from, end, shared.config.preallocate && !is_small_file(shared, op), permit.as_ref())
             .map_err(|source| op.io_error(OpKind::Allocate, source).at(from, end - from))?;
         match begun {
             Begun::Inside => {}
@@ -162,7 +231,8 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
         .one_read(mode == PathMode::Read && !op.state.options.validate)
         .create(mode == PathMode::Write)
         .create_new(mode == PathMode::WriteNew);
-    let file = OpenFile::open(path, &options, shared.config.direct)?;
+    let direct = if is_small_file(shared, op) { DirectMode::Off } else { shared.config.direct };
+    let file = OpenFile::open(path, &options, direct)?;
     let plan = plan_of(shared, &op.desc, op.state.options.validate, &file);
     if (plan.cached > 0 || meets_end(op, &file))
         && let Err(source) = file.buffered()
@@ -181,6 +251,20 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
     Ok((file, plan))
 }
 
+/// Most bytes of a small file.
+const SMALL_FILE: u64 = 256 << 10;
+
+/// Whether it writes a file by path that is so small that direct I/O gains nothing: with a new file, the device would wait
+/// for the file system, and the next file for the device.
+fn is_small_file(shared: &Shared, op: &Transfer) -> bool {
+    op.state.is_by_path()
+        && op.desc.direction() == Direction::Write
+        && shared.config.direct == DirectMode::Auto
+        && !op.state.options.durable
+        && !op.state.options.validate
+        && end_of(op) <= SMALL_FILE
+}
+
 /// Whether it reads past an end of the file that lies inside a direct unit: the page cache tells that end.
 fn meets_end(op: &Transfer, file: &OpenFile) -> bool {
     let (unit, len) = (u64::from(file.alignment().offset), file.len_at_open());
@@ -190,7 +274,7 @@ fn meets_end(op: &Transfer, file: &OpenFile) -> bool {
 
 /// Makes the second pass of `validate` read what the device has: what went through the page cache is written out and
 /// dropped from it.
-pub(crate) fn prepare_verify(op: &Transfer) -> Result<()> {
+fn prepare_verify(op: &Transfer) -> Result<()> {
     op.state.start_verifying();
     let (Some(plan), Some(file)) = (op.state.plan(), op.file()) else { return Ok(()) };
     let through_cache = !file.is_direct() || plan.cached > 0;

@@ -9,13 +9,17 @@ use crate::engine::transfer::{Op, OpOptions, Transfer};
 use crate::engine::{Shared, prepare};
 use crate::error::Result;
 use crate::file::routes::Route;
-use crate::op::desc::IoOpDesc;
+use crate::op::desc::{IoOpDesc, Target};
 
 impl Shared {
     /// An op with this descriptor, planned if that is easy.
     pub(crate) fn op<D: IoOpDesc>(&self, desc: D, promise: Promise, options: OpOptions) -> Arc<Op<D>> {
         let plan = prepare::plan_if_easy(self, &desc, options.validate);
-        Arc::new(Op { state: OpState::new(promise, options, plan), desc })
+        let mut state = OpState::new(promise, options, plan);
+        if let Target::Path(..) = desc.target() {
+            state = state.by_path();
+        }
+        Arc::new(Op { state, desc })
     }
 
     /// Takes an op in. An error means that it was not accepted and nothing of it was done.
@@ -47,6 +51,9 @@ impl Shared {
     pub(crate) fn claim(self: &Arc<Self>, wanted: Wanted, claimed: &mut Claimed) -> Found {
         let found = self.op_queue.claim(wanted, claimed, |route, queued| self.wait_for_route(route, queued));
         self.wake(claimed.wake.take());
+        if std::mem::take(&mut claimed.new_copier) {
+            self.start_copier();
+        }
         claimed.give_up_stopped();
         found
     }
@@ -69,7 +76,16 @@ impl Shared {
     }
 
     fn push_front(self: &Arc<Self>, queued: QueuedOp) {
-        match self.op_queue.push_front(queued) {
+        self.pushed(self.op_queue.push_front(queued));
+    }
+
+    /// Puts an op that was prepared by another thread than a worker where workers or copiers claim it next.
+    pub(super) fn push_prepared(self: &Arc<Self>, queued: QueuedOp) {
+        self.pushed(self.op_queue.push_prepared(queued));
+    }
+
+    fn pushed(self: &Arc<Self>, pushed: Result<Helpers, Option<Arc<Transfer>>>) {
+        match pushed {
             Ok(helpers) => self.call(helpers),
             Err(op) => {
                 // No worker is left, and this may be a user's thread: as in `cancel`.
@@ -101,7 +117,11 @@ impl Shared {
     /// Asks an op to stop. One that no worker has begun ends at once, on this thread.
     pub(crate) fn cancel(self: &Arc<Self>, op: &Arc<Transfer>) {
         op.state.cancel();
-        if self.op_queue.remove(op) || withdraw(op) {
+        let (removed, new_copier) = self.op_queue.remove(op);
+        if new_copier {
+            self.start_copier();
+        }
+        if removed || withdraw(op) {
             // Its callbacks run here, and must no more wait for the engine than on a worker.
             let _on_worker = self.enter_worker();
             self.end([op.clone()]);

@@ -1,5 +1,5 @@
 //! Proved: copies that are added while copiers go to sleep are not slept over; copiers that share an op copy each of its
-//! blocks once and one of them ends it; the engine's end waits for them; a barrier waits for what they hold; and where
+//! blocks once and one of them ends it; a read is made once, by a copier or by the thread that waits for it; the engine's end waits for them; a barrier waits for what they hold; and where
 //! none can be started, the workers make the copies.
 //!
 //! The whole engine on a queue that moves nothing, with one worker and one or two copiers, which read and write a file for
@@ -49,6 +49,17 @@ fn a_copier_is_started_and_ends() {
         open.write(vec![1; BLOCK], 0).wait().unwrap();
         assert_eq!(handle.stats().copy_threads, 1);
         drop(open);
+        handle.close().unwrap();
+    });
+}
+
+#[test]
+fn a_copy_is_made_by_a_copier_or_by_its_waiter() {
+    let file = two_cached_blocks();
+    explore("copies: one copier, a read of one block, by path, and a thread that waits for it", 3, move || {
+        let handle = handle(copiers(1));
+        let read = handle.read_path(file.path(), vec![0; BLOCK]).wait().unwrap();
+        assert_eq!(read, [1; BLOCK]);
         handle.close().unwrap();
     });
 }

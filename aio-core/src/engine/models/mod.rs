@@ -129,7 +129,8 @@ impl Bench {
         let mut plan = Plan::new(Direction::Read, &extents, Alignment::NONE, BLOCK);
         plan.is_copy = is_copy;
         let target = Target::Path(PathBuf::new(), PathMode::Read);
-        let state = OpState::new(Promise::new(None), OpOptions::default(), Some(plan));
+        let options = OpOptions { has_callbacks: true, ..OpOptions::default() };
+        let state = OpState::new(Promise::new(None), options, Some(plan));
         Arc::new(Op { state, desc: Custom(Blocks { target, extents, ends: self.ends.clone() }) })
     }
 

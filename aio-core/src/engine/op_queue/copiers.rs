@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::fifos::Fifos;
 use super::queued_op::QueuedOp;
 use crate::engine::in_flight::Run;
+use crate::engine::transfer::Transfer;
 use crate::epochs::Epochs;
 
 /// The copiers of an op queue, which are started as they are needed.
@@ -73,12 +74,12 @@ impl Copiers {
         self.most > 0
     }
 
-    /// What brings one more copier to work, if there are copies for it; the caller sees to it.
-    pub(super) fn another(&mut self, copies: &Fifos) -> Another {
+    /// What brings one more copier to work, if there is something for it in `copies`; the caller sees to it.
+    pub(super) fn another(&mut self, copies: &Fifos, may_prepare: bool) -> Another {
         if self.asleep <= self.woken && self.started == self.most {
             return Another::None;
         }
-        if !copies.has_any(|queued| self.may_claim(queued)) {
+        if !copies.has_any(|queued| self.may_claim(queued, may_prepare)) {
             return Another::None;
         }
         if self.asleep > self.woken {
@@ -90,18 +91,20 @@ impl Copiers {
     }
 
     /// Whether no copier writes to the inode of this op, and for one in the background, whether a copier is left for
-    /// others.
-    pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
+    /// others. Ops that are not planned only if it `may_prepare`.
+    pub(super) fn may_claim(&self, queued: &QueuedOp, may_prepare: bool) -> bool {
         let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
-        (!queued.is_background() || self.background < most)
+        (may_prepare || queued.is_planned())
+            && (!queued.is_background() || self.background < most)
             && (self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode)))
     }
 
-    /// A copier has claimed these runs.
-    pub(super) fn hold(&mut self, runs: &[Run]) -> Holding {
+    /// A copier has claimed these runs, or an op to be prepared.
+    pub(super) fn hold(&mut self, runs: &[Run], unprepared: Option<&Transfer>) -> Holding {
         let written: SmallVec<_> = runs.iter().filter_map(|run| run.op.state.written_inode()).collect();
         self.written.extend_from_slice(&written);
-        let is_background = runs.iter().any(Run::is_background);
+        let is_background =
+            runs.iter().any(Run::is_background) || unprepared.is_some_and(|op| op.state.options.is_background());
         self.background += usize::from(is_background);
         Holding { epoch: self.claims.enter(), written, is_background }
     }

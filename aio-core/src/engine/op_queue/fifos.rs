@@ -30,6 +30,8 @@ pub(crate) struct Claimed {
     pub(crate) ended: Vec<Arc<Transfer>>,
     /// Another worker, to be woken.
     pub(crate) wake: Option<usize>,
+    /// A copier is to be started.
+    pub(crate) new_copier: bool,
     /// Room that is left, by [`Priority`](crate::engine::transfer::Priority).
     left: [usize; 2],
     /// Bytes of blocks that may still be claimed, if that matters.
@@ -42,6 +44,9 @@ pub(crate) struct Claimed {
 const LOOKED_AT: usize = 256;
 /// A claim that is measured in bytes takes this for the least that an op has, so that it does not take many small ones.
 const LEAST_BYTES: u64 = 16 << 10;
+
+/// How many ops are near the front.
+const NEAR_FRONT: usize = 16;
 
 /// The kind of work that a claim found.
 #[derive(Debug)]
@@ -112,11 +117,6 @@ impl Fifos {
         self.blocks
     }
 
-    /// How many ops wait.
-    pub(super) fn ops(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
-    }
-
     pub(super) fn push_back(&mut self, queued: QueuedOp) {
         self.blocks += queued.blocks();
         self.queues[class_of(&queued)].push_back(queued);
@@ -124,10 +124,19 @@ impl Fifos {
 
     /// At the front, or if it is not planned, behind those that were prepared.
     pub(super) fn push_front(&mut self, queued: QueuedOp) {
+        if queued.is_planned() {
+            self.blocks += queued.blocks();
+            self.queues[class_of(&queued)].push_front(queued);
+        } else {
+            self.push_behind_prepared(queued);
+        }
+    }
+
+    /// Behind those at the front that were prepared.
+    pub(super) fn push_behind_prepared(&mut self, queued: QueuedOp) {
         self.blocks += queued.blocks();
         let queue = &mut self.queues[class_of(&queued)];
-        let prepared = || queue.iter().take_while(|queued| queued.op.state.is_prepared()).count();
-        let at = if queued.op.state.plan().is_some() { 0 } else { prepared() };
+        let at = queue.iter().take_while(|queued| queued.op.state.is_prepared()).count();
         queue.insert(at, queued);
     }
 
@@ -138,6 +147,14 @@ impl Fifos {
         let removed = queue.remove(index)?;
         self.blocks -= removed.blocks();
         Some(removed)
+    }
+
+    /// Takes out an op that no thread has begun and that is near the front.
+    pub(super) fn take_near_front(&mut self, op: &Arc<Transfer>) -> Option<QueuedOp> {
+        let class = op.state.options.priority as usize;
+        let mut near = self.queues[class].iter().take(NEAR_FRONT);
+        let index = near.position(|queued| Arc::ptr_eq(&queued.op, op) && queued.is_unbegun())?;
+        self.take(class, index)
     }
 
     pub(super) fn into_ops(self) -> impl Iterator<Item = QueuedOp> {

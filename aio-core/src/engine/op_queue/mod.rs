@@ -6,7 +6,8 @@
 //! protocol plain. A worker announces that it will block under the lock under which it saw that there is nothing to
 //! claim; a thread that adds work afterwards sees the announcement.
 //!
-//! Ops that are [copies](crate::engine::copiers) wait in FIFOs of their own, for copiers, under the same lock.
+//! Ops that are [copies](crate::engine::copiers), and those by path until they are prepared, wait in FIFOs of their own,
+//! for copiers, under the same lock.
 
 mod accounts;
 mod copiers;
@@ -33,9 +34,6 @@ pub(crate) use self::queued_op::QueuedOp;
 
 /// About how many bytes a copier claims at once: little enough that a large op spreads over all of them.
 const COPIED_AT_ONCE: u64 = 256 << 10;
-
-/// Copies that wait for copiers, before workers make those that they have prepared.
-const PREPARED_COPIES: usize = 32;
 
 /// All ops that wait for workers or copiers, and the accounts of what was accepted.
 #[derive(Debug)]
@@ -81,17 +79,23 @@ pub(crate) struct Helpers {
 
 impl State {
     fn push_back(&mut self, queued: QueuedOp) {
-        let fifos = if queued.is_copy() && self.copiers.exist() { &mut self.copies } else { &mut self.fifos };
+        let is_for_copiers = queued.is_copy() || queued.op().state.is_by_path();
+        let fifos = if is_for_copiers && self.copiers.exist() { &mut self.copies } else { &mut self.fifos };
         fifos.push_back(queued);
     }
 
-    /// A copy that a worker has prepared waits behind others, as those that are prepared later would otherwise go first;
-    /// and where many wait, workers make it, so that they do not go on to prepare ever more, and hold their files.
+    /// Whether copiers are to prepare ops: not if workers have enough that is prepared, or was found not to be prepared by
+    /// a copier. Files stay open until it is done.
+    fn may_prepare(&self) -> bool {
+        self.fifos.blocks() < self.workers.capacity()
+    }
+
+    /// A copy that a worker has prepared waits behind others, as those that are prepared later would otherwise go first.
     fn push_front(&mut self, queued: QueuedOp) {
         match queued.is_copy() && self.copiers.exist() {
             true if queued.has_permit() => self.copies.push_front(queued),
-            true if self.copies.ops() < PREPARED_COPIES => self.copies.push_back(queued),
-            _ => self.fifos.push_front(queued),
+            true => self.copies.push_back(queued),
+            false => self.fifos.push_front(queued),
         }
     }
 }
@@ -175,15 +179,34 @@ impl OpQueue {
         Ok(self.help_with_added(state))
     }
 
+    /// Puts an op that a copier, or a thread that waits for it, has prepared where it is claimed next: a copy by this or
+    /// another copier, any other by workers, in the order of preparation.
+    pub(crate) fn push_prepared(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
+        let mut state = self.state.lock();
+        if let Some(reason) = state.workers.dead().map(str::to_owned) {
+            drop(state);
+            return Err(queued.fail(&reason));
+        }
+        match queued.is_copy() {
+            true if state.copiers.exist() => state.copies.push_front(queued),
+            _ => state.fifos.push_behind_prepared(queued),
+        }
+        Ok(self.help_with_added(state))
+    }
+
     fn help_with_added(&self, mut state: MutexGuard<'_, State>) -> Helpers {
         self.publish(&state);
         let queued = state.fifos.blocks();
-        Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(&mut state) }
+        Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(state) }
     }
 
-    /// Brings one more copier to work, if there are copies for it. True if it is to be started.
-    fn call_copier(&self, state: &mut State) -> bool {
-        let another = state.copiers.another(&state.copies);
+    /// Brings one more copier to work, if there is something for it. True if it is to be started. The lock is free when a
+    /// copier is woken, which would wait for it.
+    fn call_copier(&self, mut state: MutexGuard<'_, State>) -> bool {
+        let may_prepare = state.may_prepare();
+        let State { copiers, copies, .. } = &mut *state;
+        let another = copiers.another(copies, may_prepare);
+        drop(state);
         if another == Another::Sleeping {
             self.copies_added.notify_one();
         }
@@ -221,18 +244,19 @@ impl OpQueue {
             found = Found::Asleep;
         }
         self.publish(&state);
+        claimed.new_copier = self.call_copier(state);
         found
     }
 
-    /// Waits for copies and claims some of them, as [`claim`](Self::claim) does for workers; true if another copier is to
-    /// be started, and nothing if no more copies will come. A copier keeps `held` from one claim to the next: by then it
-    /// has let go of what it had from the one before.
+    /// Waits for copies, or an op to be prepared, and claims some, as [`claim`](Self::claim) does for workers; also says
+    /// whether another copier is to be started. Nothing if no more will come. A copier keeps `held` from one claim to the
+    /// next: by then it has let go of what it had from the one before.
     pub(crate) fn claim_copies(
         &self,
         held: &mut Option<Holding>,
         claimed: &mut Claimed,
         mut wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
-    ) -> Option<bool> {
+    ) -> Option<(Found, bool)> {
         let mut state = self.state.lock();
         if let Some(held) = held.take() {
             state.copiers.let_go(held);
@@ -241,12 +265,14 @@ impl OpQueue {
             }
         }
         loop {
+            let may_prepare = state.may_prepare();
             let State { copies, copiers, .. } = &mut *state;
             claimed.begin_by_bytes(COPIED_AT_ONCE);
-            let found = copies.claim(claimed, |queued| copiers.may_claim(queued), &mut wait_for_route);
-            if matches!(found, Found::Blocks) || claimed.has_stopped() {
-                *held = Some(copiers.hold(&claimed.runs));
-                return Some(self.call_copier(&mut state));
+            let found = copies.claim(claimed, |queued| copiers.may_claim(queued, may_prepare), &mut wait_for_route);
+            let unprepared = if let Found::Unprepared(op, _) = &found { Some(&**op) } else { None };
+            if unprepared.is_some() || !claimed.runs.is_empty() || claimed.has_stopped() {
+                *held = Some(copiers.hold(&claimed.runs, unprepared));
+                return Some((found, self.call_copier(state)));
             }
             if state.accounts.is_finished() {
                 return None;
@@ -263,7 +289,7 @@ impl OpQueue {
         let Some(held) = held.as_mut().filter(|held| held.excludes_others()) else { return false };
         let mut state = self.state.lock();
         state.copiers.copied(held);
-        self.call_copier(&mut state)
+        self.call_copier(state)
     }
 
     /// A copier could not be started. Where there is none, workers make the copies; gives one to wake.
@@ -303,14 +329,20 @@ impl OpQueue {
         self.queued.load(Ordering::Acquire) > 0
     }
 
-    /// Takes an op out that no worker has begun; true if it was there. The caller ends it.
-    pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
+    /// Takes an op out that no worker has begun; true if it was there, and the caller ends it. Also true if a copier is to
+    /// be started, which may prepare an op in its place.
+    pub(crate) fn remove(&self, op: &Arc<Transfer>) -> (bool, bool) {
         let mut state = self.state.lock();
         let removed = state.fifos.remove(op).or_else(|| state.copies.remove(op));
         self.publish(&state);
-        drop(state);
+        let new_copier = self.call_copier(state);
         // With the permit that it may have, not to be dropped under the lock: an op that waits for it comes back here.
-        removed.is_some()
+        (removed.is_some(), new_copier)
+    }
+
+    /// Takes a read out that waits for copiers, near the front, and that no thread has begun.
+    pub(crate) fn take_for_waiter(&self, op: &Arc<Transfer>) -> Option<QueuedOp> {
+        self.state.lock().copies.take_near_front(op)
     }
 
     /// Ops have ended. True if that was the last of a closed handle, so that its workers can go.

@@ -63,6 +63,16 @@ impl QueuedOp {
         is_copy(&self.op)
     }
 
+    /// Whether its blocks are known.
+    pub(super) fn is_planned(&self) -> bool {
+        self.op.state.plan().is_some()
+    }
+
+    /// The one block of a read that is a copy, or the op as it was.
+    pub(crate) fn into_whole_run(self) -> Result<Run, Self> {
+        if self.is_copy() && self.blocks() == 1 { Ok(self.into_run(0..1, None)) } else { Err(self) }
+    }
+
     /// Of a copy that is written: what names the inode.
     pub(super) fn written_inode(&self) -> Option<usize> {
         self.written_inode
@@ -128,6 +138,11 @@ impl QueuedOp {
     /// Its last blocks.
     pub(super) fn into_run(self, blocks: Range<usize>, permit: Option<RoutePermit>) -> Run {
         Run::new(self.op, blocks, permit, self.through_cache)
+    }
+
+    /// An op that waited for nothing.
+    pub(crate) fn into_op(self) -> Arc<Transfer> {
+        self.op
     }
 
     /// An op to be prepared, and what it waited for.

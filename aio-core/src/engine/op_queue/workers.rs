@@ -30,6 +30,11 @@ impl Workers {
         Some(worker)
     }
 
+    /// How many blocks all of them take at once.
+    pub(super) fn capacity(&self) -> usize {
+        self.depth * self.rooms.len()
+    }
+
     pub(super) fn set_room(&mut self, worker: usize, room: usize) {
         self.rooms[worker] = room;
     }

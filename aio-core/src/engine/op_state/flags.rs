@@ -20,6 +20,8 @@ impl Flags {
     /// The op is durable; if it is a write, a sync is still to be done. Set from the start, cleared by the thread
     /// that hands the op to a sync.
     pub(super) const SYNC_DUE: u8 = 1 << 5;
+    /// The op has a path to be opened. Set from the start.
+    pub(super) const BY_PATH: u8 = 1 << 6;
 
     pub(super) fn new(bits: u8) -> Self {
         Self(AtomicU8::new(bits))

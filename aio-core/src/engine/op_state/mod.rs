@@ -61,6 +61,17 @@ impl OpState {
         }
     }
 
+    /// Of an op with a path, before it is submitted.
+    pub(crate) fn by_path(self) -> Self {
+        self.flags.set(Flags::BY_PATH);
+        self
+    }
+
+    /// Whether it has a path to be opened. Asks nothing of the descriptor.
+    pub(crate) fn is_by_path(&self) -> bool {
+        self.flags.has(Flags::BY_PATH)
+    }
+
     /// Its blocks, once they are known.
     pub(crate) fn plan(&self) -> Option<&Plan> {
         match &self.preparation {

@@ -2,10 +2,8 @@
 
 use super::AioThread;
 use crate::engine::op_queue::{Found, Wanted};
-use crate::engine::prepare::{self, Readiness};
-use crate::error::{Error, OpKind};
+use crate::engine::prepare::Prepared;
 use crate::file::routes::RoutePermit;
-use crate::foreign::attempt;
 
 impl AioThread {
     pub(super) fn may_claim(&self) -> bool {
@@ -41,32 +39,13 @@ impl AioThread {
     /// Opens and plans the op in hand.
     pub(super) fn prepare(&mut self, permit: Option<RoutePermit>) {
         let Some(op) = self.preparing.clone() else { return };
-        let closed = self.shared.open_paths.closed();
-        let prepared = attempt("a getter", || prepare::prepare(&self.shared, &op, permit));
+        let prepared = self.shared.prepare(op, permit);
         self.preparing = None;
         match prepared {
-            Err(error) if is_out_of_files(&error) && self.shared.open_paths.is_worth_another_try(closed) => {
-                self.out_of_files = true;
-                self.shared.requeue(op);
-            }
-            Err(error) => {
-                op.state.fail(0, error);
-                self.ended.push(op);
-            }
-            Ok(Readiness::TooManyOpen) => {
-                self.out_of_files = true;
-                self.shared.requeue(op);
-            }
-            Ok(Readiness::NeedsPermit) => self.shared.requeue_with_permit(op),
-            // Nothing to transfer; opening the file was all.
-            Ok(Readiness::Ready) if op.state.plan().is_none_or(|plan| plan.blocks == 0) => self.ended.push(op),
-            Ok(Readiness::Ready) if op.state.is_over() => self.blocks_ended(op),
-            Ok(Readiness::Ready) => self.shared.requeue(op),
+            Prepared::Ready(op) => self.shared.requeue(op),
+            Prepared::Ended(op) => self.ended.push(op),
+            Prepared::Waits => {}
+            Prepared::TooManyOpen => self.out_of_files = true,
         }
     }
-}
-
-fn is_out_of_files(error: &Error) -> bool {
-    matches!(error, Error::Io(error) if error.op == OpKind::Open)
-        && matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -2,17 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{AioThread, COPIED_AT_ONCE};
 use crate::backend::Direction;
 use crate::engine::completion::NextStep;
 use crate::engine::in_flight::{Done, PendingBlock, Run, RunId, UnknownToken};
-use crate::engine::transfer::Transfer;
-use crate::engine::{prepare, staging};
+use crate::engine::staging;
 use crate::error::Error;
-use crate::foreign::{attempt, log, report_drop};
+use crate::foreign::{log, report_drop};
 use crate::printable::shown;
 
 impl AioThread {
@@ -151,26 +149,10 @@ impl AioThread {
             self.add_counters();
         }
         if op.state.account(finished, bytes) {
-            self.blocks_ended(op);
+            self.ended.extend(self.shared.blocks_ended(op));
         } else {
             // By now it may be the last reference, and the descriptor's own drop is foreign code.
             report_drop(op);
-        }
-    }
-
-    /// All blocks of an op are done with: it is verified, or ended.
-    pub(super) fn blocks_ended(&mut self, op: Arc<Transfer>) {
-        let state = &op.state;
-        if !state.options.validate || state.is_verifying() || !state.is_complete() || state.is_cancelled() {
-            self.ended.push(op);
-            return;
-        }
-        match attempt("a getter", || prepare::prepare_verify(&op)) {
-            Ok(()) => self.shared.requeue(op),
-            Err(error) => {
-                state.fail(0, error);
-                self.ended.push(op);
-            }
         }
     }
 

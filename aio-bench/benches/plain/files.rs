@@ -1,0 +1,150 @@
+//! Many small files, beside threads that open, transfer and close one after the other.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use aio::{AioHandle, Backend};
+
+use crate::side_by_side::{SideBySide, Work};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+/// Numbers of plain threads, as far as the machine has CPUs, and at least up to 8.
+const THREADS: [usize; 5] = [1, 2, 4, 8, 16];
+
+pub(crate) fn compare(lines: &mut SideBySide) {
+    for backend in [Backend::Uring, Backend::Libaio, Backend::Pthread] {
+        let aio = aio::builder().backend(backend).build().expect("a handle");
+        cold_reads(lines, &aio);
+        resident_reads(lines, &aio);
+        for count in [512, 4096] {
+            new_files(lines, &aio, count);
+        }
+    }
+}
+
+/// All in one scope, into memory of the engine, which is what transfers fastest; the others have it, too.
+fn cold_reads(lines: &mut SideBySide, aio: &AioHandle) {
+    let count = lines.scaled(512, 16) as usize;
+    let files: Vec<PathBuf> = (0..count).map(|i| lines.file(&format!("cold-{i}"), 64 * KIB as u64)).collect();
+    let mut memory = aio.alloc(count * 64 * KIB).expect("memory");
+    let mut plain = aio.alloc(count * 64 * KIB).expect("memory");
+    let plain = std::cell::RefCell::new(&mut plain[..]);
+    let evicted = files.clone();
+    lines.prepare_by(move || evicted.iter().for_each(|file| super::streams::evict(file)));
+    let mut ours = || {
+        aio.scope(|scope| {
+            files.iter().zip(memory.chunks_mut(64 * KIB)).for_each(|(file, chunk)| scope.read_path(file, chunk));
+        })
+        .expect("the bytes");
+        (count * 64 * KIB) as u64
+    };
+    let read = |file: &Path, chunk: &mut [u8]| {
+        let mut file = File::options().read(true).custom_flags(libc::O_DIRECT).open(file).expect("the file");
+        file.read_exact(chunk).expect("the bytes");
+    };
+    let (files, plain, read) = (&files, &plain, &read);
+    let mut others: Vec<Box<Work<'_>>> = counts()
+        .map(|threads| {
+            Box::new(move || on_threads(threads, files, plain.borrow_mut().chunks_mut(64 * KIB), read)) as Box<Work<'_>>
+        })
+        .collect();
+    let name = format!("{count} cold files of 64 KiB, {}", aio.backend_name());
+    lines.line(&name, 0.9, &mut ours, &mut others);
+    lines.prepare_by(|| ());
+}
+
+/// One after the other, each waited for.
+fn resident_reads(lines: &mut SideBySide, aio: &AioHandle) {
+    let path = lines.file("resident", MIB as u64);
+    let count = lines.scaled(512, 4) as usize;
+    let memory = std::cell::RefCell::new(Some(vec![0; MIB]));
+    let mut ours = || {
+        for _ in 0..count {
+            let buffer = memory.take().expect("given back");
+            memory.replace(Some(aio.read_path(&path, buffer).wait().expect("the bytes")));
+        }
+        (count * MIB) as u64
+    };
+    let plain: Box<Work<'_>> = Box::new(|| {
+        for _ in 0..count {
+            let mut memory = memory.borrow_mut();
+            let memory = memory.as_mut().expect("given back");
+            File::open(&path).expect("the file").read_exact(memory).expect("the bytes");
+        }
+        (count * MIB) as u64
+    });
+    lines.line(&format!("resident file of 1 MiB, by path, {}", aio.backend_name()), 0.95, &mut ours, &mut [plain]);
+}
+
+fn new_files(lines: &mut SideBySide, aio: &AioHandle, count: u64) {
+    let count = lines.scaled(count, 16) as usize;
+    let folder = lines.path("new-files");
+    let files: Vec<PathBuf> = (0..count).map(|i| folder.join(i.to_string())).collect();
+    let memory = vec![7; 64 * KIB];
+    let emptied = folder.clone();
+    lines.prepare_by(move || empty(&emptied));
+    let mut ours = || {
+        aio.scope(|scope| files.iter().for_each(|file| scope.write_new(file, &memory[..]))).expect("room for the files");
+        (count * 64 * KIB) as u64
+    };
+    let write = |file: &Path, chunk: &mut [u8]| {
+        File::create_new(file).and_then(|mut file| file.write_all(chunk)).expect("room for the file");
+    };
+    let mut theirs = vec![7; count * 64 * KIB];
+    let theirs = std::cell::RefCell::new(&mut theirs[..]);
+    let (files, theirs, write) = (&files, &theirs, &write);
+    let mut others: Vec<Box<Work<'_>>> = counts()
+        .map(|threads| {
+            Box::new(move || on_threads(threads, files, theirs.borrow_mut().chunks_mut(64 * KIB), write))
+                as Box<Work<'_>>
+        })
+        .collect();
+    lines.line(&format!("{count} new files of 64 KiB, {}", aio.backend_name()), 1.0, &mut ours, &mut others);
+    lines.prepare_by(|| ());
+    remove(&folder);
+}
+
+fn counts() -> impl Iterator<Item = usize> {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    THREADS.into_iter().filter(move |&threads| threads <= cpus.max(8))
+}
+
+/// Each file with its memory, on so many threads.
+fn on_threads<'a>(
+    threads: usize,
+    files: &[PathBuf],
+    chunks: impl Iterator<Item = &'a mut [u8]>,
+    transfer: &(impl Fn(&Path, &mut [u8]) + Sync),
+) -> u64 {
+    let chunks: Vec<_> = chunks.map(|chunk| std::sync::Mutex::new(Some(chunk))).collect();
+    let next = AtomicUsize::new(0);
+    let run = || {
+        while let Some((file, chunk)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            files.get(index).zip(chunks.get(index))
+        } {
+            let chunk = chunk.lock().expect("no panic").take().expect("taken once");
+            transfer(file, chunk);
+        }
+    };
+    thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run))));
+    (files.len() * 64 * KIB) as u64
+}
+
+/// An empty folder, on the disk.
+fn empty(folder: &Path) {
+    remove(folder);
+    fs::create_dir(folder).expect("a folder");
+    nix::unistd::sync();
+}
+
+fn remove(folder: &Path) {
+    if folder.exists() {
+        fs::remove_dir_all(folder).expect("the folder goes");
+    }
+}
