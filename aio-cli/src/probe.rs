@@ -44,7 +44,11 @@ pub(crate) fn probe(args: &ProbeArgs) -> Result<(), Failure> {
         file_size: limits::file_size(),
         aio_slots: limits::aio_slots(),
         io_uring_disabled: limits::io_uring_disabled(),
-        huge_pages: HugePages { transparent: limits::transparent_huge_pages(), size: limits::huge_page_size() },
+        huge_pages: HugePages {
+            transparent: limits::transparent_huge_pages(),
+            size: limits::huge_page_size(),
+            collapse: aio_core::can_collapse(),
+        },
         page_size: limits::page_size(),
         kernel: limits::kernel_release(),
         cpus: thread::available_parallelism().map_or(1, usize::from),

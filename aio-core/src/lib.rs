@@ -60,5 +60,7 @@ pub use file::OpenOptions;
 #[doc(hidden)]
 pub use file::replace::CommitStep;
 #[doc(hidden)]
+pub use memory::can_collapse;
+#[doc(hidden)]
 pub use printable::{Printable, shown};
 pub use stats::Stats;

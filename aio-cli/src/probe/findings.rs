@@ -108,7 +108,7 @@ mod tests {
         let found = found(|report| {
             report.io_uring_disabled = Some(1);
             report.dir.direct_io = None;
-            report.huge_pages.transparent = Some("never".to_owned());
+            (report.huge_pages.transparent, report.huge_pages.collapse) = (Some("never".to_owned()), false);
         });
         let severities: Vec<_> = found.iter().map(|(severity, ..)| *severity).collect();
         assert_eq!(severities, [Severity::Error, Severity::Warning, Severity::Note]);

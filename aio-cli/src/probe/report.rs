@@ -98,6 +98,8 @@ pub(crate) struct HugePages {
     pub(crate) transparent: Option<String>,
     /// Bytes.
     pub(crate) size: Option<u64>,
+    /// Whether the kernel makes them of memory that is in use (`MADV_COLLAPSE`), whatever `transparent` says.
+    pub(crate) collapse: bool,
 }
 
 impl Defaults {
@@ -186,7 +188,7 @@ pub(super) mod tests {
             file_size: Some(Limit { soft: None, hard: None }),
             aio_slots: Some(AioSlots { nr: 0, max_nr: 65536 }),
             io_uring_disabled: Some(0),
-            huge_pages: HugePages { transparent: Some("madvise".to_owned()), size: Some(2 << 20) },
+            huge_pages: HugePages { transparent: Some("madvise".to_owned()), size: Some(2 << 20), collapse: true },
             page_size: 4096,
             kernel: Some("6.18.44".to_owned()),
             cpus: 2,
@@ -216,7 +218,7 @@ pub(super) mod tests {
         report.dir.reason = Some("cannot make a file in /data: Read-only file system".to_owned());
         report.memlock = Some(Memlock { soft: Some(8 << 20), hard: None, exempt: false });
         report.io_uring_disabled = Some(2);
-        report.huge_pages = HugePages { transparent: Some("never".to_owned()), size: None };
+        report.huge_pages = HugePages { transparent: Some("never".to_owned()), size: None, collapse: false };
         report.kernel = None;
         report
     }

@@ -122,6 +122,9 @@ impl fmt::Display for HugePages {
         match self.transparent.as_deref() {
             Some("always") => write!(f, "always, {size}"),
             Some("madvise") => write!(f, "where asked for (madvise), as this library does, {size}"),
+            Some(other) if self.collapse => {
+                write!(f, "{other}; this library makes its own (MADV_COLLAPSE), {size}")
+            }
             Some(other) => write!(f, "{other}: large transfers will be slower"),
             None => f.write_str("not built into this kernel: large transfers will be slower"),
         }

@@ -12,11 +12,10 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::backend::RegionMemory;
 use crate::foreign::log;
+use crate::memory::huge_pages::{self, Collapsed, HUGE_PAGE};
 use crate::process::Generation;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, process};
 
-/// The size that huge pages have and the alignment they need, in bytes.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
 /// The most that one ring registers as one buffer, in bytes; see `io_uring_register_buffers(3)`.
 pub(super) const REGISTRABLE: usize = 1 << 30;
 /// How much to fault in per system call, in bytes. It holds the address space's lock for reading, for which every mmap
@@ -58,6 +57,8 @@ pub(super) struct Mapping {
     len: usize,
     /// Bytes of it that were [returned](Mapping::return_pages).
     returned: AtomicUsize,
+    /// Where faults bring small pages only: for each huge page, whether it was tried to make it one.
+    tried: Option<Box<[process::AtomicBool]>>,
     born: Generation,
     /// The arena's count of mapped bytes.
     mapped: Arc<AtomicU64>,
@@ -72,6 +73,11 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` bytes, a multiple of the page size. Nothing is faulted in yet.
     pub(super) fn new(len: usize, mapped: &Arc<AtomicU64>) -> Result<Self, Errno> {
+        Self::new_with(len, mapped, !huge_pages::come_by_advice() && huge_pages::are_of_known_size())
+    }
+
+    /// `collapses`: faults bring small pages only.
+    fn new_with(len: usize, mapped: &Arc<AtomicU64>, collapses: bool) -> Result<Self, Errno> {
         // The kernel promises page alignment only, so that much more is mapped and what sticks out is cut off.
         let padded = len.checked_add(HUGE_PAGE).and_then(NonZeroUsize::new).ok_or(Errno::ENOMEM)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anyone has.
@@ -94,12 +100,15 @@ impl Mapping {
         };
         mapped.fetch_add(len as u64, Ordering::Relaxed);
         let returned = AtomicUsize::new(0);
-        let mapping = Self { ptr, len, returned, born: Generation::now(), mapped: Arc::clone(mapped) };
+        let tried = collapses.then(|| (0..len / HUGE_PAGE).map(|_| process::AtomicBool::new(false)).collect());
+        let mapping = Self { ptr, len, returned, tried, born: Generation::now(), mapped: Arc::clone(mapped) };
         // SAFETY: `ptr` and `len` are the mapping just made. Neither advice changes contents.
         unsafe {
             madvise(ptr.cast(), len, MmapAdvise::MADV_DONTFORK)?;
-            // A kernel without huge pages says EINVAL; 4 KiB pages work too.
-            let _ = madvise(ptr.cast(), len, MmapAdvise::MADV_HUGEPAGE);
+            if !collapses {
+                // A kernel without huge pages says EINVAL; 4 KiB pages work too.
+                let _ = madvise(ptr.cast(), len, MmapAdvise::MADV_HUGEPAGE);
+            }
         }
         Ok(mapping)
     }
@@ -130,6 +139,7 @@ impl Mapping {
     /// written: it may be filled with zeros.
     pub(super) unsafe fn fault_in(&self, range: Range<usize>, page: usize) -> Result<(), Errno> {
         debug_assert!(range.start <= range.end && range.end <= self.len);
+        self.make_huge_pages(&range);
         for start in range.clone().step_by(FAULT_STEP) {
             let len = FAULT_STEP.min(range.end - start);
             // SAFETY: within the range, which the caller says is within the mapping.
@@ -153,6 +163,37 @@ impl Mapping {
             }
         }
         Ok(())
+    }
+
+    /// Where faults bring small pages only: makes the huge pages that they would bring else, those that have something
+    /// of a range. Each is tried once, by the first buffer that has some of it, so that what others have of it is not
+    /// yet in flight, and pinned.
+    fn make_huge_pages(&self, range: &Range<usize>) {
+        let Some(tried) = &self.tried else { return };
+        let mut found: Option<Range<usize>> = None;
+        let touched = (range.start / HUGE_PAGE..range.end.div_ceil(HUGE_PAGE)).filter(|&index| {
+            let is_new = tried.get(index).is_some_and(|tried| !tried.swap(true, Ordering::Relaxed));
+            // One page has to be there. It is one of the range: the others may be another buffer's.
+            let at = range.start.max(index * HUGE_PAGE);
+            // SAFETY: a page of this mapping that the caller of `fault_in` has; nothing is changed.
+            is_new && unsafe { huge_pages::touch(self.ptr.add(at)) }
+        });
+        for index in touched.map(Some).chain([None]) {
+            let next = index.map(|index| index * HUGE_PAGE..(index + 1) * HUGE_PAGE);
+            match (&mut found, next) {
+                (Some(found), Some(next)) if found.end == next.start && found.len() < FAULT_STEP => {
+                    found.end = next.end;
+                }
+                (found, next) => {
+                    if let Some(range) = std::mem::replace(found, next)
+                        // SAFETY: within this private anonymous mapping, which `self` keeps mapped.
+                        && unsafe { huge_pages::collapse(self.ptr.add(range.start), range.len()) } == Collapsed::NoRoom
+                    {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// From now on the kernel puts no pages where there are none: where one page of a huge page is present, `khugepaged`
@@ -231,5 +272,56 @@ unsafe impl RegionMemory for Part {
 
     fn len(&self) -> usize {
         self.range.len()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::huge_pages::tests::{can_be_tested, in_huge_pages};
+
+    fn collapsing(len: usize) -> Mapping {
+        Mapping::new_with(len, &Arc::default(), true).unwrap()
+    }
+
+    fn fault_in(mapping: &Mapping, range: Range<usize>) {
+        // SAFETY: whole pages of a mapping that is the test's alone.
+        unsafe { mapping.fault_in(range, page_size()) }.unwrap();
+    }
+
+    fn huge(mapping: &Mapping) -> usize {
+        in_huge_pages(mapping.ptr().addr().get()..mapping.ptr().addr().get() + mapping.len())
+    }
+
+    #[test]
+    fn where_faults_bring_small_pages_a_buffer_makes_huge_ones_of_what_it_covers() {
+        if !can_be_tested() {
+            return;
+        }
+        let mapping = collapsing(4 * HUGE_PAGE + 4096);
+        assert_eq!(huge(&mapping), 0);
+        // The end of one huge page, and a whole one.
+        fault_in(&mapping, HUGE_PAGE - 4096..2 * HUGE_PAGE);
+        assert_eq!(huge(&mapping), 2 * HUGE_PAGE);
+        // Neighbours of it, and what is too short for one.
+        fault_in(&mapping, 0..HUGE_PAGE - 4096);
+        fault_in(&mapping, 3 * HUGE_PAGE..4 * HUGE_PAGE + 4096);
+        assert_eq!(huge(&mapping), 3 * HUGE_PAGE);
+    }
+
+    #[test]
+    fn a_buffer_finds_zeros_and_leaves_its_neighbours_bytes() {
+        let mapping = collapsing(2 * HUGE_PAGE);
+        let half = HUGE_PAGE / 2;
+        fault_in(&mapping, half..HUGE_PAGE);
+        // SAFETY: pages of the mapping that were faulted in; it is the test's alone.
+        unsafe { mapping.ptr().add(half).write_bytes(7, half) };
+        fault_in(&mapping, 0..half);
+        fault_in(&mapping, HUGE_PAGE..2 * HUGE_PAGE);
+        // SAFETY: as above.
+        let bytes = unsafe { std::slice::from_raw_parts(mapping.ptr().as_ptr(), 2 * HUGE_PAGE) };
+        assert!(
+            bytes.iter().enumerate().all(|(at, &byte)| byte == if (half..HUGE_PAGE).contains(&at) { 7 } else { 0 })
+        );
     }
 }

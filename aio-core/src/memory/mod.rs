@@ -3,7 +3,7 @@
 //! A direct transfer hands the device physical addresses. Over 4 KiB pages a 1 MiB block is up to 256 scattered
 //! pieces, each looked up, pinned and described to the device; over a huge page it is one piece, and at queue depth
 //! 32 that alone was measured to be worth a factor of two to three. So regions are mapped 2 MiB-aligned with
-//! `MADV_HUGEPAGE`. Memory that a ring has registered is pinned once instead of once per block; a ring takes few
+//! `MADV_HUGEPAGE`; where the system is set to give none for that, `MADV_COLLAPSE` makes them ([`huge_pages`]). Memory that a ring has registered is pinned once instead of once per block; a ring takes few
 //! registrations of at most 1 GiB each, so regions are large and buffers are cut out of them.
 //!
 //! # What is given back
@@ -29,6 +29,7 @@
 mod arena;
 mod buffer;
 mod free_list;
+mod huge_pages;
 mod limit;
 mod mapping;
 mod pool;
@@ -37,5 +38,6 @@ mod turns;
 
 pub use arena::{Allocation, Arena};
 pub use buffer::AlignedBuf;
+pub use huge_pages::can_collapse;
 pub(crate) use mapping::page_size;
 pub(crate) use queues::Holder;

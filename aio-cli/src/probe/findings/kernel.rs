@@ -19,6 +19,12 @@ const URING_FEATURES: [(&str, (u32, u32)); 7] = [
 const REGISTERED_MEMORY: (u32, u32) = (5, 13);
 const CACHESTAT: (u32, u32) = (6, 5);
 
+const SWITCH_ON: [&str; 2] = [
+    "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled` (on the host, if this is a container), and \
+     start programs anew",
+    "for good: the kernel argument `transparent_hugepage=madvise`, in GRUB_CMDLINE_LINUX of /etc/default/grub, then `sudo \
+     update-grub` (Debian, Ubuntu) or `sudo grub2-mkconfig -o /boot/grub2/grub.cfg` (Fedora, RHEL)",
+];
 const LET_REGISTER_THROUGH: &str = "let io_uring_register through, `docker run --security-opt \
                                     seccomp=/path/to/profile.json ...` in a container";
 
@@ -38,16 +44,23 @@ fn huge_pages(report: &Report) -> Option<Finding> {
                         GB/s over huge ones";
     match report.huge_pages.transparent.as_deref() {
         Some("always" | "madvise") => None,
+        Some(set) if report.huge_pages.collapse => Some(finding(
+            Note,
+            "huge-pages-by-collapse",
+            format!(
+                "transparent huge pages are set to `{set}`, so buffers get theirs one by one when they are first used \
+                 (MADV_COLLAPSE), which takes longer than to fault them in"
+            ),
+            SWITCH_ON,
+        )),
         Some(set) => Some(finding(
             Warning,
             "huge-pages-off",
-            format!("transparent huge pages are set to `{set}`, and buffers lie in small ones: {COST}"),
-            [
-                "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled` (on the host, if this is a \
-                 container), and start programs anew",
-                "for good: the kernel argument `transparent_hugepage=madvise`, in GRUB_CMDLINE_LINUX of /etc/default/grub, \
-                 then `sudo update-grub` (Debian, Ubuntu) or `sudo grub2-mkconfig -o /boot/grub2/grub.cfg` (Fedora, RHEL)",
-            ],
+            format!(
+                "transparent huge pages are set to `{set}`, and this kernel makes none otherwise (MADV_COLLAPSE, Linux \
+                 6.1), so buffers lie in small ones: {COST}"
+            ),
+            SWITCH_ON,
         )),
         None => Some(finding(
             Warning,
@@ -137,8 +150,14 @@ mod tests {
                 "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled`",
                 "transparent_hugepage=madvise",
             ],
-            |report| report.huge_pages.transparent = Some("never".to_owned()),
+            |report| {
+                (report.huge_pages.transparent, report.huge_pages.collapse) = (Some("never".to_owned()), false);
+            },
         );
+        let by_collapse = ["MADV_COLLAPSE", "transparent_hugepage=madvise"];
+        assert_only(Note, "huge-pages-by-collapse", &by_collapse, |report| {
+            report.huge_pages.transparent = Some("never".to_owned());
+        });
         assert_only(Warning, "huge-pages-missing", &["CONFIG_TRANSPARENT_HUGEPAGE"], |report| {
             report.huge_pages.transparent = None;
         });

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::inbox::Request;
-use crate::memory::mapping::{HUGE_PAGE, REGISTRABLE};
+use crate::memory::huge_pages::HUGE_PAGE;
+use crate::memory::mapping::REGISTRABLE;
 use crate::op::buf::IoBuf;
 
 const MIB: usize = 1 << 20;
