@@ -6,6 +6,7 @@
 
 mod files;
 mod page_cache;
+mod pages;
 mod requests;
 mod side_by_side;
 mod streams;
@@ -23,6 +24,7 @@ type Group = fn(&mut SideBySide);
 const GROUPS: &[(&str, Group)] = &[
     ("page-cache", page_cache::compare),
     ("files", files::compare),
+    ("pages", pages::compare),
     ("stream-reads", streams::compare_reads),
     ("stream-writes", streams::compare_writes),
     ("requests", requests::compare),

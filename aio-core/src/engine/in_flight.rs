@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Completion, IoBackend, IoBlock, IoQueue, RegionId};
+use crate::engine::callers_pages::Stretch;
 use crate::engine::completion::{NextStep, Piece, is_transient};
 use crate::engine::transfer::Transfer;
 use crate::file::OpenFile;
@@ -44,6 +45,9 @@ pub(crate) struct Progress {
     pub(crate) end: usize,
     /// The segment of the block before `next`.
     pub(crate) segment: usize,
+    /// What is known of the memory of the next blocks, those of this segment.
+    pub(crate) stretch: Stretch,
+    pub(crate) stretch_of: Option<usize>,
     /// Blocks of this run that are done with, and the bytes they moved; given to the op when the run is over.
     finished: usize,
     bytes: u64,
@@ -62,7 +66,16 @@ impl Run {
         let Range { start: next, end } = blocks;
         let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
         let opened = op.state.opened();
-        let progress = Progress { next, end, segment, finished: 0, bytes: 0, in_flight: 0 };
+        let progress = Progress {
+            next,
+            end,
+            segment,
+            stretch: Stretch::default(),
+            stretch_of: None,
+            finished: 0,
+            bytes: 0,
+            in_flight: 0,
+        };
         Self { op, opened, permit, through_cache, progress }
     }
 

@@ -5,6 +5,7 @@
 
 mod at_once;
 mod bounce;
+pub(crate) mod callers_pages;
 mod checks;
 mod completion;
 pub(crate) mod copiers;
@@ -37,6 +38,7 @@ pub(crate) mod worker;
 use std::sync::Arc;
 
 use self::bounce::Bounce;
+use self::callers_pages::CallersPages;
 use self::copiers::CopyThreads;
 use self::file_threads::FileThreads;
 use self::op_queue::OpQueue;
@@ -65,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) config: AioConfig,
     pub(crate) arena: Arena,
     pub(crate) bounce: Bounce,
+    pub(crate) callers_pages: CallersPages,
     pub(crate) op_queue: OpQueue,
     pub(crate) counters: Counters,
     pub(crate) inboxes: Arc<[Inbox]>,
@@ -85,6 +88,7 @@ impl Shared {
         let arena = config.arena_limit.map_or_else(Arena::of_process, Arena::new);
         Arc::new(Self {
             bounce: Bounce::new(arena.clone(), config.block_size),
+            callers_pages: CallersPages::default(),
             arena,
             op_queue: OpQueue::new(workers, config.queue_depth, config.copy_threads, config.max_pending_ops),
             counters: Counters::default(),

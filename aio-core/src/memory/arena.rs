@@ -205,6 +205,7 @@ impl Arena {
             return None;
         }
         let memory = self.shared.pool.lock().region(id, holder)?;
+        memory.make_huge_pages();
         Some(Region::new(id, memory))
     }
 

@@ -6,7 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::fs;
-use std::ptr::NonNull;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::ptr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -62,51 +64,40 @@ pub(crate) fn are_of_known_size() -> bool {
 
 /// Whether the kernel makes huge pages of memory that is in use. It is tried out, on a little memory of its own.
 pub fn can_collapse() -> bool {
-    if !are_of_known_size() {
-        return false;
-    }
-    let Some(len) = std::num::NonZeroUsize::new(2 * HUGE_PAGE) else { return false };
+    let Some(len) = NonZeroUsize::new(2 * HUGE_PAGE).filter(|_| are_of_known_size()) else { return false };
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anyone has.
-    let Ok(mapped) =
-        (unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) })
-    else {
-        return false;
-    };
-    let ptr: NonNull<u8> = mapped.cast();
-    let head = ptr.as_ptr().align_offset(HUGE_PAGE);
-    // SAFETY: a huge page within the mapping, which is this function's.
-    let done = unsafe {
-        let ptr = ptr.add(head);
-        touch(ptr) && madvise(ptr, HUGE_PAGE, MADV_COLLAPSE).is_ok()
-    };
+    let Ok(mapped) = (unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_PRIVATE) }) else { return false };
+    let address = mapped.addr().get();
+    let whole = whole_pages(&(address..address + len.get()));
+    let one = whole.start..whole.start + HUGE_PAGE;
+    let done = touch(one.start) && advise(&one, MADV_COLLAPSE).is_ok();
     // SAFETY: the mapping made above, of which nothing is in use any more.
     let _ = unsafe { munmap(mapped, len.get()) };
     done
 }
 
-/// Makes the page at `ptr` present, and its own where it was shared with others or with the page of zeros.
-///
-/// # Safety
-///
-/// The page is mapped, private, and no one unmaps it meanwhile. Contents do not change.
-pub(super) unsafe fn touch(ptr: NonNull<u8>) -> bool {
-    // SAFETY: the caller's word.
-    unsafe { madvise(ptr, page_size(), MADV_POPULATE_WRITE) }.is_ok()
+/// The whole huge pages of a range of addresses; empty if there are none.
+pub(crate) fn whole_pages(range: &Range<usize>) -> Range<usize> {
+    let start = range.start.checked_next_multiple_of(HUGE_PAGE).unwrap_or(usize::MAX);
+    start..(range.end / HUGE_PAGE * HUGE_PAGE).max(start)
 }
 
-/// Makes huge pages of the memory at `ptr`, of `len` bytes; both are multiples of [`HUGE_PAGE`]. It may take a
-/// millisecond for each, during which accesses wait. Not under a lock: it may log.
-///
-/// # Safety
-///
-/// The range is private anonymous memory that no one unmaps meanwhile. Contents do not change.
-pub(crate) unsafe fn collapse(ptr: NonNull<u8>, len: usize) -> Collapsed {
-    debug_assert!(ptr.addr().get().is_multiple_of(HUGE_PAGE) && len.is_multiple_of(HUGE_PAGE));
+/// Makes the page at an address present and its own where it was shared with others, without a change of its contents.
+pub(crate) fn touch(address: usize) -> bool {
+    advise(&(address..address + page_size()), MADV_POPULATE_WRITE).is_ok()
+}
+
+/// Makes huge pages of these addresses, whole huge pages of private memory. It takes from 0.1 to some milliseconds for
+/// each, during which accesses to it wait. Not under a lock: it may log.
+pub(crate) fn collapse(addresses: &Range<usize>) -> Collapsed {
+    debug_assert!(addresses.start.is_multiple_of(HUGE_PAGE) && addresses.end.is_multiple_of(HUGE_PAGE));
     if is_paused() {
         return Collapsed::NoRoom;
     }
-    // SAFETY: the caller's word.
-    match unsafe { madvise(ptr, len, MADV_COLLAPSE) } {
+    let once = || advise(addresses, MADV_COLLAPSE);
+    // EAGAIN: something has a page, for a moment (the kernel moves it) or for long (it is pinned).
+    match once().or_else(|errno| if errno == Errno::EAGAIN { once() } else { Err(errno) }) {
         Ok(()) => Collapsed::All,
         // EBUSY: the control group has none.
         Err(errno @ (Errno::ENOMEM | Errno::EBUSY)) => {
@@ -115,6 +106,20 @@ pub(crate) unsafe fn collapse(ptr: NonNull<u8>, len: usize) -> Collapsed {
             Collapsed::NoRoom
         }
         Err(_) => Collapsed::NotAll,
+    }
+}
+
+/// Gives one of the two kinds of advice that this module knows.
+fn advise(addresses: &Range<usize>, advice: libc::c_int) -> Result<(), Errno> {
+    debug_assert!([MADV_COLLAPSE, MADV_POPULATE_WRITE].contains(&advice));
+    let start = ptr::without_provenance_mut(addresses.start);
+    loop {
+        // SAFETY: neither advice changes contents or what is mapped, wherever it is given, and the kernel refuses it
+        // for what is not mapped.
+        match Errno::result(unsafe { libc::madvise(start, addresses.len(), advice) }) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
     }
 }
 
@@ -131,32 +136,17 @@ fn pause() {
     PAUSED_UNTIL.store(usize::try_from(until.as_millis()).unwrap_or(usize::MAX), Ordering::Relaxed);
 }
 
-fn is_paused() -> bool {
+pub(crate) fn is_paused() -> bool {
     let until = PAUSED_UNTIL.load(Ordering::Relaxed);
     until > 0 && since().elapsed().as_millis() < until as u128
 }
 
-/// # Safety
-///
-/// The range is mapped, no one unmaps it meanwhile, and the advice changes no contents.
-pub(super) unsafe fn madvise(ptr: NonNull<u8>, len: usize, advice: libc::c_int) -> Result<(), Errno> {
-    loop {
-        // SAFETY: the caller's word.
-        match Errno::result(unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) }) {
-            Err(Errno::EINTR) => {}
-            result => return result.map(drop),
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
-pub(super) mod tests {
-    use std::ops::Range;
-
+pub(crate) mod tests {
     use super::*;
 
     /// Bytes of the mappings that begin in a range of addresses that lie in huge pages.
-    pub(in crate::memory) fn in_huge_pages(addresses: Range<usize>) -> usize {
+    pub(crate) fn in_huge_pages(addresses: Range<usize>) -> usize {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let (mut inside, mut bytes) = (false, 0);
         for line in smaps.lines() {
@@ -170,11 +160,63 @@ pub(super) mod tests {
         bytes
     }
 
-    pub(in crate::memory) fn can_be_tested() -> bool {
+    pub(crate) fn can_be_tested() -> bool {
         let can = can_collapse();
         if !can {
             println!("SKIPPED: the kernel does not collapse memory into huge pages (Linux 6.1)");
         }
         can
+    }
+
+    /// Memory of some huge pages at a boundary of theirs, for which no advice was given.
+    pub(crate) fn plain_memory(huge_pages: usize) -> &'static mut [u8] {
+        let bytes = (huge_pages + 1) * HUGE_PAGE;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, which stays until the process ends.
+        let mapped = unsafe {
+            mmap_anonymous(None, NonZeroUsize::new(bytes).unwrap(), access, MapFlags::MAP_PRIVATE).unwrap()
+        };
+        let head = mapped.cast::<u8>().as_ptr().align_offset(HUGE_PAGE);
+        // SAFETY: within the mapping, zeroed, and nothing else refers to it.
+        unsafe { std::slice::from_raw_parts_mut(mapped.cast::<u8>().as_ptr().add(head), huge_pages * HUGE_PAGE) }
+    }
+
+    pub(crate) fn addresses(memory: &[u8]) -> Range<usize> {
+        let start = memory.as_ptr().addr();
+        start..start + memory.len()
+    }
+
+    #[test]
+    fn collapsing_keeps_every_byte() {
+        if !can_be_tested() {
+            return;
+        }
+        let memory = plain_memory(3);
+        let byte = |at: usize| (at * 31 + at / 4099) as u8;
+        memory.iter_mut().enumerate().for_each(|(at, to)| *to = byte(at));
+        assert_eq!(collapse(&addresses(memory)), Collapsed::All);
+        assert!(memory.iter().enumerate().all(|(at, &found)| found == byte(at)));
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_wanted_is_not_collapsed() {
+        let memory = plain_memory(2);
+        assert_eq!(collapse(&addresses(memory)), Collapsed::NotAll, "nothing was touched");
+        memory.fill(1);
+        // SAFETY: memory of this test, whose contents the advice does not change.
+        unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_NOHUGEPAGE) };
+        assert_eq!(collapse(&addresses(memory)), Collapsed::NotAll, "the owner wants none");
+    }
+
+    #[test]
+    fn whole_pages_lie_inside() {
+        for (range, whole) in [
+            (0..HUGE_PAGE, 0..HUGE_PAGE),
+            (1..3 * HUGE_PAGE - 1, HUGE_PAGE..2 * HUGE_PAGE),
+            (1..HUGE_PAGE, HUGE_PAGE..HUGE_PAGE),
+        ] {
+            assert_eq!(whole_pages(&range), whole);
+        }
+        assert!(whole_pages(&(usize::MAX - 5..usize::MAX)).is_empty());
     }
 }

@@ -166,29 +166,27 @@ impl Mapping {
     }
 
     /// Where faults bring small pages only: makes the huge pages that they would bring else, those that have something
-    /// of a range. Each is tried once, by the first buffer that has some of it, so that what others have of it is not
-    /// yet in flight, and pinned.
+    /// of a range. Each is tried once, when a first buffer has some of it, or all of it is to be registered: so early,
+    /// nothing of it is in flight, or registered, and pinned.
     fn make_huge_pages(&self, range: &Range<usize>) {
         let Some(tried) = &self.tried else { return };
+        let first = self.ptr.addr().get();
         let mut found: Option<Range<usize>> = None;
-        let touched = (range.start / HUGE_PAGE..range.end.div_ceil(HUGE_PAGE)).filter(|&index| {
-            let is_new = tried.get(index).is_some_and(|tried| !tried.swap(true, Ordering::Relaxed));
+        let is_new = |index: &usize| {
+            let is_new = tried.get(*index).is_some_and(|tried| !tried.swap(true, Ordering::Relaxed));
             // One page has to be there. It is one of the range: the others may be another buffer's.
-            let at = range.start.max(index * HUGE_PAGE);
-            // SAFETY: a page of this mapping that the caller of `fault_in` has; nothing is changed.
-            is_new && unsafe { huge_pages::touch(self.ptr.add(at)) }
-        });
-        for index in touched.map(Some).chain([None]) {
-            let next = index.map(|index| index * HUGE_PAGE..(index + 1) * HUGE_PAGE);
+            is_new && huge_pages::touch(first + range.start.max(index * HUGE_PAGE))
+        };
+        let new = (range.start / HUGE_PAGE..range.end.div_ceil(HUGE_PAGE)).filter(is_new);
+        for index in new.map(Some).chain([None]) {
+            let next = index.map(|index| first + index * HUGE_PAGE..first + (index + 1) * HUGE_PAGE);
             match (&mut found, next) {
                 (Some(found), Some(next)) if found.end == next.start && found.len() < FAULT_STEP => {
                     found.end = next.end;
                 }
                 (found, next) => {
-                    if let Some(range) = std::mem::replace(found, next)
-                        // SAFETY: within this private anonymous mapping, which `self` keeps mapped.
-                        && unsafe { huge_pages::collapse(self.ptr.add(range.start), range.len()) } == Collapsed::NoRoom
-                    {
+                    let whole = std::mem::replace(found, next);
+                    if whole.is_some_and(|whole| huge_pages::collapse(&whole) == Collapsed::NoRoom) {
                         return;
                     }
                 }
@@ -261,6 +259,12 @@ impl Part {
         debug_assert!(range.start <= range.end && range.end <= memory.len);
         Self { memory, range }
     }
+
+    /// Makes the huge pages that registering would bring where faults do: it pins all of the part, so that what is in
+    /// small pages then stays in them.
+    pub(super) fn make_huge_pages(&self) {
+        self.memory.make_huge_pages(&self.range);
+    }
 }
 
 // SAFETY: the mapping is there, readable and writable, as long as this holds it, and the range never changes.
@@ -305,8 +309,11 @@ mod tests {
         assert_eq!(huge(&mapping), 2 * HUGE_PAGE);
         // Neighbours of it, and what is too short for one.
         fault_in(&mapping, 0..HUGE_PAGE - 4096);
-        fault_in(&mapping, 3 * HUGE_PAGE..4 * HUGE_PAGE + 4096);
-        assert_eq!(huge(&mapping), 3 * HUGE_PAGE);
+        fault_in(&mapping, 4 * HUGE_PAGE..4 * HUGE_PAGE + 4096);
+        assert_eq!(huge(&mapping), 2 * HUGE_PAGE);
+        let mapping = Arc::new(mapping);
+        Part::new(mapping.clone(), 0..mapping.len()).make_huge_pages();
+        assert_eq!(huge(&mapping), 4 * HUGE_PAGE);
     }
 
     #[test]

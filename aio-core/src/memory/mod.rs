@@ -28,16 +28,19 @@
 
 mod arena;
 mod buffer;
+mod callers;
 mod free_list;
-mod huge_pages;
+pub(crate) mod huge_pages;
 mod limit;
 mod mapping;
+pub(crate) mod page_map;
 mod pool;
 mod queues;
 mod turns;
 
 pub use arena::{Allocation, Arena};
 pub use buffer::AlignedBuf;
+pub use callers::use_huge_pages;
 pub use huge_pages::can_collapse;
 pub(crate) use mapping::page_size;
 pub(crate) use queues::Holder;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use crate::backend::{RegionId, RegionMemory};
+use crate::backend::RegionId;
 use crate::memory::arena::Inner;
 use crate::memory::free_list::{FreeList, RangeSet};
 use crate::memory::huge_pages::HUGE_PAGE;
@@ -263,7 +263,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn region(&mut self, id: RegionId, holder: &Holder) -> Option<Arc<dyn RegionMemory>> {
+    pub(super) fn region(&mut self, id: RegionId, holder: &Holder) -> Option<Arc<Part>> {
         let RegionState { memory, part, holders, .. } = self.regions.get_mut(&id)?;
         holder.add_to(holders);
         Some(Arc::new(Part::new(Arc::clone(memory), part.clone())))

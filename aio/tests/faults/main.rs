@@ -8,6 +8,8 @@
 
 #[path = "../support/disk.rs"]
 mod disk;
+#[path = "../support/pages.rs"]
+mod pages;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,6 +20,7 @@ mod forks;
 mod full_disk;
 mod fuse;
 mod holdings;
+mod huge_pages;
 mod kills;
 mod limits;
 mod lost_sectors;

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use self::flags::Flags;
 use self::preparation::Preparation;
 use self::progress::Progress;
+use crate::engine::callers_pages::OpNumber;
 use crate::engine::promise::Promise;
 use crate::engine::transfer::OpOptions;
 use crate::error::Error;
@@ -44,6 +45,8 @@ pub(crate) struct OpState {
     /// Of a write, while syncs wait for it. Written when the write is accepted, or when its path is opened; taken by the
     /// thread that ends the op, before the promise.
     write_in_flight: Mutex<Option<WriteInFlight>>,
+    /// For the memory that ops use again.
+    pub(crate) number: OpNumber,
     preparation: Preparation,
     progress: Progress,
 }
@@ -55,6 +58,7 @@ impl OpState {
             options,
             flags: Flags::new(if options.durable { Flags::SYNC_DUE } else { 0 }),
             epoch: AtomicU64::new(0),
+            number: OpNumber::default(),
             write_in_flight: Mutex::default(),
             progress: Progress::new(plan.as_ref().map_or(0, |plan| plan.blocks)),
             preparation: plan.map_or_else(|| Preparation::ByWorker(OnceLock::new()), Preparation::AtSubmission),

@@ -6,8 +6,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::{AioThread, COPIED_AT_ONCE};
 use crate::backend::{Direction, FileId, IoBlock, RegionId};
 use crate::engine::Shared;
+use crate::engine::callers_pages::{self, ExtentPages, WorkersMap};
 use crate::engine::completion::Piece;
-use crate::engine::in_flight::{Issuing, PendingBlock, RunId};
+use crate::engine::in_flight::{Issuing, PendingBlock, Progress, RunId};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::{self, Staging};
 use crate::error::Error;
@@ -28,7 +29,7 @@ pub(super) enum Issued {
 impl AioThread {
     /// Issues blocks of a run while there is room.
     pub(super) fn issue_run(&mut self, id: RunId) -> Issued {
-        let Self { flight, staging, copied, registered, shared, background, .. } = self;
+        let Self { flight, staging, page_map, copied, registered, shared, background, .. } = self;
         let Some(run) = flight.issuing(id) else { return Issued::All };
         let Some(plan) = run.op.state.plan() else { return Issued::All };
         let verifying = run.op.state.is_verifying();
@@ -46,6 +47,7 @@ impl AioThread {
             shared,
             registered,
             staging,
+            page_map,
             copied,
             background,
         };
@@ -69,6 +71,7 @@ struct Issuer<'a> {
     shared: &'a Shared,
     registered: &'a mut Registrations,
     staging: &'a mut Staging,
+    page_map: &'a WorkersMap,
     copied: &'a mut usize,
     background: &'a mut usize,
 }
@@ -109,11 +112,17 @@ impl Issuer<'_> {
     /// The memory of a block: the user's own, or a staging buffer, filled if it is to be written. None: there is no
     /// staging buffer now.
     fn memory(&mut self, segment: &Segment, range: BlockRange) -> Result<Option<BlockMemory>, Error> {
-        if let Some(memory) = segment.memory.filter(|_| !segment.staged && !self.verifying) {
-            let ptr = memory.advance(range.from).ptr.as_ptr();
-            return Ok(Some(BlockMemory { ptr, region: memory.region, staging: None }));
-        }
-        let Some(mut buffer) = self.staging.take(range.len) else { return Ok(None) };
+        let own = segment.memory.filter(|_| !segment.staged && !self.verifying);
+        let own = own.map(|memory| (memory.advance(range.from).ptr.as_ptr(), memory.region));
+        // Memory that can be transferred directly need not wait for staging.
+        let staging = match own {
+            Some((ptr, None)) if self.is_slow(segment, range, ptr) => self.staging.take(range.len),
+            Some(_) => None,
+            None => self.staging.take(range.len),
+        };
+        let Some(mut buffer) = staging else {
+            return Ok(own.map(|(ptr, region)| BlockMemory { ptr, region, staging: None }));
+        };
         if self.direction == Direction::Write {
             if let Err(error) = staging::fill(self.run.op, segment, range, &mut buffer) {
                 self.staging.give(buffer);
@@ -123,6 +132,28 @@ impl Issuer<'_> {
         }
         let (ptr, region) = (IoBufMut::byte_mut_ptr(&mut buffer), buffer.region());
         Ok(Some(BlockMemory { ptr, region, staging: Some(buffer) }))
+    }
+
+    /// Whether a block of memory of the caller's own is transferred faster through staging.
+    fn is_slow(&mut self, segment: &Segment, range: BlockRange, ptr: *mut u8) -> bool {
+        if segment.len < callers_pages::LEAST || !segment.direct || self.run.through_cache {
+            return false;
+        }
+        let addresses = ptr.addr()..ptr.addr() + range.len;
+        let Progress { stretch, stretch_of, .. } = self.run.progress;
+        if *stretch_of != Some(range.segment) || addresses.start >= stretch.until {
+            let start = addresses.start - range.from;
+            let memory = ExtentPages {
+                direction: self.direction,
+                addresses: start..start + segment.len,
+                op: &self.run.op.state.number,
+            };
+            (*stretch, *stretch_of) =
+                (self.shared.callers_pages.look(self.page_map, &memory, &addresses), Some(range.segment));
+            // That took time, too.
+            *self.copied += stretch.made;
+        }
+        stretch.staged
     }
 
     fn push(&mut self, segment: &Segment, range: BlockRange, memory: BlockMemory) {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::{QueueConfig, Unavailable};
+use crate::engine::callers_pages::WorkersMap;
 use crate::engine::completion::{MAX_RETRIES, RETRY_INTERVAL};
 use crate::engine::in_flight::{InFlight, RunId};
 use crate::engine::op_queue::{Claimed, Found};
@@ -55,6 +56,7 @@ pub(crate) struct AioThread {
     /// Blocks of background ops that hold a slot or are claimed.
     background: usize,
     staging: Staging,
+    page_map: WorkersMap,
     /// Bytes that passed through it.
     staged: u64,
     /// Bytes that were copied there and are not submitted.
@@ -113,6 +115,7 @@ fn start(shared: Arc<Shared>, id: usize, report: &mpsc::Sender<Result<(), Unavai
     let worker = AioThread {
         id,
         staging: Staging::new(shared.arena.clone(), config.block_size, flight.capacity(), STAGING_BEYOND),
+        page_map: WorkersMap::default(),
         registered: Registrations::new(
             Holder::new(&shared.inboxes, id),
             config.register_memory,

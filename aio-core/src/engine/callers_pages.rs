@@ -1,0 +1,241 @@
+//! Memory of the caller's in 4 KiB pages: a direct transfer of it is slow, and made faster here.
+//!
+//! A worker asks the kernel about a stretch of an op's memory before it issues the first block there. Only whole huge
+//! pages inside the memory of one extent are looked at, and made only of private memory, which no other process and no
+//! file sees:
+//!
+//! - What a read finds absent gets huge pages now, instead of small ones from the transfer.
+//! - What lies in small pages passes through staging, which has huge ones: to copy it costs less than to make them.
+//! - What comes again, op after op, is made to lie in huge pages after all, which pays from the next op on.
+//!
+//! All of this is `MADV_COLLAPSE`: no contents change, and the mapping keeps its flags. Advice (`MADV_HUGEPAGE`) would
+//! stay, and split the mapping at its ends, of which a process may have 65530.
+
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use crate::backend::Direction;
+use crate::foreign::log;
+use crate::memory::huge_pages::{self, Collapsed, HUGE_PAGE};
+use crate::memory::page_map::PageMap;
+use crate::sync::{Mutex, Ordering, lock, process};
+
+/// Extents of fewer bytes have no whole huge page, or are over before looking pays.
+pub(crate) const LEAST: usize = HUGE_PAGE;
+/// How much is looked at, and made, at a time, in bytes: some milliseconds' work, in which the device has the blocks
+/// that it was given before.
+const STRETCH: usize = 4 << 20;
+/// How many extents' memory is remembered.
+const REMEMBERED: usize = 1024;
+
+/// The use for which huge pages are first made. It takes as long as some transfers.
+const AGAIN: u32 = 4;
+
+/// What an engine knows of its callers' memory.
+#[derive(Debug, Default)]
+pub(crate) struct CallersPages {
+    /// The workers own it, so that its files are closed when they end.
+    map: Mutex<Weak<PageMap>>,
+    recent: Mutex<Recent>,
+}
+
+/// A worker's share of the page map, from its first look on. `None`: the kernel does not tell, or makes no huge pages.
+#[derive(Debug, Default)]
+pub(crate) struct WorkersMap(OnceCell<Option<Arc<PageMap>>>);
+
+/// How blocks that begin at addresses below `until` are transferred.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stretch {
+    pub(crate) until: usize,
+    /// Through staging, if there is some.
+    pub(crate) staged: bool,
+    /// Bytes of which huge pages were made.
+    pub(crate) made: usize,
+}
+
+/// The memory of an extent of an op.
+#[derive(Debug)]
+pub(crate) struct ExtentPages<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) addresses: Range<usize>,
+    pub(crate) op: &'a OpNumber,
+}
+
+impl CallersPages {
+    /// Looks at the memory of an extent from a block of it on, `block` its addresses, and makes huge pages where that is
+    /// better.
+    pub(crate) fn look(&self, map: &WorkersMap, extent: &ExtentPages<'_>, block: &Range<usize>) -> Stretch {
+        let until = (block.start / STRETCH + 1) * STRETCH;
+        let until = until.max(block.end).min(extent.addresses.end);
+        let mut stretch = Stretch { until, staged: false, made: 0 };
+        let inside = huge_pages::whole_pages(&extent.addresses);
+        let touched = block.start / HUGE_PAGE * HUGE_PAGE..until.next_multiple_of(HUGE_PAGE);
+        let whole = inside.start.max(touched.start)..inside.end.min(touched.end);
+        if whole.is_empty() || huge_pages::is_paused() {
+            return stretch;
+        }
+        let Some(map) = map.0.get_or_init(|| self.page_map()) else { return stretch };
+        let Ok(pages) = map.pages(&whole) else { return stretch };
+        let a_part = whole.len() / 4;
+        let is_small = pages.small > a_part;
+        let is_absent = whole.len() - pages.small - pages.huge > a_part;
+        let reads = extent.direction == Direction::Read;
+        if !(is_small || is_absent && reads) || !map.are_private_memory(&whole) {
+            return stretch;
+        }
+        if is_small && !lock(&self.recent).comes_again(extent) {
+            stretch.staged = true;
+        } else if make(&whole, reads) {
+            stretch.made = whole.len();
+        } else if is_small {
+            lock(&self.recent).give_up(extent);
+            stretch.staged = true;
+        }
+        stretch
+    }
+
+    fn page_map(&self) -> Option<Arc<PageMap>> {
+        let opened = lock(&self.map).upgrade();
+        if opened.is_some() {
+            return opened;
+        }
+        let map = PageMap::open();
+        if let Err(error) = &map {
+            log(|| tracing::debug!(%error, "the kernel does not tell of pages: callers' memory is taken as it is"));
+        }
+        let map = Arc::new(map.ok().filter(|_| huge_pages::can_collapse())?);
+        *lock(&self.map) = Arc::downgrade(&map);
+        Some(map)
+    }
+}
+
+/// Makes huge pages of a range, of which `fill` may fill what is absent. False if some are not.
+fn make(whole: &Range<usize>, fill: bool) -> bool {
+    whole.clone().step_by(STRETCH).all(|start| {
+        let part = start..whole.end.min(start + STRETCH);
+        // One page of each has to be there.
+        let is_there = !fill || part.clone().step_by(HUGE_PAGE).all(huge_pages::touch);
+        is_there && huge_pages::collapse(&part) == Collapsed::All
+    })
+}
+
+/// Tells ops apart whose memory lies in small pages. Not by address: an op may lie where an earlier one did.
+#[derive(Debug, Default)]
+pub(crate) struct OpNumber(process::AtomicU32);
+
+impl OpNumber {
+    fn get(&self) -> u32 {
+        static NEXT: process::AtomicU32 = process::AtomicU32::new(1);
+        match self.0.load(Ordering::Relaxed) {
+            0 => {
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                // Another worker may have been faster.
+                match self.0.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => number,
+                    Err(number) => number,
+                }
+            }
+            number => number,
+        }
+    }
+}
+
+/// Memory that lay in small pages when an op used it last; oldest first.
+#[derive(Debug, Default)]
+struct Recent(VecDeque<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    addresses: Range<usize>,
+    /// The op that used it last.
+    op: u32,
+    /// How many ops used it.
+    uses: u32,
+    /// Whether huge pages are made for that op.
+    makes: bool,
+}
+
+impl Recent {
+    /// Whether an extent's memory was used by an earlier op, so that huge pages are to be made of it. If it is small all
+    /// the same after that, it was mapped anew, or cannot be moved: then they are made at each use whose number is a
+    /// power of [`AGAIN`], which costs little where it is of no use.
+    fn comes_again(&mut self, extent: &ExtentPages<'_>) -> bool {
+        let op = extent.op.get();
+        if let Some(seen) = self.find(&extent.addresses) {
+            if seen.op != op {
+                seen.op = op;
+                seen.uses = seen.uses.saturating_add(1);
+                seen.makes = seen.uses >= AGAIN && seen.uses == AGAIN.pow(seen.uses.ilog(AGAIN));
+            }
+            return seen.makes;
+        }
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(Seen { addresses: extent.addresses.clone(), op, uses: 1, makes: false });
+        false
+    }
+
+    /// No more huge pages are made for the op that uses it.
+    fn give_up(&mut self, extent: &ExtentPages<'_>) {
+        if let Some(seen) = self.find(&extent.addresses) {
+            seen.makes = false;
+        }
+    }
+
+    fn find(&mut self, addresses: &Range<usize>) -> Option<&mut Seen> {
+        self.0.iter_mut().find(|seen| seen.addresses.start <= addresses.start && addresses.end <= seen.addresses.end)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn comes_again(recent: &mut Recent, addresses: Range<usize>, op: &OpNumber) -> bool {
+        recent.comes_again(&ExtentPages { direction: Direction::Read, addresses, op })
+    }
+
+    #[test]
+    fn huge_pages_are_made_for_later_ops_ever_more_rarely() {
+        let mut recent = Recent::default();
+        let mut made = Vec::new();
+        for number in 1..=70 {
+            let op = OpNumber::default();
+            let first = comes_again(&mut recent, 0..100, &op);
+            // Its other blocks, also of a part of it.
+            assert_eq!(comes_again(&mut recent, 0..100, &op), first);
+            assert_eq!(comes_again(&mut recent, 10..50, &op), first);
+            assert!(!comes_again(&mut recent, 200 * number..200 * number + 1, &op), "other memory");
+            made.extend(first.then_some(number));
+        }
+        assert_eq!(made, [4, 16, 64]);
+    }
+
+    #[test]
+    fn an_op_whose_memory_cannot_be_moved_gives_up_and_a_later_one_tries() {
+        let mut recent = Recent::default();
+        for _ in 1..4 {
+            assert!(!comes_again(&mut recent, 0..100, &OpNumber::default()));
+        }
+        let fourth = OpNumber::default();
+        assert!(comes_again(&mut recent, 0..100, &fourth));
+        recent.give_up(&ExtentPages { direction: Direction::Read, addresses: 0..100, op: &fourth });
+        assert!(!comes_again(&mut recent, 0..100, &fourth));
+        for number in 5..=16 {
+            assert_eq!(comes_again(&mut recent, 0..100, &OpNumber::default()), number == 16);
+        }
+    }
+
+    #[test]
+    fn little_is_remembered() {
+        let mut recent = Recent::default();
+        for at in 0..2 * REMEMBERED {
+            comes_again(&mut recent, at..at + 1, &OpNumber::default());
+        }
+        assert_eq!(recent.0.len(), REMEMBERED);
+        assert_eq!(recent.0[0].addresses, REMEMBERED..REMEMBERED + 1);
+    }
+}

@@ -1,0 +1,46 @@
+//! Huge pages for memory that is not the arena's.
+
+use std::ops::Range;
+
+use crate::memory::huge_pages::{self, Collapsed, HUGE_PAGE};
+use crate::memory::page_map::PageMap;
+use crate::op::buf::IoBufMut;
+
+/// How much to make at a time, in bytes.
+const STEP: usize = 64 << 20;
+
+/// Makes huge pages of the caller's own memory, so that transfers of it are as fast as those of an
+/// [arena](crate::buf::Arena)'s. True if all of it is in huge pages then, but for what is less than one at its ends.
+///
+/// The best time is before memory is first touched: then it takes less time than to touch it. Touched memory keeps its
+/// contents, and is copied. Nothing happens to what is shared or belongs to a file. The engine does the same by itself
+/// with memory that ops use again and again, and with what is untouched when it is read into; the call is for memory
+/// that is filled and then written once.
+///
+/// It takes Linux 6.11, `/proc`, and room for the pages, also in the control group; else it returns false, and memory
+/// stays as it is. It works whatever `/sys/kernel/mm/transparent_hugepage/enabled` says, and not against
+/// `MADV_NOHUGEPAGE`.
+///
+/// ```
+/// let mut weights = vec![0.0_f32; 16 << 20]; // zeros from the system: nothing is touched yet
+/// aio::buf::use_huge_pages(&mut weights);
+/// ```
+pub fn use_huge_pages(mut memory: impl IoBufMut) -> bool {
+    let start = memory.byte_mut_ptr().addr();
+    make_all(&huge_pages::whole_pages(&(start..start + memory.byte_len())))
+}
+
+fn make_all(whole: &Range<usize>) -> bool {
+    if whole.is_empty() {
+        return true;
+    }
+    if !huge_pages::are_of_known_size() {
+        return false;
+    }
+    let Ok(map) = PageMap::open() else { return false };
+    map.are_private_memory(whole)
+        && whole.clone().step_by(STEP).all(|start| {
+            let part = start..whole.end.min(start + STEP);
+            part.clone().step_by(HUGE_PAGE).all(huge_pages::touch) && huge_pages::collapse(&part) == Collapsed::All
+        })
+}

@@ -1,0 +1,155 @@
+//! Memory of the caller's in 4 KiB pages: staged at first, made huge when it comes again, and always the same bytes.
+
+#[path = "support/pages.rs"]
+mod pages;
+mod support;
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use aio::op::Direction::{Read, Write};
+use aio::{AioHandle, DirectMode};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use pages::{HUGE, Memory, USES, can_be_made, in_huge_pages, transfer};
+use support::{Folder, backends, pattern};
+
+const LEN: usize = 4 * HUGE;
+
+/// Runs a test on every backend, with a file of [`LEN`] bytes, where there is direct I/O and the kernel can do it.
+fn each(test: impl Fn(&AioHandle, &Path, &[u8])) {
+    if !can_be_made() {
+        return;
+    }
+    let folder = Folder::new();
+    let content = pattern(15, LEN);
+    for backend in backends() {
+        let aio = aio::builder().backend(backend).direct(DirectMode::On).build().unwrap();
+        let path = folder.file(backend.name(), &content);
+        test(&aio, &path, &content);
+    }
+}
+
+#[test]
+fn what_is_read_into_untouched_memory_comes_in_huge_pages() {
+    each(|aio, path, content| {
+        let mut memory = Memory::fresh(LEN);
+        assert_eq!(transfer(aio, path, Read, memory.bytes()), 0);
+        assert!(memory.bytes() == content);
+        assert_eq!(memory.huge(), LEN);
+    });
+}
+
+#[test]
+fn reads_into_touched_memory_are_staged_until_it_comes_again() {
+    each(|aio, path, content| {
+        let mut memory = Memory::touched(LEN, 1);
+        memory.edges().into_iter().for_each(|edge| edge.fill(0xAA));
+        for time in 1..=USES + 1 {
+            memory.bytes().fill(2);
+            let staged = transfer(aio, path, Read, memory.bytes());
+            assert!(memory.bytes() == content, "time {time}");
+            let (wanted, huge) = if time < USES { (LEN, 0) } else { (0, LEN) };
+            assert_eq!((staged, memory.huge()), (wanted, huge), "time {time}");
+        }
+        assert!(memory.edges().into_iter().all(|edge| edge.iter().all(|byte| *byte == 0xAA)));
+    });
+}
+
+#[test]
+fn writes_of_touched_memory_are_staged_until_it_comes_again() {
+    each(|aio, path, _| {
+        let mut memory = Memory::touched(LEN, 1);
+        for time in 1..=USES + 1 {
+            memory.bytes().copy_from_slice(&pattern(time as u64, LEN));
+            let staged = transfer(aio, path, Write, memory.bytes());
+            let (wanted, huge) = if time < USES { (LEN, 0) } else { (0, LEN) };
+            assert_eq!((staged, memory.huge()), (wanted, huge), "time {time}");
+            assert!(memory.bytes() == pattern(time as u64, LEN) && fs::read(path).unwrap() == memory.bytes());
+        }
+    });
+}
+
+#[test]
+fn a_write_of_untouched_memory_takes_none() {
+    each(|aio, path, _| {
+        let mut memory = Memory::fresh(LEN);
+        assert_eq!(transfer(aio, path, Write, memory.bytes()), 0);
+        assert_eq!(memory.huge(), 0);
+        assert!(fs::read(path).unwrap() == [0; LEN]);
+    });
+}
+
+#[test]
+fn memory_without_a_whole_huge_page_is_taken_as_it_is() {
+    each(|aio, path, content| {
+        let mut memory = Memory::touched(LEN, 1);
+        // As long as one, and none.
+        let part = HUGE / 2..HUGE / 2 + HUGE;
+        for _ in 0..=USES {
+            assert_eq!(transfer(aio, path, Read, &mut memory.bytes()[part.clone()]), 0);
+        }
+        assert_eq!(memory.huge(), 0);
+        assert!(memory.bytes()[part] == content[..HUGE]);
+        assert!(memory.bytes()[..HUGE / 2].iter().all(|byte| *byte == 1));
+    });
+}
+
+#[test]
+fn shared_memory_and_files_are_not_touched() {
+    each(|aio, path, content| {
+        let mut memory = Memory::shared(LEN);
+        for _ in 0..=USES {
+            assert_eq!(transfer(aio, path, Read, memory.bytes()), 0);
+            assert!(memory.bytes() == content);
+        }
+        assert_eq!(memory.huge(), 0);
+        let other = path.with_extension("mapped");
+        fs::write(&other, content).unwrap();
+        let file = fs::File::options().read(true).write(true).open(&other).unwrap();
+        for flags in [MapFlags::MAP_SHARED, MapFlags::MAP_PRIVATE] {
+            let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping of a file that the test alone changes; it stays until the process ends.
+            let mapped = unsafe {
+                let at = mmap(None, NonZeroUsize::new(LEN).unwrap(), access, flags, &file, 0).unwrap();
+                std::slice::from_raw_parts_mut(at.cast::<u8>().as_ptr(), LEN)
+            };
+            mapped.fill(3);
+            for _ in 0..=USES {
+                assert_eq!(transfer(aio, path, Read, mapped), 0, "{flags:?}");
+                assert!(mapped == content, "{flags:?}");
+            }
+            let start = mapped.as_ptr().addr();
+            assert_eq!(in_huge_pages(start..start + LEN), 0, "{flags:?}");
+        }
+    });
+}
+
+#[test]
+fn memory_whose_owner_wants_no_huge_pages_is_staged_and_keeps_its_pages() {
+    each(|aio, path, content| {
+        let mut memory = Memory::touched(LEN, 1);
+        memory.refuse_huge_pages();
+        assert!(!aio::buf::use_huge_pages(memory.bytes()));
+        for _ in 0..=USES {
+            memory.bytes().fill(1);
+            assert_eq!(transfer(aio, path, Read, memory.bytes()), LEN);
+            assert!(memory.bytes() == content);
+        }
+        assert_eq!(memory.huge(), 0);
+    });
+}
+
+#[test]
+fn huge_pages_on_request_keep_what_was_written() {
+    each(|aio, path, content| {
+        let mut memory = Memory::touched(LEN, 1);
+        memory.bytes()[..HUGE + 5].fill(9);
+        assert!(aio::buf::use_huge_pages(memory.bytes()));
+        assert_eq!(memory.huge(), LEN);
+        assert!(memory.bytes()[..HUGE + 5].iter().all(|byte| *byte == 9));
+        assert!(memory.bytes()[HUGE + 5..].iter().all(|byte| *byte == 1));
+        assert_eq!(transfer(aio, path, Read, memory.bytes()), 0);
+        assert!(memory.bytes() == content);
+    });
+}
