@@ -346,7 +346,7 @@ fn a_descriptor_that_panics_keeps_no_op_from_its_end() {
     for backend in backends() {
         finishes("a descriptor that panics", move || {
             let folder = Folder::new();
-            for (offset, durable, fails) in [(0, false, false), (0, true, false), (400_000, false, true)] {
+            for (offset, durable, fails) in [(0, false, false), (0, true, false), (40_000, false, true)] {
                 let (mut panicked, mut others) = (0, 0);
                 for at in 1..=40 {
                     let config = small(1, 8, DirectMode::Auto);

@@ -50,7 +50,8 @@ fn cold_reads(lines: &mut SideBySide, aio: &AioHandle) {
     let (files, plain, read) = (&files, &plain, &read);
     let mut others: Vec<Box<Work<'_>>> = counts()
         .map(|threads| {
-            Box::new(move || on_threads(threads, files, plain.borrow_mut().chunks_mut(64 * KIB), read)) as Box<Work<'_>>
+            Box::new(move || on_threads(threads, files, plain.borrow_mut().chunks_mut(64 * KIB), read))
+                as Box<Work<'_>>
         })
         .collect();
     let name = format!("{count} cold files of 64 KiB, {}", aio.backend_name());
@@ -89,7 +90,8 @@ fn new_files(lines: &mut SideBySide, aio: &AioHandle, count: u64) {
     let emptied = folder.clone();
     lines.prepare_by(move || empty(&emptied));
     let mut ours = || {
-        aio.scope(|scope| files.iter().for_each(|file| scope.write_new(file, &memory[..]))).expect("room for the files");
+        aio.scope(|scope| files.iter().for_each(|file| scope.write_new(file, &memory[..])))
+            .expect("room for the files");
         (count * 64 * KIB) as u64
     };
     let write = |file: &Path, chunk: &mut [u8]| {

@@ -1,9 +1,10 @@
-//! One thread that runs through a file by blocking calls, beside `std::fs` in the same way.
+//! One thread that runs through a file by blocking calls, beside `std::fs` in the same way, and `dd`.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use aio::{AioHandle, Backend};
 
@@ -51,6 +52,19 @@ pub(crate) fn compare_writes(lines: &mut SideBySide) {
             written
         });
         lines.line(&format!("new file, {} KiB, synced", size / KIB), 1.0, &mut ours, &mut [plain]);
+        let dd: Box<Work<'_>> = Box::new(|| {
+            let operands = [
+                "if=/dev/zero".to_owned(),
+                format!("of={}", new.display()),
+                format!("bs={size}"),
+                format!("count={}", len / size),
+                "conv=fdatasync".to_owned(),
+            ];
+            let status = Command::new("dd").args(operands).stderr(Stdio::null()).status();
+            assert!(status.expect("dd").success(), "dd failed");
+            len as u64
+        });
+        lines.line(&format!("new file, {} KiB, beside dd conv=fdatasync", size / KIB), 1.0, &mut ours, &mut [dd]);
     }
     lines.prepare_by(|| ());
     remove(&new);

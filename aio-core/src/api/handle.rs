@@ -273,7 +273,7 @@ impl AioHandle {
         AtomicFile::create_async(&self.engine, path.as_ref(), self.options)
     }
 
-    /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
+    /// Reads the first `buffer.len()` bytes of the file at `path`, which the engine opens.
     /// Blocks the calling thread while the queue is full, except through [`unlimited`](Self::unlimited).
     pub fn read_path<B: IoBufMut + 'static>(&self, path: impl AsRef<Path>, buffer: B) -> Ticket<B> {
         Ticket::start(self.shared(), Owned::read(Target::at(path, PathMode::Read), buffer, 0), self.options)

@@ -100,7 +100,7 @@ impl<'scope> Scope<'scope, '_> {
         self.submit(Owned::write_vectored(file.target(), extents), file.options());
     }
 
-    /// Reads the first `buffer.len()` bytes of the file at `path`, which a worker opens.
+    /// Reads the first `buffer.len()` bytes of the file at `path`, which the engine opens.
     pub fn read_path<B: IoBufMut + 'scope>(&'scope self, path: impl AsRef<Path>, buffer: B) {
         self.submit(Owned::read(Target::at(path, PathMode::Read), buffer, 0), self.options);
     }

@@ -235,6 +235,8 @@ impl<T> Ticket<T> {
 
     /// Blocks the calling thread until the op has ended, and gives back what it owned: with the result, or in the error.
     ///
+    /// A read by path, or of up to a block of a cached file, that no thread has begun is made by this one.
+    ///
     /// # Errors
     ///
     /// Why the op failed. [`Error::WaitOnWorker`] on a worker thread and [`Error::Forked`] in a forked child; the op
@@ -242,6 +244,13 @@ impl<T> Ticket<T> {
     pub fn wait(mut self) -> Result<T, OpError<T>> {
         // Also where waiting is refused, the op is detached rather than stopped.
         self.cancels = false;
+        if let Some(op) = &self.op
+            && !self.is_done()
+            && self.shared.check_process().is_ok()
+            && self.shared.check_may_wait().is_ok()
+        {
+            op.clone().make_on_waiter(&self.shared);
+        }
         match self.block_until(None) {
             Ok(_) => self.take(),
             Err(error) => Err(OpError::new(error, None)),
@@ -283,9 +292,6 @@ impl<T> Ticket<T> {
             return Ok(true);
         }
         self.shared.check_may_wait()?;
-        if deadline.is_none() {
-            op.clone().make_on_waiter(&self.shared);
-        }
         if self.shared.spin.until(deadline, || promise.is_done()) {
             return Ok(true);
         }

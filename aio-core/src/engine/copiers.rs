@@ -84,6 +84,11 @@ impl Shared {
             if let Found::Unprepared(op, permit) = found {
                 claimed.ended.extend(self.prepare_elsewhere(op, permit));
             }
+            if self.is_forked() {
+                // A getter forked: as below.
+                std::mem::forget((claimed, held));
+                return;
+            }
             let Claimed { runs, ended, .. } = &mut claimed;
             ended.extend(runs.drain(..).filter_map(|run| self.copy_run(run)));
             claimed.give_up_stopped();
@@ -117,7 +122,8 @@ impl Shared {
     /// another to wake up: one by path, or a copy of one block. What turns out to be for several threads, or for the
     /// device, goes back.
     pub(crate) fn make_on_waiter(self: &Arc<Self>, op: &Arc<Transfer>) {
-        let is_for_one = op.state.is_by_path() || op.state.plan().is_some_and(|plan| plan.is_copy && plan.blocks == 1);
+        let is_for_one =
+            op.state.is_by_path() || op.state.plan().is_some_and(|plan| plan.is_copy && plan.blocks == 1);
         if op.state.options.has_callbacks || op.desc.direction() == Direction::Write || !is_for_one {
             return;
         }

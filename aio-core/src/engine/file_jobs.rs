@@ -31,7 +31,7 @@ pub(crate) struct FileJob<M> {
 
 /// A job, whatever it makes.
 pub(crate) trait Job: fmt::Debug + Send + Sync {
-    fn run(self: Arc<Self>, shared: &Shared);
+    fn run(self: Arc<Self>, shared: &Arc<Shared>);
     /// Whether it opens a file, which may take for ever: a FIFO, a server that is gone.
     fn opens(&self) -> bool;
 }
@@ -77,7 +77,7 @@ impl<M: Send + 'static> Job for FileJob<M> {
         self.kind == OpKind::Open
     }
 
-    fn run(self: Arc<Self>, shared: &Shared) {
+    fn run(self: Arc<Self>, shared: &Arc<Shared>) {
         let made = match self.take_work() {
             Some(work) if !self.cancelled.load(Ordering::Acquire) => attempt("a file operation", work),
             work => {

@@ -77,7 +77,14 @@ impl Shared {
     }
 
     /// Ends a task whose promise is fulfilled: drops the task, counts it among what has ended, and wakes its waiters.
-    pub(super) fn end_file_task<T>(&self, task: Arc<T>, notify: Notify, priority: Priority, epoch: u64, ok: bool) {
+    pub(super) fn end_file_task<T>(
+        self: &Arc<Self>,
+        task: Arc<T>,
+        notify: Notify,
+        priority: Priority,
+        epoch: u64,
+        ok: bool,
+    ) {
         let Notify { wakers, unreported } = notify;
         let mut ended = EndedOps::default();
         ended.add(priority, epoch, ok, unreported);

@@ -184,7 +184,7 @@ mod tests {
     struct Opens(bool);
 
     impl Job for Opens {
-        fn run(self: Arc<Self>, _: &Shared) {}
+        fn run(self: Arc<Self>, _: &Arc<Shared>) {}
 
         fn opens(&self) -> bool {
             self.0

@@ -88,11 +88,15 @@ impl Shared {
     }
 
     /// Counts ended ops, and logs the failures that no ticket reports.
-    pub(crate) fn account(&self, accounts: EndedOps) {
+    pub(crate) fn account(self: &Arc<Self>, accounts: EndedOps) {
         for error in &accounts.unreported {
             log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
         }
-        if self.op_queue.ops_ended(accounts) {
+        let (finished, new_copier) = self.op_queue.ops_ended(accounts);
+        if new_copier {
+            self.start_copier();
+        }
+        if finished {
             self.wake_all();
             self.file_threads.wake_all();
         }
@@ -124,7 +128,7 @@ fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
     if let Target::Path(path, mode) = op.desc.target()
         && let Some(file) = op.state.take_opened()
     {
-        let _open = shared.open_paths.resume();
+        let _open = shared.op_queue.open_paths.resume();
         return finish_path(op, path, *mode, file, outcome);
     }
     outcome
@@ -133,7 +137,7 @@ fn give_back(shared: &Shared, op: &Transfer) -> Outcome {
 /// The kernel may go on using the op's memory and file, so neither is given back, and `fini` must not run.
 fn finish_lost(shared: &Shared, op: &Transfer) -> Outcome {
     // It is not closed, so that no op should wait for that.
-    drop(op.state.opened().map(|_file| shared.open_paths.resume()));
+    drop(op.state.opened().map(|_file| shared.op_queue.open_paths.resume()));
     let reason = match op.outcome() {
         Err(Error::WorkerDied { reason }) => reason,
         Err(error) => format!("its queue broke after another failure: {error}"),

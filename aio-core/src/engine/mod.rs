@@ -42,7 +42,6 @@ use self::callers_pages::CallersPages;
 use self::copiers::CopyThreads;
 use self::file_threads::FileThreads;
 use self::op_queue::OpQueue;
-use self::open_paths::OpenPaths;
 use self::spin::Spin;
 use crate::backend::IoBackend;
 use crate::config::AioConfig;
@@ -74,7 +73,6 @@ pub(crate) struct Shared {
     pub(crate) files: Arc<FileTable>,
     pub(crate) copy_threads: CopyThreads,
     pub(crate) file_threads: FileThreads,
-    pub(crate) open_paths: OpenPaths,
     pub(crate) spin: Spin,
     made_in: Generation,
     closed: AtomicBool,
@@ -96,7 +94,6 @@ impl Shared {
             inboxes,
             copy_threads: CopyThreads::default(),
             file_threads: FileThreads::default(),
-            open_paths: OpenPaths::default(),
             spin: Spin::new(config.spin, workers),
             made_in: Generation::now(),
             closed: AtomicBool::new(false),

@@ -26,6 +26,11 @@ impl OpenPaths {
         OpenPath(self)
     }
 
+    /// How many have a file open, or try to open one.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// Counts the files that were closed, and the tries that failed.
     pub(crate) fn closed(&self) -> usize {
         self.closed.load(Ordering::SeqCst)

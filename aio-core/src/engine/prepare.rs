@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::Direction;
-use crate::engine::transfer::{Transfer, check_extents};
 use crate::config::DirectMode;
+use crate::engine::transfer::{Transfer, check_extents};
 use crate::engine::{Shared, new_edges};
 use crate::error::{Error, OpKind, Result};
 use crate::file::growth::Begun;
@@ -118,9 +118,9 @@ pub(crate) enum Prepared {
 impl Shared {
     /// Opens and plans an op that this thread alone has in hand.
     pub(crate) fn prepare(self: &Arc<Self>, op: Arc<Transfer>, permit: Option<RoutePermit>) -> Prepared {
-        let closed = self.open_paths.closed();
+        let closed = self.op_queue.open_paths.closed();
         match attempt("a getter", || prepare(self, &op, permit)) {
-            Err(error) if is_out_of_files(&error) && self.open_paths.is_worth_another_try(closed) => {
+            Err(error) if is_out_of_files(&error) && self.op_queue.open_paths.is_worth_another_try(closed) => {
                 self.requeue(op);
                 Prepared::TooManyOpen
             }
@@ -204,7 +204,7 @@ fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RoutePermit>) -> 
         let (from, end) = range_of(op.desc.extents());
         let begun = inode
             .growth
-            .begin(file.fd(), from, end, shared.config.preallocate && !is_small_file(shared, op), permit.as_ref())
+            .begin(file.fd(), from, end, shared.config.preallocate && !is_small_new_file(shared, op), permit.as_ref())
             .map_err(|source| op.io_error(OpKind::Allocate, source).at(from, end - from))?;
         match begun {
             Begun::Inside => {}
@@ -222,7 +222,7 @@ fn prepare(shared: &Shared, op: &Arc<Transfer>, permit: Option<RoutePermit>) -> 
 
 /// Opens the path of an op, with all the descriptors that its plan needs, or none.
 fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Result<(OpenFile, Plan)> {
-    let opening = shared.open_paths.begin();
+    let opening = shared.op_queue.open_paths.begin();
     // Comparing what was written needs to read it.
     let read = mode == PathMode::Read || op.state.options.validate;
     let options = OpenOptions::new()
@@ -231,7 +231,7 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
         .one_read(mode == PathMode::Read && !op.state.options.validate)
         .create(mode == PathMode::Write)
         .create_new(mode == PathMode::WriteNew);
-    let direct = if is_small_file(shared, op) { DirectMode::Off } else { shared.config.direct };
+    let direct = if is_small_new_file(shared, op) { DirectMode::Off } else { shared.config.direct };
     let file = OpenFile::open(path, &options, direct)?;
     let plan = plan_of(shared, &op.desc, op.state.options.validate, &file);
     if (plan.cached > 0 || meets_end(op, &file))
@@ -254,12 +254,11 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
 /// Most bytes of a small file.
 const SMALL_FILE: u64 = 256 << 10;
 
-/// Whether it writes a file by path that is so small that direct I/O gains nothing: with a new file, the device would wait
-/// for the file system, and the next file for the device.
-fn is_small_file(shared: &Shared, op: &Transfer) -> bool {
-    op.state.is_by_path()
-        && op.desc.direction() == Direction::Write
-        && shared.config.direct == DirectMode::Auto
+/// Whether it writes a new file that is so small that direct I/O gains nothing: the device would wait for the file system,
+/// and the next file for the device.
+fn is_small_new_file(shared: &Shared, op: &Transfer) -> bool {
+    matches!(op.desc.target(), Target::Path(_, PathMode::WriteNew))
+        && shared.config.direct != DirectMode::On
         && !op.state.options.durable
         && !op.state.options.validate
         && end_of(op) <= SMALL_FILE

@@ -117,11 +117,7 @@ impl Shared {
     /// Asks an op to stop. One that no worker has begun ends at once, on this thread.
     pub(crate) fn cancel(self: &Arc<Self>, op: &Arc<Transfer>) {
         op.state.cancel();
-        let (removed, new_copier) = self.op_queue.remove(op);
-        if new_copier {
-            self.start_copier();
-        }
-        if removed || withdraw(op) {
+        if self.op_queue.remove(op) || withdraw(op) {
             // Its callbacks run here, and must no more wait for the engine than on a worker.
             let _on_worker = self.enter_worker();
             self.end([op.clone()]);

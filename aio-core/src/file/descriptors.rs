@@ -162,18 +162,28 @@ fn open_first(path: &Path, options: &OpenOptions) -> nix::Result<(OwnedFd, bool)
     let flags = options.flags() | OFlag::O_NONBLOCK;
     if options.create && !options.create_new {
         // Otherwise it would not be known whether this call made the file.
-        match open(path, flags | OFlag::O_EXCL, mode) {
+        match open_whole(path, flags | OFlag::O_EXCL, mode) {
             Err(Errno::EEXIST) => {}
             made => return Ok((made?, true)),
         }
     }
-    Ok((open(path, flags, mode)?, options.create_new))
+    Ok((open_whole(path, flags, mode)?, options.create_new))
+}
+
+/// As `open(2)`, which a signal may interrupt on FUSE and on network file systems.
+fn open_whole(path: &Path, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    loop {
+        match open(path, flags, mode) {
+            Err(Errno::EINTR) => {}
+            opened => return opened,
+        }
+    }
 }
 
 /// Opens what `path` names if it is the file with this device and inode number.
 fn open_same(path: &Path, flags: OFlag, identity: (u64, u64)) -> io::Result<OwnedFd> {
     // What the path names by now may be a pipe.
-    let fd = open(path, flags | OFlag::O_NONBLOCK, Mode::empty())?;
+    let fd = open_whole(path, flags | OFlag::O_NONBLOCK, Mode::empty())?;
     if facts(fd.as_fd())?.identity() != identity {
         return Err(io::Error::other("the path names another file by now"));
     }

@@ -164,7 +164,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 pub enum Target {
     /// An open file; see [`AioFile::target`](crate::AioFile::target).
     File(OpenFile),
-    /// A path that a worker opens when it begins the op, and closes when the op has ended.
+    /// A path that is opened when the op begins, and closes when the op has ended.
     Path(PathBuf, PathMode),
 }
 
@@ -174,7 +174,7 @@ impl Target {
     }
 }
 
-/// How a worker opens the path of an op.
+/// How the path of an op is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathMode {
     /// An existing file, to be read.

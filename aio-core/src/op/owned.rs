@@ -164,7 +164,7 @@ impl RawOp {
         Self { direction, target, extents: vec![Extent { offset, len, memory }], validate: false }
     }
 
-    /// An op on the file at `path`, from its first byte, which a worker opens.
+    /// An op on the file at `path`, from its first byte, which the engine opens.
     pub fn on_path(
         direction: Direction,
         path: impl Into<PathBuf>,

@@ -76,8 +76,8 @@ impl Accounts {
         self.epochs.enter()
     }
 
-    /// Counts ends. True if threads that wait for room are to be woken: once per quarter of the limit, so that one that
-    /// submits op after op does not wake up for each. As many will end, since so many were pending when it began to wait.
+    /// Counts ends. True if threads that wait for room are to be woken: once per quarter of the limit, unless that is
+    /// small, so that one that submits op after op does not wake up for each. As many will end, since so many were pending when it began to wait.
     pub(super) fn end(&mut self, ended: EndedOps) -> bool {
         for (pending, ended) in self.pending.iter_mut().zip(ended.ops) {
             *pending -= ended;
@@ -88,7 +88,7 @@ impl Accounts {
         for (epoch, ops) in ended.epochs {
             self.epochs.leave(epoch, ops);
         }
-        let enough = self.ends >= (self.limit / 4).clamp(1, MOST_ENDS);
+        let enough = self.limit < 2 * MOST_ENDS || self.ends >= (self.limit / 4).min(MOST_ENDS);
         if enough {
             self.ends = 0;
         }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn threads_that_wait_for_room_are_woken_once_per_quarter_of_the_limit() {
-        for (limit, ends) in [(1, 1), (7, 1), (8, 2), (32, 8), (1 << 16, MOST_ENDS)] {
+        for (limit, ends) in [(1, 1), (7, 1), (31, 1), (32, 8), (1 << 16, MOST_ENDS)] {
             let mut accounts = Accounts::new(limit);
             (0..limit).for_each(|_| assert_eq!(accounts.accept(Priority::Normal), 0));
             let woken = (0..limit).filter(|_| accounts.end(ended(1))).count();

@@ -2,7 +2,6 @@
 
 use smallvec::SmallVec;
 
-use super::fifos::Fifos;
 use super::queued_op::QueuedOp;
 use crate::engine::in_flight::Run;
 use crate::engine::transfer::Transfer;
@@ -74,12 +73,22 @@ impl Copiers {
         self.most > 0
     }
 
-    /// What brings one more copier to work, if there is something for it in `copies`; the caller sees to it.
-    pub(super) fn another(&mut self, copies: &Fifos, may_prepare: bool) -> Another {
-        if self.asleep <= self.woken && self.started == self.most {
+    /// How many there may be.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Whether no more can be brought to work.
+    pub(super) fn are_all_awake(&self) -> bool {
+        self.asleep <= self.woken && self.started == self.most
+    }
+
+    /// What brings one more copier to work, if there is something for it; the caller sees to it.
+    pub(super) fn another(&mut self, has_work: impl FnOnce(&Self) -> bool) -> Another {
+        if self.are_all_awake() {
             return Another::None;
         }
-        if !copies.has_any(|queued| self.may_claim(queued, may_prepare)) {
+        if !has_work(self) {
             return Another::None;
         }
         if self.asleep > self.woken {
@@ -91,11 +100,10 @@ impl Copiers {
     }
 
     /// Whether no copier writes to the inode of this op, and for one in the background, whether a copier is left for
-    /// others. Ops that are not planned only if it `may_prepare`.
-    pub(super) fn may_claim(&self, queued: &QueuedOp, may_prepare: bool) -> bool {
+    /// others.
+    pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
         let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
-        (may_prepare || queued.is_planned())
-            && (!queued.is_background() || self.background < most)
+        (!queued.is_background() || self.background < most)
             && (self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode)))
     }
 

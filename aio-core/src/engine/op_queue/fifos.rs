@@ -122,9 +122,9 @@ impl Fifos {
         self.queues[class_of(&queued)].push_back(queued);
     }
 
-    /// At the front, or if it is not planned, behind those that were prepared.
+    /// At the front, or if it may hold no file yet, behind those that may.
     pub(super) fn push_front(&mut self, queued: QueuedOp) {
-        if queued.is_planned() {
+        if queued.may_hold_file() {
             self.blocks += queued.blocks();
             self.queues[class_of(&queued)].push_front(queued);
         } else {
@@ -132,11 +132,11 @@ impl Fifos {
         }
     }
 
-    /// Behind those at the front that were prepared.
+    /// Behind those at the front that were prepared, or are to go on with a permit.
     pub(super) fn push_behind_prepared(&mut self, queued: QueuedOp) {
         self.blocks += queued.blocks();
         let queue = &mut self.queues[class_of(&queued)];
-        let at = queue.iter().take_while(|queued| queued.op.state.is_prepared()).count();
+        let at = queue.iter().take_while(|queued| queued.has_permit() || queued.op.state.is_prepared()).count();
         queue.insert(at, queued);
     }
 
@@ -164,6 +164,11 @@ impl Fifos {
     /// Whether [`claim`](Self::claim) would find an op that may be claimed.
     pub(super) fn has_any(&self, may_claim: impl Fn(&QueuedOp) -> bool) -> bool {
         self.queues.iter().any(|queue| queue.iter().take(LOOKED_AT).any(&may_claim))
+    }
+
+    /// Whether the first op of a priority may be claimed.
+    pub(super) fn has_first(&self, may_claim: impl Fn(&QueuedOp) -> bool) -> bool {
+        self.queues.iter().filter_map(VecDeque::front).any(may_claim)
     }
 
     /// Claims blocks of the first ops that may be claimed until there is no room for more, or one op to be prepared.

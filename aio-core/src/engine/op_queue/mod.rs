@@ -6,8 +6,8 @@
 //! protocol plain. A worker announces that it will block under the lock under which it saw that there is nothing to
 //! claim; a thread that adds work afterwards sees the announcement.
 //!
-//! Ops that are [copies](crate::engine::copiers), and those by path until they are prepared, wait in FIFOs of their own,
-//! for copiers, under the same lock.
+//! Ops that are [copies](crate::engine::copiers) wait in FIFOs of their own, for copiers, under the same lock; so do those
+//! by path, until a copier or a worker with nothing else to do prepares them.
 
 mod accounts;
 mod copiers;
@@ -23,6 +23,7 @@ use self::accounts::Accounts;
 use self::copiers::{Another, Copiers, Holding};
 use self::fifos::Fifos;
 use self::workers::Workers;
+use crate::engine::open_paths::OpenPaths;
 use crate::engine::transfer::{Priority, Transfer};
 use crate::error::{Error, Failures};
 use crate::file::routes::Route;
@@ -45,6 +46,8 @@ pub(crate) struct OpQueue {
     queued: CachePadded<AtomicUsize>,
     /// Ops accepted ever; written under the lock only.
     ops: AtomicU64,
+    /// Ops by path that hold a file.
+    pub(crate) open_paths: OpenPaths,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,10 @@ struct State {
     fifos: Fifos,
     /// Ops for copiers.
     copies: Fifos,
+    /// Ops by path, to be prepared.
+    paths: Fifos,
+    /// Claims of copiers.
+    claims: usize,
     workers: Workers,
     copiers: Copiers,
     accounts: Accounts,
@@ -79,15 +86,13 @@ pub(crate) struct Helpers {
 
 impl State {
     fn push_back(&mut self, queued: QueuedOp) {
-        let is_for_copiers = queued.is_copy() || queued.op().state.is_by_path();
-        let fifos = if is_for_copiers && self.copiers.exist() { &mut self.copies } else { &mut self.fifos };
+        let fifos = match () {
+            () if !self.copiers.exist() => &mut self.fifos,
+            () if queued.is_copy() => &mut self.copies,
+            () if queued.op().state.is_by_path() => &mut self.paths,
+            () => &mut self.fifos,
+        };
         fifos.push_back(queued);
-    }
-
-    /// Whether copiers are to prepare ops: not if workers have enough that is prepared, or was found not to be prepared by
-    /// a copier. Files stay open until it is done.
-    fn may_prepare(&self) -> bool {
-        self.fifos.blocks() < self.workers.capacity()
     }
 
     /// A copy that a worker has prepared waits behind others, as those that are prepared later would otherwise go first.
@@ -107,6 +112,8 @@ impl OpQueue {
         let state = State {
             fifos: Fifos::default(),
             copies: Fifos::default(),
+            paths: Fifos::default(),
+            claims: 0,
             workers: Workers::new(workers, depth),
             copiers: Copiers::new(copiers),
             accounts: Accounts::new(limit),
@@ -116,6 +123,7 @@ impl OpQueue {
             copies_added: Condvar::new(),
             queued: CachePadded::new(AtomicUsize::new(0)),
             ops: AtomicU64::new(0),
+            open_paths: OpenPaths::default(),
         }
     }
 
@@ -170,47 +178,60 @@ impl OpQueue {
     /// behind those that are and so may hold them. The caller keeps nothing of the op: the thread that ends it closes its
     /// file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it if it is to be ended.
     pub(crate) fn push_front(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
-        let mut state = self.state.lock();
-        if let Some(reason) = state.workers.dead().map(str::to_owned) {
-            drop(state);
-            return Err(queued.fail(&reason));
-        }
-        state.push_front(queued);
-        Ok(self.help_with_added(state))
+        self.push_again(queued, State::push_front)
     }
 
-    /// Puts an op that a copier, or a thread that waits for it, has prepared where it is claimed next: a copy by this or
-    /// another copier, any other by workers, in the order of preparation.
+    /// As [`push_front`](Self::push_front), of an op that a copier, or the thread that waits for it, has prepared: a copy
+    /// is claimed next, by this or another copier, and any other by workers, in the order of preparation.
     pub(crate) fn push_prepared(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
+        self.push_again(queued, |state, queued| match queued.is_copy() {
+            true if state.copiers.exist() => state.copies.push_front(queued),
+            _ => state.fifos.push_behind_prepared(queued),
+        })
+    }
+
+    fn push_again(
+        &self,
+        queued: QueuedOp,
+        push: impl FnOnce(&mut State, QueuedOp),
+    ) -> Result<Helpers, Option<Arc<Transfer>>> {
         let mut state = self.state.lock();
         if let Some(reason) = state.workers.dead().map(str::to_owned) {
             drop(state);
             return Err(queued.fail(&reason));
         }
-        match queued.is_copy() {
-            true if state.copiers.exist() => state.copies.push_front(queued),
-            _ => state.fifos.push_behind_prepared(queued),
-        }
+        push(&mut state, queued);
         Ok(self.help_with_added(state))
     }
 
     fn help_with_added(&self, mut state: MutexGuard<'_, State>) -> Helpers {
         self.publish(&state);
-        let queued = state.fifos.blocks();
+        // Copiers may all be at work; then workers see to what is to be prepared.
+        let queued = state.fifos.blocks() + if state.copiers.are_all_awake() { state.paths.blocks() } else { 0 };
         Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(state) }
     }
 
     /// Brings one more copier to work, if there is something for it. True if it is to be started. The lock is free when a
     /// copier is woken, which would wait for it.
     fn call_copier(&self, mut state: MutexGuard<'_, State>) -> bool {
-        let may_prepare = state.may_prepare();
-        let State { copiers, copies, .. } = &mut *state;
-        let another = copiers.another(copies, may_prepare);
+        let may_open = self.may_open(&state);
+        let State { copiers, copies, paths, .. } = &mut *state;
+        let another = copiers.another(|copiers| {
+            let may_claim = |queued: &QueuedOp| copiers.may_claim(queued);
+            copies.has_any(may_claim) || paths.has_first(|queued| may_claim(queued) && may_open(queued))
+        });
         drop(state);
         if another == Another::Sleeping {
             self.copies_added.notify_one();
         }
         another == Another::New
+    }
+
+    /// Whether the file of an op by path may be opened: as long as ops hold no more files than workers and copiers have
+    /// use for at once, and those in the background a part of them.
+    fn may_open(&self, state: &State) -> impl Fn(&QueuedOp) -> bool + use<> {
+        let (open, most) = (self.open_paths.count(), state.workers.capacity() + state.copiers.most());
+        move |queued| open < if queued.is_background() { most - most / 4 } else { most }
     }
 
     /// Tells workers that spin how many blocks there are.
@@ -228,12 +249,16 @@ impl OpQueue {
         &self,
         wanted: Wanted,
         claimed: &mut Claimed,
-        wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
+        mut wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
     ) -> Found {
         let mut state = self.state.lock();
-        let State { fifos, workers, .. } = &mut *state;
+        let may_open = self.may_open(&state);
+        let State { fifos, paths, workers, .. } = &mut *state;
         claimed.begin(wanted);
-        let mut found = fifos.claim(claimed, |_| true, wait_for_route);
+        let mut found = fifos.claim(claimed, |_| true, &mut wait_for_route);
+        if matches!(found, Found::Nothing) && !claimed.has_stopped() {
+            found = paths.claim(claimed, may_open, &mut wait_for_route);
+        }
         // To prepare an op may take long, and what comes behind it need not wait.
         let room = if let Found::Unprepared(..) = found { 0 } else { claimed.room() };
         workers.set_room(wanted.worker, room);
@@ -265,10 +290,25 @@ impl OpQueue {
             }
         }
         loop {
-            let may_prepare = state.may_prepare();
-            let State { copies, copiers, .. } = &mut *state;
+            let may_open = self.may_open(&state);
+            let State { copies, paths, copiers, claims, .. } = &mut *state;
+            *claims = claims.wrapping_add(1);
             claimed.begin_by_bytes(COPIED_AT_ONCE);
-            let found = copies.claim(claimed, |queued| copiers.may_claim(queued, may_prepare), &mut wait_for_route);
+            // What is prepared mostly goes first; now and then the others, so that they never starve.
+            let mut found = Found::Nothing;
+            for paths_first in [claims.is_multiple_of(4), !claims.is_multiple_of(4)] {
+                found = match paths_first {
+                    true => paths.claim(
+                        claimed,
+                        |queued| copiers.may_claim(queued) && may_open(queued),
+                        &mut wait_for_route,
+                    ),
+                    false => copies.claim(claimed, |queued| copiers.may_claim(queued), &mut wait_for_route),
+                };
+                if !matches!(found, Found::Nothing) || claimed.has_stopped() {
+                    break;
+                }
+            }
             let unprepared = if let Found::Unprepared(op, _) = &found { Some(&**op) } else { None };
             if unprepared.is_some() || !claimed.runs.is_empty() || claimed.has_stopped() {
                 *held = Some(copiers.hold(&claimed.runs, unprepared));
@@ -299,7 +339,8 @@ impl OpQueue {
         if state.copiers.exist() {
             return None;
         }
-        for queued in std::mem::take(&mut state.copies).into_ops() {
+        let (copies, paths) = (std::mem::take(&mut state.copies), std::mem::take(&mut state.paths));
+        for queued in copies.into_ops().chain(paths.into_ops()) {
             state.fifos.push_back(queued);
         }
         self.help_with_added(state).worker
@@ -329,36 +370,38 @@ impl OpQueue {
         self.queued.load(Ordering::Acquire) > 0
     }
 
-    /// Takes an op out that no worker has begun; true if it was there, and the caller ends it. Also true if a copier is to
-    /// be started, which may prepare an op in its place.
-    pub(crate) fn remove(&self, op: &Arc<Transfer>) -> (bool, bool) {
+    /// Takes an op out that no worker has begun; true if it was there. The caller ends it.
+    pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
-        let removed = state.fifos.remove(op).or_else(|| state.copies.remove(op));
+        let State { fifos, copies, paths, .. } = &mut *state;
+        let removed = fifos.remove(op).or_else(|| copies.remove(op)).or_else(|| paths.remove(op));
         self.publish(&state);
-        let new_copier = self.call_copier(state);
+        drop(state);
         // With the permit that it may have, not to be dropped under the lock: an op that waits for it comes back here.
-        (removed.is_some(), new_copier)
+        removed.is_some()
     }
 
     /// Takes a read out that waits for copiers, near the front, and that no thread has begun.
     pub(crate) fn take_for_waiter(&self, op: &Arc<Transfer>) -> Option<QueuedOp> {
-        self.state.lock().copies.take_near_front(op)
+        let mut state = self.state.lock();
+        state.copies.take_near_front(op).or_else(|| state.paths.take_near_front(op))
     }
 
-    /// Ops have ended. True if that was the last of a closed handle, so that its workers can go.
-    pub(crate) fn ops_ended(&self, ended: EndedOps) -> bool {
+    /// Ops have ended, and closed their files. Says whether that was the last of a closed handle, so that its workers can
+    /// go, and whether a copier is to be started, which may open a file now.
+    pub(crate) fn ops_ended(&self, ended: EndedOps) -> (bool, bool) {
         let mut state = self.state.lock();
         let has_room = state.accounts.end(ended);
         let finished = state.accounts.is_finished();
         let wakes = has_room || finished || self.state.waiters() > state.accounts.waiting_for_room;
-        drop(state);
+        let new_copier = self.call_copier(state);
         if wakes {
             self.state.notify_all();
         }
         if finished {
             self.copies_added.notify_all();
         }
-        finished
+        (finished, new_copier)
     }
 
     /// A failure that came to light after its op had ended: the next [`wait`](Self::wait) reports it.
@@ -401,10 +444,11 @@ impl OpQueue {
         if !state.workers.died(worker, reason) {
             return Vec::new();
         }
-        let (orphans, copies) = (std::mem::take(&mut state.fifos), std::mem::take(&mut state.copies));
+        let State { fifos, copies, paths, .. } = &mut *state;
+        let orphans = [fifos, copies, paths].map(std::mem::take);
         self.publish(&state);
         drop(state);
         self.state.notify_all();
-        orphans.into_ops().chain(copies.into_ops()).filter_map(|queued| queued.fail(reason)).collect()
+        orphans.into_iter().flat_map(Fifos::into_ops).filter_map(|queued| queued.fail(reason)).collect()
     }
 }

@@ -63,9 +63,9 @@ impl QueuedOp {
         is_copy(&self.op)
     }
 
-    /// Whether its blocks are known.
-    pub(super) fn is_planned(&self) -> bool {
-        self.op.state.plan().is_some()
+    /// Whether it is planned, or was opened and waited for a permit.
+    pub(super) fn may_hold_file(&self) -> bool {
+        self.op.state.plan().is_some() || self.has_permit()
     }
 
     /// The one block of a read that is a copy, or the op as it was.

@@ -32,7 +32,7 @@ impl Workers {
 
     /// How many blocks all of them take at once.
     pub(super) fn capacity(&self) -> usize {
-        self.depth * self.rooms.len()
+        self.depth * self.alive
     }
 
     pub(super) fn set_room(&mut self, worker: usize, room: usize) {

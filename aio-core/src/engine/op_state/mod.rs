@@ -84,7 +84,7 @@ impl OpState {
         }
     }
 
-    /// Whether a worker planned it, and so opened its path if it has one.
+    /// Whether it was planned after it was submitted, and so opened its path if it has one.
     pub(crate) fn is_prepared(&self) -> bool {
         matches!(self.preparation, Preparation::ByWorker(_)) && self.plan().is_some()
     }
@@ -232,7 +232,7 @@ impl OpState {
         lock(&self.write_in_flight).as_ref().map(|write| write.routes().try_enter(route)).transpose()
     }
 
-    /// The worker opened the op's path.
+    /// The op's path was opened.
     pub(crate) fn set_opened(&self, file: OpenFile) {
         if let Some(prepared) = self.preparation.begin() {
             *lock(&prepared.opened) = Some(file);

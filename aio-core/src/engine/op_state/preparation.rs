@@ -12,7 +12,7 @@ use crate::sync::Mutex;
 pub(super) enum Preparation {
     /// The caller, before it submits the op: its file is open and does not grow.
     AtSubmission(Plan),
-    /// A worker; set when it begins.
+    /// The thread that prepares it, a worker or a copier; set when it begins.
     ByWorker(OnceLock<Box<Prepared>>),
 }
 
