@@ -12,6 +12,7 @@ use aio::op::Direction::{Read, Write};
 use aio::{AioHandle, DirectMode};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use pages::{HUGE, Memory, USES, can_be_made, in_huge_pages, transfer};
+use support::child::{alone, forked};
 use support::{Folder, backends, pattern};
 
 const LEN: usize = 4 * HUGE;
@@ -77,6 +78,50 @@ fn a_write_of_untouched_memory_takes_none() {
         assert_eq!(transfer(aio, path, Write, memory.bytes()), 0);
         assert_eq!(memory.huge(), 0);
         assert!(fs::read(path).unwrap() == [0; LEN]);
+    });
+}
+
+#[test]
+fn a_write_of_memory_that_is_partly_there_takes_none() {
+    each(|aio, path, _| {
+        let mut memory = Memory::fresh(LEN);
+        memory.bytes().iter_mut().step_by(3 * 4096).for_each(|byte| *byte = 1);
+        let before = memory.in_smaps("Rss");
+        for time in 1..=USES + 2 {
+            assert_eq!(transfer(aio, path, Write, memory.bytes()), LEN, "time {time}");
+            assert_eq!((memory.in_smaps("Rss"), memory.huge()), (before, 0), "time {time}");
+        }
+        assert!(fs::read(path).unwrap() == memory.bytes());
+    });
+}
+
+/// The child's writes leave it the parent's memory.
+#[test]
+fn a_write_of_memory_that_a_fork_shares_copies_none_of_it() {
+    alone("a_write_of_memory_that_a_fork_shares_copies_none_of_it", || {
+        if !can_be_made() {
+            return;
+        }
+        let folder = Folder::new();
+        let mut memory = Memory::touched(LEN, 1);
+        for backend in backends() {
+            let path = folder.path(backend.name());
+            let wrong = forked(|| {
+                let aio = aio::builder().backend(backend).direct(DirectMode::On).build().unwrap();
+                let dirty = |memory: &Memory| ["Shared_Dirty", "Private_Dirty"].map(|field| memory.in_smaps(field));
+                let before = dirty(&memory);
+                (1..=USES as i32 + 2).find(|_| {
+                    transfer(&aio, &path, Write, memory.bytes());
+                    dirty(&memory) != before
+                })
+            });
+            assert_eq!(wrong, 0, "{backend}: the write that copied memory");
+            assert!(fs::read(&path).unwrap() == memory.bytes());
+        }
+        // Not shared any more.
+        let aio = aio::builder().direct(DirectMode::On).build().unwrap();
+        (0..USES).for_each(|_| _ = transfer(&aio, &folder.path("own"), Write, memory.bytes()));
+        assert_eq!(memory.huge(), LEN);
     });
 }
 

@@ -8,6 +8,9 @@
 //! - What lies in small pages passes through staging, which has huge ones: to copy it costs less than to make them.
 //! - What comes again, op after op, is made to lie in huge pages after all, which pays from the next op on.
 //!
+//! A write takes no memory for that, and does not copy what a forked process shares: it makes huge pages only where each
+//! small one is present, and no other process's too.
+//!
 //! All of this is `MADV_COLLAPSE`: no contents change, and the mapping keeps its flags. Advice (`MADV_HUGEPAGE`) would
 //! stay, and split the mapping at its ends, of which a process may have 65530.
 
@@ -87,7 +90,7 @@ impl CallersPages {
         }
         if is_small && !lock(&self.recent).comes_again(extent) {
             stretch.staged = true;
-        } else if make(&whole, reads) {
+        } else if (reads || map.are_present_and_own(&whole)) && make(&whole, reads) {
             stretch.made = whole.len();
         } else if is_small {
             lock(&self.recent).give_up(extent);

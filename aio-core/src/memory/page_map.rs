@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::ptr;
 
 use crate::memory::page_size;
@@ -17,6 +18,9 @@ const PRESENT: u64 = 1 << 3;
 const ZERO: u64 = 1 << 5;
 /// It is part of a huge page that is mapped as one.
 const HUGE: u64 = 1 << 6;
+/// Of an entry of `pagemap`: the page is present, and mapped nowhere else. The page of zeros is not.
+const OWN: u64 = 1 << 63 | 1 << 56;
+const ENTRY: usize = size_of::<u64>();
 /// What may be done with a mapping.
 const READABLE: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -135,6 +139,19 @@ impl PageMap {
         Ok(pages)
     }
 
+    /// Whether each page of these addresses, whole pages, is present and no other process's too, as those of a fork are
+    /// until one writes there.
+    pub(crate) fn are_present_and_own(&self, addresses: &Range<usize>) -> bool {
+        let mut entries = [0; 512 * ENTRY];
+        addresses.clone().step_by(512 * page_size()).all(|start| {
+            let pages = ((addresses.end - start) / page_size()).min(512);
+            let entries = &mut entries[..pages * ENTRY];
+            let at = (start / page_size() * ENTRY) as u64;
+            let is_own = |entry: &[u8; ENTRY]| u64::from_ne_bytes(*entry) & OWN == OWN;
+            self.pages.read_exact_at(entries, at).is_ok() && entries.as_chunks().0.iter().all(is_own)
+        })
+    }
+
     /// Whether all of these addresses are mapped, as private memory that can be read and written, in pages of the usual
     /// size, of no file.
     pub(crate) fn are_private_memory(&self, addresses: &Range<usize>) -> bool {
@@ -201,6 +218,26 @@ mod tests {
         assert_eq!(map.pages(&at).unwrap(), Pages { huge: 0, small: HUGE_PAGE });
         assert_eq!(collapse(&(at.start..at.start + HUGE_PAGE)), Collapsed::All);
         assert_eq!(map.pages(&at).unwrap(), Pages { huge: HUGE_PAGE, small: HUGE_PAGE / 2 });
+    }
+
+    #[test]
+    fn pages_that_are_absent_or_of_zeros_are_not_own() {
+        let Some(map) = opened() else { return };
+        let memory = plain_memory(2);
+        let at = addresses(memory);
+        assert!(!map.are_present_and_own(&at));
+        memory[page_size()..].fill(1);
+        assert!(!map.are_present_and_own(&at), "one is absent");
+        assert_eq!(std::hint::black_box(&memory)[0], 0);
+        assert!(!map.are_present_and_own(&at), "one is the page of zeros");
+        memory[0] = 1;
+        assert!(map.are_present_and_own(&at));
+        assert_eq!(collapse(&(at.start..at.start + HUGE_PAGE)), Collapsed::All);
+        assert!(map.are_present_and_own(&at), "one is huge");
+        let last = memory.len() - page_size();
+        // SAFETY: memory of this test, which reads as zeros then.
+        unsafe { libc::madvise(memory[last..].as_mut_ptr().cast(), page_size(), libc::MADV_DONTNEED) };
+        assert!(!map.are_present_and_own(&at), "the last one is absent");
     }
 
     #[test]

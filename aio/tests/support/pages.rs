@@ -79,6 +79,12 @@ impl Memory {
         let start = self.whole.as_ptr().addr() + self.head;
         in_huge_pages(start..start + self.len)
     }
+
+    /// A field of `/proc/self/smaps`, in bytes, such as how many of them are present.
+    pub fn in_smaps(&self, field: &str) -> usize {
+        let start = self.whole.as_ptr().addr() + self.head;
+        in_smaps(start..start + self.len, |found| found == field)
+    }
 }
 
 impl Drop for Memory {
@@ -90,6 +96,11 @@ impl Drop for Memory {
 
 /// Bytes in huge pages of the mappings that meet these addresses, anonymous or shared.
 pub fn in_huge_pages(addresses: std::ops::Range<usize>) -> usize {
+    in_smaps(addresses, |field| field.ends_with("HugePages"))
+}
+
+/// What `/proc/self/smaps` has in some fields of the mappings that meet these addresses, in bytes.
+fn in_smaps(addresses: std::ops::Range<usize>, is_wanted: impl Fn(&str) -> bool) -> usize {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let (mut inside, mut bytes) = (false, 0);
     for line in smaps.lines() {
@@ -97,7 +108,7 @@ pub fn in_huge_pages(addresses: std::ops::Range<usize>) -> usize {
         let ends = line.split_once(' ').and_then(|(ends, _)| ends.split_once('-'));
         if let Some((start, end)) = ends.and_then(|(start, end)| Some((hex(start)?, hex(end)?))) {
             inside = start < addresses.end && addresses.start < end;
-        } else if let Some((_, kib)) = line.split_once("HugePages:").filter(|_| inside) {
+        } else if let Some((_, kib)) = line.split_once(':').filter(|(field, _)| inside && is_wanted(field)) {
             bytes += kib.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10;
         }
     }
