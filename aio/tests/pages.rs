@@ -72,6 +72,34 @@ fn writes_of_touched_memory_are_staged_until_it_comes_again() {
 }
 
 #[test]
+fn memory_of_which_ops_use_more_and_more_comes_again() {
+    each(|aio, path, content| {
+        let mut memory = Memory::touched(LEN, 1);
+        for time in 1..=USES + 1 {
+            let used = 4096 * (USES + 2 - time)..LEN - HUGE + 4096 * time;
+            let staged = transfer(aio, path, Read, &mut memory.bytes()[used.clone()]);
+            assert_eq!(staged > 0, time < USES, "time {time}");
+            assert!(memory.bytes()[used.clone()] == content[..used.len()]);
+        }
+    });
+}
+
+#[test]
+fn memory_that_two_ops_use_at_once_comes_again() {
+    each(|aio, path, _| {
+        let mut memory = Memory::touched(LEN, 1);
+        let paths = [path.to_owned(), path.with_extension("second")];
+        for _ in 0..USES {
+            let files = paths.each_ref().map(|path| aio.create(path).unwrap());
+            let bytes = memory.bytes();
+            aio.scope(|scope| files.each_ref().map(|file| scope.write(file, &*bytes, 0))).unwrap();
+        }
+        assert_eq!(memory.huge(), LEN);
+        assert!(paths.iter().all(|path| fs::read(path).unwrap() == memory.bytes()));
+    });
+}
+
+#[test]
 fn a_write_of_untouched_memory_takes_none() {
     each(|aio, path, _| {
         let mut memory = Memory::fresh(LEN);

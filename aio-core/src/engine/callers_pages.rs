@@ -15,7 +15,7 @@
 //! stay, and split the mapping at its ends, of which a process may have 65530.
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
@@ -30,8 +30,8 @@ pub(crate) const LEAST: usize = HUGE_PAGE;
 /// How much is looked at, and made, at a time, in bytes: some milliseconds' work, in which the device has the blocks
 /// that it was given before.
 const STRETCH: usize = 4 << 20;
-/// How many extents' memory is remembered.
-const REMEMBERED: usize = 1024;
+/// How many stretches are remembered: 64 GiB.
+const REMEMBERED: usize = 16 << 10;
 
 /// The use for which huge pages are first made. It takes as long as some transfers.
 const AGAIN: u32 = 4;
@@ -88,12 +88,12 @@ impl CallersPages {
         if !(is_small || is_absent && reads) || !map.are_private_memory(&whole) {
             return stretch;
         }
-        if is_small && !lock(&self.recent).comes_again(extent) {
+        if is_small && !lock(&self.recent).comes_again(block.start, extent.op.get()) {
             stretch.staged = true;
         } else if (reads || map.are_present_and_own(&whole)) && make(&whole, reads) {
             stretch.made = whole.len();
         } else if is_small {
-            lock(&self.recent).give_up(extent);
+            lock(&self.recent).give_up(block.start);
             stretch.staged = true;
         }
         stretch
@@ -124,7 +124,7 @@ fn make(whole: &Range<usize>, fill: bool) -> bool {
     })
 }
 
-/// Tells ops apart whose memory lies in small pages. Not by address: an op may lie where an earlier one did.
+/// Numbers the ops whose memory lies in small pages, in the order in which they are first looked at.
 #[derive(Debug, Default)]
 pub(crate) struct OpNumber(process::AtomicU32);
 
@@ -145,51 +145,46 @@ impl OpNumber {
     }
 }
 
-/// Memory that lay in small pages when an op used it last; oldest first.
+/// Memory that lay in small pages when an op used it last, by the stretch that it lies in, so that an op finds the memory
+/// of earlier ones also where it uses more or less of it.
 #[derive(Debug, Default)]
-struct Recent(VecDeque<Seen>);
+struct Recent(HashMap<usize, Seen>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seen {
-    addresses: Range<usize>,
-    /// The op that used it last.
+    /// The latest op that used it.
     op: u32,
     /// How many ops used it.
     uses: u32,
-    /// Whether huge pages are made for that op.
+    /// Whether huge pages are made of it now.
     makes: bool,
 }
 
 impl Recent {
-    /// Whether an extent's memory was used by an earlier op, so that huge pages are to be made of it. If it is small all
-    /// the same after that, it was mapped anew, or cannot be moved: then they are made at each use whose number is a
-    /// power of [`AGAIN`], which costs little where it is of no use.
-    fn comes_again(&mut self, extent: &ExtentPages<'_>) -> bool {
-        let op = extent.op.get();
-        if let Some(seen) = self.find(&extent.addresses) {
-            if seen.op != op {
-                seen.op = op;
-                seen.uses = seen.uses.saturating_add(1);
-                seen.makes = seen.uses >= AGAIN && seen.uses == AGAIN.pow(seen.uses.ilog(AGAIN));
-            }
-            return seen.makes;
+    /// Whether earlier ops used the memory at an address often enough, so that huge pages are to be made of it. If it is
+    /// small all the same after that, it was mapped anew, or cannot be moved: then they are made at each use whose number
+    /// is a power of [`AGAIN`], which costs little where it is of no use.
+    fn comes_again(&mut self, address: usize, op: u32) -> bool {
+        let stretch = address / STRETCH;
+        // Where ops go through more memory than that, all of it stays small.
+        if self.0.len() >= REMEMBERED && !self.0.contains_key(&stretch) {
+            self.0.clear();
         }
-        if self.0.len() == REMEMBERED {
-            self.0.pop_front();
+        let seen = self.0.entry(stretch).or_default();
+        // Blocks of ops take turns. An older op was counted before the newer one.
+        if seen.uses == 0 || op.wrapping_sub(seen.op).cast_signed() > 0 {
+            seen.op = op;
+            seen.uses = seen.uses.saturating_add(1);
+            seen.makes = seen.uses >= AGAIN && seen.uses == AGAIN.pow(seen.uses.ilog(AGAIN));
         }
-        self.0.push_back(Seen { addresses: extent.addresses.clone(), op, uses: 1, makes: false });
-        false
+        seen.makes
     }
 
-    /// No more huge pages are made for the op that uses it.
-    fn give_up(&mut self, extent: &ExtentPages<'_>) {
-        if let Some(seen) = self.find(&extent.addresses) {
+    /// No more huge pages are made of the memory at an address for the op that uses it.
+    fn give_up(&mut self, address: usize) {
+        if let Some(seen) = self.0.get_mut(&(address / STRETCH)) {
             seen.makes = false;
         }
-    }
-
-    fn find(&mut self, addresses: &Range<usize>) -> Option<&mut Seen> {
-        self.0.iter_mut().find(|seen| seen.addresses.start <= addresses.start && addresses.end <= seen.addresses.end)
     }
 }
 
@@ -197,48 +192,54 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn comes_again(recent: &mut Recent, addresses: Range<usize>, op: &OpNumber) -> bool {
-        recent.comes_again(&ExtentPages { direction: Direction::Read, addresses, op })
+    /// For which of these ops, all with a block at the same address, huge pages are made.
+    fn made(ops: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        let mut recent = Recent::default();
+        ops.into_iter().filter(|op| recent.comes_again(STRETCH, *op)).collect()
     }
 
     #[test]
     fn huge_pages_are_made_for_later_ops_ever_more_rarely() {
+        assert_eq!(made(1..=70), [4, 16, 64]);
         let mut recent = Recent::default();
-        let mut made = Vec::new();
-        for number in 1..=70 {
-            let op = OpNumber::default();
-            let first = comes_again(&mut recent, 0..100, &op);
-            // Its other blocks, also of a part of it.
-            assert_eq!(comes_again(&mut recent, 0..100, &op), first);
-            assert_eq!(comes_again(&mut recent, 10..50, &op), first);
-            assert!(!comes_again(&mut recent, 200 * number..200 * number + 1, &op), "other memory");
-            made.extend(first.then_some(number));
+        for op in 1..4 {
+            assert!(!recent.comes_again(STRETCH, op));
+            assert!(!recent.comes_again((1 + op as usize) * STRETCH, op), "other memory");
         }
-        assert_eq!(made, [4, 16, 64]);
+        // More of it, or from another address on.
+        assert!(recent.comes_again(2 * STRETCH - 1, 4) && recent.comes_again(STRETCH + 4096, 4));
+    }
+
+    #[test]
+    fn ops_that_take_turns_are_counted_once() {
+        assert!(made([1, 2, 1, 2, 1, 2, 1, 2]).is_empty());
+        assert_eq!(
+            made([1, 2, 1, 2, 3, 4, 3, 4, 3]),
+            [4, 3, 4, 3],
+            "the older one finds what the newer one has made"
+        );
+        assert_eq!(made([u32::MAX - 1, u32::MAX, u32::MAX - 1, 0, 1]), [1], "the numbers begin anew");
     }
 
     #[test]
     fn an_op_whose_memory_cannot_be_moved_gives_up_and_a_later_one_tries() {
         let mut recent = Recent::default();
-        for _ in 1..4 {
-            assert!(!comes_again(&mut recent, 0..100, &OpNumber::default()));
-        }
-        let fourth = OpNumber::default();
-        assert!(comes_again(&mut recent, 0..100, &fourth));
-        recent.give_up(&ExtentPages { direction: Direction::Read, addresses: 0..100, op: &fourth });
-        assert!(!comes_again(&mut recent, 0..100, &fourth));
-        for number in 5..=16 {
-            assert_eq!(comes_again(&mut recent, 0..100, &OpNumber::default()), number == 16);
+        assert!((1..4).all(|op| !recent.comes_again(STRETCH, op)) && recent.comes_again(STRETCH, 4));
+        recent.give_up(STRETCH);
+        assert!(!recent.comes_again(STRETCH, 4));
+        for op in 5..=16 {
+            assert_eq!(recent.comes_again(STRETCH, op), op == 16);
         }
     }
 
     #[test]
     fn little_is_remembered() {
         let mut recent = Recent::default();
-        for at in 0..2 * REMEMBERED {
-            comes_again(&mut recent, at..at + 1, &OpNumber::default());
+        for stretch in 0..REMEMBERED + 1 {
+            recent.comes_again(stretch * STRETCH, 1);
         }
-        assert_eq!(recent.0.len(), REMEMBERED);
-        assert_eq!(recent.0[0].addresses, REMEMBERED..REMEMBERED + 1);
+        assert_eq!(recent.0.len(), 1);
+        (0..2 * REMEMBERED).for_each(|stretch| _ = recent.comes_again(stretch * STRETCH, 2));
+        assert!(recent.0.len() <= REMEMBERED);
     }
 }
