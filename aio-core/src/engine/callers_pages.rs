@@ -54,8 +54,6 @@ pub(crate) struct Stretch {
     pub(crate) until: usize,
     /// Through staging, if there is some.
     pub(crate) staged: bool,
-    /// Bytes of which huge pages were made.
-    pub(crate) made: usize,
 }
 
 /// The memory of an extent of an op.
@@ -68,35 +66,37 @@ pub(crate) struct ExtentPages<'a> {
 
 impl CallersPages {
     /// Looks at the memory of an extent from a block of it on, `block` its addresses, and makes huge pages where that is
-    /// better.
-    pub(crate) fn look(&self, map: &WorkersMap, extent: &ExtentPages<'_>, block: &Range<usize>) -> Stretch {
+    /// better: of how many bytes.
+    pub(crate) fn look(&self, map: &WorkersMap, extent: &ExtentPages<'_>, block: &Range<usize>) -> (Stretch, usize) {
         let until = (block.start / STRETCH + 1) * STRETCH;
         let until = until.max(block.end).min(extent.addresses.end);
-        let mut stretch = Stretch { until, staged: false, made: 0 };
+        let as_it_is = Stretch { until, staged: false };
         let inside = huge_pages::whole_pages(&extent.addresses);
         let touched = block.start / HUGE_PAGE * HUGE_PAGE..until.next_multiple_of(HUGE_PAGE);
         let whole = inside.start.max(touched.start)..inside.end.min(touched.end);
         if whole.is_empty() || huge_pages::is_paused() {
-            return stretch;
+            return (as_it_is, 0);
         }
-        let Some(map) = map.0.get_or_init(|| self.page_map()) else { return stretch };
-        let Ok(pages) = map.pages(&whole) else { return stretch };
+        let Some(map) = map.0.get_or_init(|| self.page_map()) else { return (as_it_is, 0) };
+        let Ok(pages) = map.pages(&whole) else { return (as_it_is, 0) };
         let a_part = whole.len() / 4;
         let is_small = pages.small > a_part;
         let is_absent = whole.len() - pages.small - pages.huge > a_part;
         let reads = extent.direction == Direction::Read;
         if !(is_small || is_absent && reads) || !map.are_private_memory(&whole) {
-            return stretch;
+            return (as_it_is, 0);
         }
         if is_small && !lock(&self.recent).comes_again(block.start, extent.op.get()) {
-            stretch.staged = true;
-        } else if (reads || map.are_present_and_own(&whole)) && make(&whole, reads) {
-            stretch.made = whole.len();
-        } else if is_small {
-            lock(&self.recent).give_up(block.start);
-            stretch.staged = true;
+            return (Stretch { until, staged: true }, 0);
         }
-        stretch
+        let may_make = reads || map.are_present_and_own(&whole);
+        if may_make && huge_pages::make(&whole, reads) == Collapsed::All {
+            return (as_it_is, whole.len());
+        }
+        if is_small {
+            lock(&self.recent).give_up(block.start);
+        }
+        (Stretch { until, staged: is_small }, 0)
     }
 
     fn page_map(&self) -> Option<Arc<PageMap>> {
@@ -112,16 +112,6 @@ impl CallersPages {
         *lock(&self.map) = Arc::downgrade(&map);
         Some(map)
     }
-}
-
-/// Makes huge pages of a range, of which `fill` may fill what is absent. False if some are not.
-fn make(whole: &Range<usize>, fill: bool) -> bool {
-    whole.clone().step_by(STRETCH).all(|start| {
-        let part = start..whole.end.min(start + STRETCH);
-        // One page of each has to be there.
-        let is_there = !fill || part.clone().step_by(HUGE_PAGE).all(huge_pages::touch);
-        is_there && huge_pages::collapse(&part) == Collapsed::All
-    })
 }
 
 /// Numbers the ops whose memory lies in small pages, in the order in which they are first looked at.

@@ -47,7 +47,6 @@ pub(crate) struct Progress {
     pub(crate) segment: usize,
     /// What is known of the memory of the next blocks, those of this segment.
     pub(crate) stretch: Stretch,
-    pub(crate) stretch_of: Option<usize>,
     /// Blocks of this run that are done with, and the bytes they moved; given to the op when the run is over.
     finished: usize,
     bytes: u64,
@@ -66,16 +65,8 @@ impl Run {
         let Range { start: next, end } = blocks;
         let segment = op.state.plan().map_or(0, |plan| plan.segment_of(next));
         let opened = op.state.opened();
-        let progress = Progress {
-            next,
-            end,
-            segment,
-            stretch: Stretch::default(),
-            stretch_of: None,
-            finished: 0,
-            bytes: 0,
-            in_flight: 0,
-        };
+        let progress =
+            Progress { next, end, segment, stretch: Stretch::default(), finished: 0, bytes: 0, in_flight: 0 };
         Self { op, opened, permit, through_cache, progress }
     }
 

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
-use crate::memory::huge_pages::{self, Collapsed, HUGE_PAGE};
+use crate::memory::huge_pages::{self, Collapsed};
 use crate::memory::page_map::PageMap;
 use crate::op::buf::IoBufMut;
-
-/// How much to make at a time, in bytes.
-const STEP: usize = 64 << 20;
 
 /// Makes huge pages of the caller's own memory, so that transfers of it are as fast as those of an
 /// [arena](crate::buf::Arena)'s. True if all of it is in huge pages then, but for what is less than one at its ends.
@@ -38,9 +35,5 @@ fn make_all(whole: &Range<usize>) -> bool {
         return false;
     }
     let Ok(map) = PageMap::open() else { return false };
-    map.are_private_memory(whole)
-        && whole.clone().step_by(STEP).all(|start| {
-            let part = start..whole.end.min(start + STEP);
-            part.clone().step_by(HUGE_PAGE).all(huge_pages::touch) && huge_pages::collapse(&part) == Collapsed::All
-        })
+    map.are_private_memory(whole) && huge_pages::make(whole, true) == Collapsed::All
 }

@@ -26,6 +26,8 @@ const MADV_COLLAPSE: libc::c_int = 25;
 const MADV_POPULATE_WRITE: libc::c_int = 23;
 /// The settings of the kernel.
 const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
+/// How much to collapse per system call, in bytes. It holds the address space's lock.
+const STEP: usize = 64 << 20;
 /// How long nothing is collapsed after the system had no room: it would look for room each time.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -84,13 +86,29 @@ pub(crate) fn whole_pages(range: &Range<usize>) -> Range<usize> {
 }
 
 /// Makes the page at an address present and its own where it was shared with others, without a change of its contents.
-pub(crate) fn touch(address: usize) -> bool {
+fn touch(address: usize) -> bool {
     advise(&(address..address + page_size()), MADV_POPULATE_WRITE).is_ok()
 }
 
-/// Makes huge pages of these addresses, whole huge pages of private memory. It takes from 0.1 to some milliseconds for
+/// Makes huge pages of these addresses, whole huge pages of private memory. `fill`: also where nothing is present.
+pub(crate) fn make(addresses: &Range<usize>, fill: bool) -> Collapsed {
+    let mut made = Collapsed::All;
+    for start in addresses.clone().step_by(STEP) {
+        let part = start..addresses.end.min(start + STEP);
+        // One page of each has to be there.
+        let is_there = !fill || part.clone().step_by(HUGE_PAGE).all(touch);
+        match if is_there { collapse(&part) } else { Collapsed::NotAll } {
+            Collapsed::All => {}
+            Collapsed::NotAll => made = Collapsed::NotAll,
+            Collapsed::NoRoom => return Collapsed::NoRoom,
+        }
+    }
+    made
+}
+
+/// Makes huge pages of these addresses, where something is present in each. It takes from 0.1 to some milliseconds for
 /// each, during which accesses to it wait. Not under a lock: it may log.
-pub(crate) fn collapse(addresses: &Range<usize>) -> Collapsed {
+pub(super) fn collapse(addresses: &Range<usize>) -> Collapsed {
     debug_assert!(addresses.start.is_multiple_of(HUGE_PAGE) && addresses.end.is_multiple_of(HUGE_PAGE));
     if is_paused() {
         return Collapsed::NoRoom;

@@ -168,29 +168,25 @@ impl Mapping {
     /// Where faults bring small pages only: makes the huge pages that they would bring else, those that have something
     /// of a range. Each is tried once, when a first buffer has some of it, or all of it is to be registered: so early,
     /// nothing of it is in flight, or registered, and pinned.
+    ///
+    /// While there is no room nothing is tried: a later buffer does it. A region that is registered meanwhile is pinned
+    /// in small pages, and stays in them until the queues give it back.
     fn make_huge_pages(&self, range: &Range<usize>) {
-        let Some(tried) = &self.tried else { return };
+        let Some(tried) = self.tried.as_ref().filter(|_| !huge_pages::is_paused()) else { return };
         let first = self.ptr.addr().get();
-        let mut found: Option<Range<usize>> = None;
-        let is_new = |index: &usize| {
-            let is_new = tried.get(*index).is_some_and(|tried| !tried.swap(true, Ordering::Relaxed));
-            // One page has to be there. It is one of the range: the others may be another buffer's.
-            is_new && huge_pages::touch(first + range.start.max(index * HUGE_PAGE))
-        };
-        let new = (range.start / HUGE_PAGE..range.end.div_ceil(HUGE_PAGE)).filter(is_new);
-        for index in new.map(Some).chain([None]) {
-            let next = index.map(|index| first + index * HUGE_PAGE..first + (index + 1) * HUGE_PAGE);
-            match (&mut found, next) {
-                (Some(found), Some(next)) if found.end == next.start && found.len() < FAULT_STEP => {
-                    found.end = next.end;
-                }
-                (found, next) => {
-                    let whole = std::mem::replace(found, next);
-                    if whole.is_some_and(|whole| huge_pages::collapse(&whole) == Collapsed::NoRoom) {
-                        return;
-                    }
-                }
+        let is_new = |index: usize| tried.get(index).is_some_and(|tried| !tried.swap(true, Ordering::Relaxed));
+        let (mut index, end) = (range.start / HUGE_PAGE, range.end.div_ceil(HUGE_PAGE));
+        while index < end {
+            let new = index;
+            while index < end && is_new(index) {
+                index += 1;
             }
+            let whole = first + new * HUGE_PAGE..first + index * HUGE_PAGE;
+            if huge_pages::make(&whole, true) == Collapsed::NoRoom {
+                return;
+            }
+            // This one was tried before.
+            index += 1;
         }
     }
 

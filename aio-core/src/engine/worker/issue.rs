@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::{AioThread, COPIED_AT_ONCE};
 use crate::backend::{Direction, FileId, IoBlock, RegionId};
 use crate::engine::Shared;
-use crate::engine::callers_pages::{self, ExtentPages, WorkersMap};
+use crate::engine::callers_pages::{self, ExtentPages, Stretch, WorkersMap};
 use crate::engine::completion::Piece;
-use crate::engine::in_flight::{Issuing, PendingBlock, Progress, RunId};
+use crate::engine::in_flight::{Issuing, PendingBlock, RunId};
 use crate::engine::registered::Registrations;
 use crate::engine::staging::{self, Staging};
 use crate::error::Error;
@@ -97,7 +97,9 @@ impl Issuer<'_> {
                 return Issued::NoRoom;
             }
             let range = self.plan.block(self.run.progress.next, self.run.progress.segment);
-            self.run.progress.segment = range.segment;
+            if self.run.progress.segment != range.segment {
+                (self.run.progress.segment, self.run.progress.stretch) = (range.segment, Stretch::default());
+            }
             let segment = &self.plan.segments[range.segment];
             match self.memory(segment, range) {
                 Ok(Some(memory)) => self.push(segment, range, memory),
@@ -140,20 +142,19 @@ impl Issuer<'_> {
             return false;
         }
         let addresses = ptr.addr()..ptr.addr() + range.len;
-        let Progress { stretch, stretch_of, .. } = self.run.progress;
-        if *stretch_of != Some(range.segment) || addresses.start >= stretch.until {
+        if addresses.start >= self.run.progress.stretch.until {
             let start = addresses.start - range.from;
             let memory = ExtentPages {
                 direction: self.direction,
                 addresses: start..start + segment.len,
                 op: &self.run.op.state.number,
             };
-            (*stretch, *stretch_of) =
-                (self.shared.callers_pages.look(self.page_map, &memory, &addresses), Some(range.segment));
+            let (stretch, made) = self.shared.callers_pages.look(self.page_map, &memory, &addresses);
+            self.run.progress.stretch = stretch;
             // That took time, too.
-            *self.copied += stretch.made;
+            *self.copied += made;
         }
-        stretch.staged
+        self.run.progress.stretch.staged
     }
 
     fn push(&mut self, segment: &Segment, range: BlockRange, memory: BlockMemory) {
