@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub(crate) enum Collapsed {
     /// All of it lies in huge pages.
     All,
-    /// Some pages of it cannot be moved, such as pinned ones, or the kernel cannot do it.
+    /// Some pages of it cannot be moved, such as pinned ones, or not be filled, or the kernel cannot do it.
     NotAll,
     /// The machine, or the control group, has no room.
     NoRoom,
@@ -66,17 +66,21 @@ pub(crate) fn are_of_known_size() -> bool {
 
 /// Whether the kernel makes huge pages of memory that is in use. It is tried out, on a little memory of its own.
 pub fn can_collapse() -> bool {
-    let Some(len) = NonZeroUsize::new(2 * HUGE_PAGE).filter(|_| are_of_known_size()) else { return false };
+    try_collapse().is_ok()
+}
+
+fn try_collapse() -> Result<(), Errno> {
+    let len = NonZeroUsize::new(2 * HUGE_PAGE).filter(|_| are_of_known_size()).ok_or(Errno::EINVAL)?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anyone has.
-    let Ok(mapped) = (unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_PRIVATE) }) else { return false };
+    let mapped = unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_PRIVATE) }?;
     let address = mapped.addr().get();
     let whole = whole_pages(&(address..address + len.get()));
     let one = whole.start..whole.start + HUGE_PAGE;
-    let done = touch(one.start) && advise(&one, MADV_COLLAPSE).is_ok();
+    let tried = populate(one.start).and_then(|()| advise(&one, MADV_COLLAPSE));
     // SAFETY: the mapping made above, of which nothing is in use any more.
     let _ = unsafe { munmap(mapped, len.get()) };
-    done
+    tried
 }
 
 /// The whole huge pages of a range of addresses; empty if there are none.
@@ -86,8 +90,8 @@ pub(crate) fn whole_pages(range: &Range<usize>) -> Range<usize> {
 }
 
 /// Makes the page at an address present and its own where it was shared with others, without a change of its contents.
-fn touch(address: usize) -> bool {
-    advise(&(address..address + page_size()), MADV_POPULATE_WRITE).is_ok()
+fn populate(address: usize) -> Result<(), Errno> {
+    advise(&(address..address + page_size()), MADV_POPULATE_WRITE)
 }
 
 /// Makes huge pages of these addresses, whole huge pages of private memory. `fill`: also where nothing is present.
@@ -96,7 +100,7 @@ pub(crate) fn make(addresses: &Range<usize>, fill: bool) -> Collapsed {
     for start in addresses.clone().step_by(STEP) {
         let part = start..addresses.end.min(start + STEP);
         // One page of each has to be there.
-        let is_there = !fill || part.clone().step_by(HUGE_PAGE).all(touch);
+        let is_there = !fill || part.clone().step_by(HUGE_PAGE).all(|page| populate(page).is_ok());
         match if is_there { collapse(&part) } else { Collapsed::NotAll } {
             Collapsed::All => {}
             Collapsed::NotAll => made = Collapsed::NotAll,
@@ -117,8 +121,9 @@ pub(super) fn collapse(addresses: &Range<usize>) -> Collapsed {
     // EAGAIN: something has a page, for a moment (the kernel moves it) or for long (it is pinned).
     match once().or_else(|errno| if errno == Errno::EAGAIN { once() } else { Err(errno) }) {
         Ok(()) => Collapsed::All,
-        // EBUSY: the control group has none.
-        Err(errno @ (Errno::ENOMEM | Errno::EBUSY)) => {
+        // EBUSY: the control group has none, unless it is for this memory alone, as where user space handles the faults
+        // of what is absent.
+        Err(errno) if errno == Errno::ENOMEM || errno == Errno::EBUSY && !can_collapse() => {
             pause();
             log(|| tracing::debug!(%errno, "no room for huge pages: memory stays in small ones"));
             Collapsed::NoRoom
@@ -161,6 +166,8 @@ pub(crate) fn is_paused() -> bool {
 
 #[cfg(all(test, not(loom)))]
 pub(crate) mod tests {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
     use super::*;
 
     /// Bytes of the mappings that begin in a range of addresses that lie in huge pages.
@@ -224,6 +231,40 @@ pub(crate) mod tests {
         // SAFETY: memory of this test, whose contents the advice does not change.
         unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_NOHUGEPAGE) };
         assert_eq!(collapse(&addresses(memory)), Collapsed::NotAll, "the owner wants none");
+    }
+
+    /// Has user space handle the faults of absent pages, as far as the system lets it: `userfaultfd(2)`.
+    fn handle_faults(addresses: &Range<usize>) -> Option<OwnedFd> {
+        const API: libc::c_ulong = 0xC018_AA3F;
+        const REGISTER: libc::c_ulong = 0xC020_AA00;
+        const MISSING: u64 = 1;
+        // SAFETY: it makes a descriptor, and the structures of the two requests live as long as the calls.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
+            let fd = OwnedFd::from_raw_fd(i32::try_from(fd).ok().filter(|fd| *fd >= 0)?);
+            let raw = fd.as_raw_fd();
+            let mut api = [0xAA_u64, 0, 0];
+            let mut register = [addresses.start as u64, addresses.len() as u64, MISSING, 0];
+            let done = libc::ioctl(raw, API as libc::Ioctl, api.as_mut_ptr()) == 0
+                && libc::ioctl(raw, REGISTER as libc::Ioctl, register.as_mut_ptr()) == 0;
+            done.then_some(fd)
+        }
+    }
+
+    #[test]
+    fn memory_whose_faults_user_space_handles_stops_nothing_else() {
+        if !can_be_tested() {
+            return;
+        }
+        let memory = plain_memory(2);
+        memory[0] = 1;
+        let Some(_handler) = handle_faults(&addresses(memory)) else {
+            println!("SKIPPED: the system lets user space handle no faults");
+            return;
+        };
+        assert!(advise(&addresses(memory), MADV_COLLAPSE).is_err());
+        assert_eq!(collapse(&addresses(memory)), Collapsed::NotAll);
+        assert!(!is_paused());
     }
 
     #[test]
