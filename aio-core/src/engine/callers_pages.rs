@@ -90,7 +90,9 @@ impl CallersPages {
             return (Stretch { until, staged: true }, 0);
         }
         let may_make = reads || map.are_present_and_own(&whole);
-        if may_make && huge_pages::make(&whole, reads) == Collapsed::All {
+        let all = may_make && huge_pages::make(&whole, reads) == Collapsed::All;
+        huge_pages::tell_of_pause();
+        if all {
             return (as_it_is, whole.len());
         }
         if is_small {

@@ -206,6 +206,7 @@ impl Arena {
         }
         let memory = self.shared.pool.lock().region(id, holder)?;
         memory.make_huge_pages();
+        tell_of_refusals();
         Some(Region::new(id, memory))
     }
 
@@ -275,12 +276,14 @@ impl Inner {
     ) -> Result<AlignedBuf> {
         let cut = pool.cut(need, purpose, self);
         match purpose {
-            Purpose::User => self.let_go(pool),
+            Purpose::User => {
+                self.let_go(pool);
+                tell_of_refusals();
+            }
             // A caller that stages may hold a lock.
             Purpose::Staging | Purpose::Beyond => drop(pool),
         }
         let (piece, fresh) = cut.map_err(|errno| map_failed(need, errno))?;
-        tell_of_refusals();
         // From here on the buffer's drop gives the memory back, also when it cannot be faulted in.
         let buffer = AlignedBuf::new(Arc::clone(self), piece, len);
         self.fault_in(&buffer, &fresh)?;

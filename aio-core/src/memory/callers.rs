@@ -24,7 +24,9 @@ use crate::op::buf::IoBufMut;
 /// ```
 pub fn use_huge_pages(mut memory: impl IoBufMut) -> bool {
     let start = memory.byte_mut_ptr().addr();
-    make_all(&huge_pages::whole_pages(&(start..start + memory.byte_len())))
+    let all = make_all(&huge_pages::whole_pages(&(start..start + memory.byte_len())));
+    huge_pages::tell_of_pause();
+    all
 }
 
 fn make_all(whole: &Range<usize>) -> bool {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::foreign::log;
 use crate::memory::page_size;
@@ -28,7 +29,11 @@ const MADV_POPULATE_WRITE: libc::c_int = 23;
 const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
 /// How much to collapse per system call, in bytes. It holds the address space's lock.
 const STEP: usize = 64 << 20;
-/// How long nothing is collapsed after the system had no room: it would look for room each time.
+/// The time for a huge page, of a CPU, from which on it is too long: 0.1 to 1.5 ms were measured where there is room.
+const LONG: Duration = Duration::from_millis(5);
+/// How much longer they may take in all: single ones were seen to take long where a hypervisor had to find the memory.
+const MOST_EXCESS: Duration = Duration::from_millis(50);
+/// How long nothing is collapsed after the system had no room, or took long to make it: it would do so each time.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// What came of collapsing a range.
@@ -111,25 +116,46 @@ pub(crate) fn make(addresses: &Range<usize>, fill: bool) -> Collapsed {
 }
 
 /// Makes huge pages of these addresses, where something is present in each. It takes from 0.1 to some milliseconds for
-/// each, during which accesses to it wait. Not under a lock: it may log.
+/// each, during which accesses to it wait.
 pub(super) fn collapse(addresses: &Range<usize>) -> Collapsed {
     debug_assert!(addresses.start.is_multiple_of(HUGE_PAGE) && addresses.end.is_multiple_of(HUGE_PAGE));
     if is_paused() {
         return Collapsed::NoRoom;
     }
+    let began = cpu_time();
     let once = || advise(addresses, MADV_COLLAPSE);
     // EAGAIN: something has a page, for a moment (the kernel moves it) or for long (it is pinned).
-    match once().or_else(|errno| if errno == Errno::EAGAIN { once() } else { Err(errno) }) {
-        Ok(()) => Collapsed::All,
+    let done = once().or_else(|errno| if errno == Errno::EAGAIN { once() } else { Err(errno) });
+    let took = cpu_time().saturating_sub(began);
+    match done {
         // EBUSY: the control group has none, unless it is for this memory alone, as where user space handles the faults
         // of what is absent.
         Err(errno) if errno == Errno::ENOMEM || errno == Errno::EBUSY && !can_collapse() => {
-            pause();
-            log(|| tracing::debug!(%errno, "no room for huge pages: memory stays in small ones"));
-            Collapsed::NoRoom
+            pause(errno as u32);
+            return Collapsed::NoRoom;
         }
-        Err(_) => Collapsed::NotAll,
+        _ if is_slow(&EXCESS, took, addresses.len()) => pause(SLOW),
+        _ => {}
     }
+    if done.is_ok() { Collapsed::All } else { Collapsed::NotAll }
+}
+
+/// By how much collapsing took too long of late, in microseconds. Fast ones make up for slow ones.
+static EXCESS: process::AtomicUsize = process::AtomicUsize::new(0);
+
+/// Whether collapsing takes so long that transfers are better off without: the system moves other memory to get room.
+fn is_slow(excess: &process::AtomicUsize, took: Duration, bytes: usize) -> bool {
+    let fair = LONG.as_micros() as usize * (bytes / HUGE_PAGE);
+    let sum = (excess.load(Ordering::Relaxed) + took.as_micros() as usize).saturating_sub(fair);
+    let is_slow = sum > MOST_EXCESS.as_micros() as usize;
+    // What another thread adds at the same time may be lost.
+    excess.store(if is_slow { 0 } else { sum }, Ordering::Relaxed);
+    is_slow
+}
+
+/// The time that this thread has had of a CPU: a thread that others keep from running is not slow at collapsing.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Gives one of the two kinds of advice that this module knows.
@@ -154,9 +180,30 @@ fn since() -> Instant {
     *SINCE.get_or_init(Instant::now)
 }
 
-fn pause() {
+/// Why nothing is collapsed, until it is logged: an error number, or [`SLOW`].
+static REASON: process::AtomicU32 = process::AtomicU32::new(0);
+const SLOW: u32 = u32::MAX;
+
+fn pause(reason: u32) {
     let until = since().elapsed() + PAUSE;
     PAUSED_UNTIL.store(usize::try_from(until.as_millis()).unwrap_or(usize::MAX), Ordering::Relaxed);
+    REASON.store(reason, Ordering::Relaxed);
+}
+
+/// Logs why nothing is collapsed any more, once. Not under a lock: what gets the log is foreign code.
+pub(crate) fn tell_of_pause() {
+    let reason = REASON.load(Ordering::Relaxed);
+    // One thread tells of it.
+    if reason == 0 || REASON.compare_exchange(reason, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return;
+    }
+    let seconds = PAUSE.as_secs();
+    if reason == SLOW {
+        log(|| tracing::debug!("huge pages take long to make: memory stays in small ones for {seconds} s"));
+    } else {
+        let errno = Errno::from_raw(reason.cast_signed());
+        log(|| tracing::debug!(%errno, "no room for huge pages: memory stays in small ones for {seconds} s"));
+    }
 }
 
 pub(crate) fn is_paused() -> bool {
@@ -231,6 +278,21 @@ pub(crate) mod tests {
         // SAFETY: memory of this test, whose contents the advice does not change.
         unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_NOHUGEPAGE) };
         assert_eq!(collapse(&addresses(memory)), Collapsed::NotAll, "the owner wants none");
+    }
+
+    #[test]
+    fn what_takes_long_again_and_again_is_slow() {
+        let excess = process::AtomicUsize::new(0);
+        // All of a time that is fair, and a single one that is not.
+        (0..1000).for_each(|_| assert!(!is_slow(&excess, 2 * LONG, 2 * HUGE_PAGE)));
+        assert!(!is_slow(&excess, MOST_EXCESS, HUGE_PAGE));
+        (0..9).for_each(|_| assert!(!is_slow(&excess, Duration::ZERO, HUGE_PAGE)));
+        assert!(!is_slow(&excess, MOST_EXCESS, HUGE_PAGE));
+        assert!(is_slow(&excess, MOST_EXCESS, HUGE_PAGE));
+        // It begins anew after the pause.
+        assert!(!is_slow(&excess, MOST_EXCESS, HUGE_PAGE));
+        let began = cpu_time();
+        while cpu_time() == began {}
     }
 
     /// Has user space handle the faults of absent pages, as far as the system lets it: `userfaultfd(2)`.

@@ -33,6 +33,7 @@ fn note_refusal(errno: Errno) {
 
 /// Logs what was refused since the last time. Not under a lock: what gets the log is foreign code.
 pub(super) fn tell_of_refusals() {
+    huge_pages::tell_of_pause();
     let refused = REFUSED.load(Ordering::Relaxed);
     // One thread tells of it.
     if refused != 0 && REFUSED.compare_exchange(refused, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
