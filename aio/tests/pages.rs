@@ -11,6 +11,7 @@ use std::path::Path;
 use aio::op::Direction::{Read, Write};
 use aio::{AioHandle, DirectMode};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pages::{HUGE, Memory, USES, can_be_made, in_huge_pages, transfer};
 use support::child::{alone, forked};
 use support::{Folder, backends, pattern};
@@ -150,6 +151,28 @@ fn a_write_of_memory_that_a_fork_shares_copies_none_of_it() {
         let aio = aio::builder().direct(DirectMode::On).build().unwrap();
         (0..USES).for_each(|_| _ = transfer(&aio, &folder.path("own"), Write, memory.bytes()));
         assert_eq!(memory.huge(), LEN);
+    });
+}
+
+#[test]
+fn that_too_many_files_are_open_passes() {
+    alone("that_too_many_files_are_open_passes", || {
+        each(|aio, path, content| {
+            let mut memory = Memory::touched(LEN, 1);
+            let file = aio.open(path).unwrap();
+            let mut read = || {
+                memory.bytes().fill(1);
+                let before = aio.stats().bytes_staged;
+                aio.scope(|scope| scope.read(&file, memory.bytes(), 0)).unwrap();
+                assert!(memory.bytes() == content);
+                (aio.stats().bytes_staged - before) as usize
+            };
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            let staged = read();
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+            assert_eq!((staged, read()), (0, LEN));
+        });
     });
 }
 

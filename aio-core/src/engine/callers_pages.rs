@@ -19,6 +19,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use nix::errno::Errno;
+
 use crate::backend::Direction;
 use crate::foreign::log;
 use crate::memory::huge_pages::{self, Collapsed, HUGE_PAGE};
@@ -44,7 +46,7 @@ pub(crate) struct CallersPages {
     recent: Mutex<Recent>,
 }
 
-/// A worker's share of the page map, from its first look on. `None`: the kernel does not tell, or makes no huge pages.
+/// A worker's share of the page map, once it has looked. `None`: the kernel does not tell, or makes no huge pages.
 #[derive(Debug, Default)]
 pub(crate) struct WorkersMap(OnceCell<Option<Arc<PageMap>>>);
 
@@ -77,7 +79,7 @@ impl CallersPages {
         if whole.is_empty() || huge_pages::is_paused() {
             return (as_it_is, 0);
         }
-        let Some(map) = map.0.get_or_init(|| self.page_map()) else { return (as_it_is, 0) };
+        let Some(map) = self.page_map(map) else { return (as_it_is, 0) };
         let Ok(pages) = map.pages(&whole) else { return (as_it_is, 0) };
         let a_part = whole.len() / 4;
         let is_small = pages.small > a_part;
@@ -101,18 +103,30 @@ impl CallersPages {
         (Stretch { until, staged: is_small }, 0)
     }
 
-    fn page_map(&self) -> Option<Arc<PageMap>> {
+    /// The page map for a worker. A failure that may pass, as for too many open files, is not remembered.
+    fn page_map<'a>(&self, map: &'a WorkersMap) -> Option<&'a PageMap> {
+        if map.0.get().is_none() {
+            let opened = match self.open() {
+                Ok(opened) => Some(opened),
+                Err(error @ (Errno::ENOTTY | Errno::EINVAL | Errno::ENOENT | Errno::EACCES)) => {
+                    log(|| tracing::debug!(%error, "the kernel cannot do it: callers' memory is taken as it is"));
+                    None
+                }
+                Err(_) => return None,
+            };
+            let _first = map.0.set(opened);
+        }
+        map.0.get()?.as_deref()
+    }
+
+    fn open(&self) -> Result<Arc<PageMap>, Errno> {
         let opened = lock(&self.map).upgrade();
-        if opened.is_some() {
-            return opened;
+        if let Some(opened) = opened {
+            return Ok(opened);
         }
-        let map = PageMap::open();
-        if let Err(error) = &map {
-            log(|| tracing::debug!(%error, "the kernel does not tell of pages: callers' memory is taken as it is"));
-        }
-        let map = Arc::new(map.ok().filter(|_| huge_pages::can_collapse())?);
+        let map = Arc::new(huge_pages::open_map()?);
         *lock(&self.map) = Arc::downgrade(&map);
-        Some(map)
+        Ok(map)
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr;
@@ -17,6 +18,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::foreign::log;
+use crate::memory::page_map::PageMap;
 use crate::memory::page_size;
 use crate::sync::{Ordering, process};
 
@@ -47,26 +49,57 @@ pub(crate) enum Collapsed {
     NoRoom,
 }
 
-/// Whether memory that was advised gets huge pages when it is faulted in, as the machine is set up now.
+/// Whether memory that was advised gets huge pages when it is faulted in, as the machine was set up when this was first
+/// asked.
 pub(crate) fn come_by_advice() -> bool {
+    static ADVICE: OnceLock<bool> = OnceLock::new();
     let chosen = |path: &str| {
         let text = fs::read_to_string(format!("{SETTINGS}/{path}")).ok()?;
         let (_, rest) = text.split_once('[')?;
         rest.split_once(']').map(|(chosen, _)| chosen.to_owned())
     };
-    // Since Linux 6.8 each size has a setting, which may be to do as the general one.
-    let own = chosen("hugepages-2048kB/enabled").filter(|chosen| chosen != "inherit");
-    // Where nothing tells, advice is all that is tried.
-    own.or_else(|| chosen("enabled")).is_none_or(|chosen| chosen != "never")
+    *ADVICE.get_or_init(|| {
+        // Since Linux 6.8 each size has a setting, which may be to do as the general one.
+        let own = chosen("hugepages-2048kB/enabled").filter(|chosen| chosen != "inherit");
+        // Where nothing tells, advice is all that is tried.
+        own.or_else(|| chosen("enabled")).is_none_or(|chosen| chosen != "never")
+    })
 }
 
 /// Whether the kernel's huge pages have the size that this module knows.
 pub(crate) fn are_of_known_size() -> bool {
+    check_size().is_ok()
+}
+
+/// Fails with EINVAL if the kernel's huge pages have another size.
+fn check_size() -> Result<(), Errno> {
     static KNOWN: OnceLock<bool> = OnceLock::new();
-    *KNOWN.get_or_init(|| {
-        let size = fs::read_to_string(format!("{SETTINGS}/hpage_pmd_size"));
-        size.is_ok_and(|size| size.trim().parse() == Ok(HUGE_PAGE))
-    })
+    let is_known = match KNOWN.get() {
+        Some(is_known) => *is_known,
+        None => match fs::read_to_string(format!("{SETTINGS}/hpage_pmd_size")) {
+            Ok(size) => *KNOWN.get_or_init(|| size.trim().parse() == Ok(HUGE_PAGE)),
+            Err(error) => return Err(errno_of(error)),
+        },
+    };
+    if is_known { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EINVAL)
+}
+
+/// Opens the page map, where the kernel makes huge pages too.
+pub(crate) fn open_map() -> Result<PageMap, Errno> {
+    let map = PageMap::open().map_err(errno_of)?;
+    match try_collapse() {
+        Ok(()) => Ok(map),
+        Err(errno) => {
+            if matches!(errno, Errno::ENOMEM | Errno::EBUSY) {
+                pause(errno as u32);
+            }
+            Err(errno)
+        }
+    }
 }
 
 /// Whether the kernel makes huge pages of memory that is in use. It is tried out, on a little memory of its own.
@@ -75,7 +108,7 @@ pub fn can_collapse() -> bool {
 }
 
 fn try_collapse() -> Result<(), Errno> {
-    let len = NonZeroUsize::new(2 * HUGE_PAGE).filter(|_| are_of_known_size()).ok_or(Errno::EINVAL)?;
+    let len = check_size().and(NonZeroUsize::new(2 * HUGE_PAGE).ok_or(Errno::EINVAL))?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anyone has.
     let mapped = unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_PRIVATE) }?;
