@@ -154,6 +154,27 @@ fn a_write_of_memory_that_a_fork_shares_copies_none_of_it() {
     });
 }
 
+/// Staging takes no more than the arena may have, and makes way.
+#[test]
+fn staging_is_within_the_limit_and_makes_way() {
+    const LIMIT: u64 = 64 << 20;
+    if !can_be_made() {
+        return;
+    }
+    let folder = Folder::new();
+    let mut memory = Memory::touched(LIMIT as usize, 1);
+    for backend in backends() {
+        let aio = aio::builder().backend(backend).direct(DirectMode::On).threads(4).arena_limit(LIMIT);
+        let aio = aio.block_size(4 << 20).build().unwrap();
+        let path = folder.path(backend.name());
+        assert!(transfer(&aio, &path, Write, memory.bytes()) > 0, "{backend}");
+        assert!(aio.arena().mapped() <= LIMIT, "{backend}");
+        aio.arena().reserve(48 << 20).unwrap();
+        assert!(aio.arena().mapped() <= LIMIT && aio.alloc(48 << 20).is_ok(), "{backend}");
+        assert!(fs::read(&path).unwrap() == memory.bytes());
+    }
+}
+
 #[test]
 fn that_too_many_files_are_open_passes() {
     alone("that_too_many_files_are_open_passes", || {

@@ -10,6 +10,9 @@ use crate::error::Error;
 use crate::memory::{AlignedBuf, Arena};
 use crate::op::plan::{BlockRange, Segment};
 
+/// So many buffers in use keep a device busy, since a worker copies little between two submissions.
+const ENOUGH: usize = 8;
+
 /// Staging buffers of one user, each one block long. Made when needed and reused.
 #[derive(Debug)]
 pub(crate) struct Staging {
@@ -29,9 +32,24 @@ impl Staging {
         Self { arena, size, made: 0, most, beyond, free: Vec::new() }
     }
 
+    /// Whether so many buffers are in use that a block that could do without one waits for one of them: more would be
+    /// mapped, and faster by nothing.
+    pub(crate) fn has_enough(&self) -> bool {
+        self.made - self.free.len() >= ENOUGH
+    }
+
+    /// A buffer for a block that could do without, never beyond the arena's limit.
+    pub(crate) fn take_spare(&mut self, len: usize) -> Option<AlignedBuf> {
+        self.take_with(len, 0)
+    }
+
     /// A buffer of at least `len` bytes, if one can be had. Blocks longer than a staging buffer (the file system's
     /// units are larger than `block_size`) make the buffers longer.
     pub(crate) fn take(&mut self, len: usize) -> Option<AlignedBuf> {
+        self.take_with(len, self.beyond)
+    }
+
+    fn take_with(&mut self, len: usize, beyond: usize) -> Option<AlignedBuf> {
         if len > self.size {
             self.size = len;
             self.give_back_unused();
@@ -42,7 +60,7 @@ impl Staging {
         if self.made >= self.most {
             return None;
         }
-        let buffer = self.arena.alloc_staging(self.size, self.made < self.beyond)?;
+        let buffer = self.arena.alloc_staging(self.size, self.made < beyond)?;
         self.made += 1;
         Some(buffer)
     }

@@ -174,8 +174,9 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait), [`Error::MapFailed`] if the
-    /// system has less memory than that; [`Error::Forked`].
+    /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait for buffers; for workers to give
+    /// idle staging buffers back, a second at most), [`Error::MapFailed`] if the system has less memory than that;
+    /// [`Error::Forked`].
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         self.shared.check_forked()?;
         let need = self.shared.whole_pages(usize::try_from(bytes).unwrap_or(usize::MAX))?;
@@ -411,8 +412,12 @@ impl Inner {
         let mut held: Vec<(AlignedBuf, Vec<Range<usize>>)> = Vec::new();
         {
             let mut pool = self.pool.lock();
-            if need as u64 > self.limit.saturating_sub(pool.in_use + pool.staging) {
+            if need as u64 > self.limit.saturating_sub(pool.in_use) {
                 return Err(self.out_of_memory(need, pool.in_use));
+            }
+            if need as u64 > self.limit.saturating_sub(pool.in_use + pool.staging) {
+                let patience = if on_any_worker() { Patience::Never } else { Patience::Briefly };
+                pool = self.wait_for_room(pool, need, patience)?;
             }
             // All of it will be touched, so that the system would rather end the process than refuse. And so many
             // mappings would leave none for the process itself.

@@ -112,13 +112,18 @@ impl Issuer<'_> {
     }
 
     /// The memory of a block: the user's own, or a staging buffer, filled if it is to be written. None: there is no
-    /// staging buffer now.
+    /// staging buffer now, or the block goes faster with one that is in flight.
     fn memory(&mut self, segment: &Segment, range: BlockRange) -> Result<Option<BlockMemory>, Error> {
         let own = segment.memory.filter(|_| !segment.staged && !self.verifying);
         let own = own.map(|memory| (memory.advance(range.from).ptr.as_ptr(), memory.region));
-        // Memory that can be transferred directly need not wait for staging.
+        // Memory that can be transferred directly need not wait for room for staging.
         let staging = match own {
-            Some((ptr, None)) if self.is_slow(segment, range, ptr) => self.staging.take(range.len),
+            Some((ptr, None)) if self.is_slow(segment, range, ptr) => {
+                if self.staging.has_enough() && !self.run.is_idle {
+                    return Ok(None);
+                }
+                self.staging.take_spare(range.len)
+            }
             Some(_) => None,
             None => self.staging.take(range.len),
         };

@@ -655,6 +655,26 @@ fn staging_makes_way_and_never_waits() {
 }
 
 #[test]
+fn reserving_has_idle_staging_given_back() {
+    let arena = Arena::new(8 << 20);
+    let staging = arena.alloc_staging(4 * MIB, false).unwrap();
+    let worker = Worker::of(&arena);
+    thread::scope(|threads| {
+        let waiter = threads.spawn(|| arena.reserve(6 << 20));
+        while !worker.inboxes[0].has_requests() {
+            assert!(!waiter.is_finished());
+            thread::yield_now();
+        }
+        drop(staging);
+        drop(worker.inboxes[0].take_requests());
+        waiter.join().unwrap().unwrap();
+    });
+    let held = arena.alloc(4 * MIB).unwrap();
+    assert!(matches!(arena.reserve(6 << 20), Err(Error::OutOfMemory { .. })));
+    drop(held);
+}
+
+#[test]
 fn handles_without_a_limit_share_one_arena_that_ends_with_them() {
     let (one, other) = (Arena::of_process(), Arena::of_process());
     assert!(Arc::ptr_eq(&one.shared, &other.shared));
