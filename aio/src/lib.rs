@@ -105,7 +105,9 @@
 //!
 //! [`AioHandle::stats`] tells which way bytes went: [`bytes_direct`](Stats::bytes_direct) or
 //! [`bytes_buffered`](Stats::bytes_buffered), and of either [`bytes_staged`](Stats::bytes_staged), which should be
-//! near 0. (Reads of a file that lies in the page cache come from there, see [`DirectMode::Auto`].)
+//! near 0 for memory of the arena. (Of memory of your own that lies in 4 KiB pages, direct blocks are staged, too, to
+//! be faster, until ops have used it again and again.) (Reads of a file that lies in the page cache come from there,
+//! see [`DirectMode::Auto`].)
 //!
 //! # Errors
 //!

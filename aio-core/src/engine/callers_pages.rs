@@ -8,8 +8,8 @@
 //! - What lies in small pages passes through staging, which has huge ones: to copy it costs less than to make them.
 //! - What comes again, op after op, is made to lie in huge pages after all, which pays from the next op on.
 //!
-//! A write takes no memory for that, and does not copy what a forked process shares: it makes huge pages only where each
-//! small one is present, and no other process's too.
+//! A write takes no memory for that, and does not copy what a forked process shares: it makes huge pages only where
+//! each small one is present, and no other process's too.
 //!
 //! All of this is `MADV_COLLAPSE`: no contents change, and the mapping keeps its flags. Advice (`MADV_HUGEPAGE`) would
 //! stay, and split the mapping at its ends, of which a process may have 65530.
@@ -67,8 +67,8 @@ pub(crate) struct ExtentPages<'a> {
 }
 
 impl CallersPages {
-    /// Looks at the memory of an extent from a block of it on, `block` its addresses, and makes huge pages where that is
-    /// better: of how many bytes.
+    /// Looks at the memory of an extent from a block of it on, `block` its addresses, and makes huge pages where that
+    /// is better: of how many bytes.
     pub(crate) fn look(&self, map: &WorkersMap, extent: &ExtentPages<'_>, block: &Range<usize>) -> (Stretch, usize) {
         let until = (block.start / STRETCH + 1) * STRETCH;
         let until = until.max(block.end).min(extent.addresses.end);
@@ -112,7 +112,10 @@ impl CallersPages {
                     log(|| tracing::debug!(%error, "the kernel cannot do it: callers' memory is taken as it is"));
                     None
                 }
-                Err(_) => return None,
+                Err(_) => {
+                    huge_pages::tell_of_pause();
+                    return None;
+                }
             };
             let _first = map.0.set(opened);
         }
@@ -151,8 +154,8 @@ impl OpNumber {
     }
 }
 
-/// Memory that lay in small pages when an op used it last, by the stretch that it lies in, so that an op finds the memory
-/// of earlier ones also where it uses more or less of it.
+/// Memory that lay in small pages when an op used it last, by the stretch that it lies in, so that an op finds the
+/// memory of earlier ones also where it uses more or less of it.
 #[derive(Debug, Default)]
 struct Recent(HashMap<usize, Seen>);
 
@@ -167,9 +170,9 @@ struct Seen {
 }
 
 impl Recent {
-    /// Whether earlier ops used the memory at an address often enough, so that huge pages are to be made of it. If it is
-    /// small all the same after that, it was mapped anew, or cannot be moved: then they are made at each use whose number
-    /// is a power of [`AGAIN`], which costs little where it is of no use.
+    /// Whether earlier ops used the memory at an address often enough, so that huge pages are to be made of it. If it
+    /// is small all the same after that, it was mapped anew, or cannot be moved: then they are made at each use whose
+    /// number is a power of [`AGAIN`], which costs little where it is of no use.
     fn comes_again(&mut self, address: usize, op: u32) -> bool {
         let stretch = address / STRETCH;
         // Where ops go through more memory than that, all of it stays small.

@@ -174,8 +174,8 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait for buffers; for workers to give
-    /// idle staging buffers back, a second at most), [`Error::MapFailed`] if the system has less memory than that;
+    /// [`Error::OutOfMemory`] if the limit leaves less than `bytes` now (it does not wait for buffers; for workers to
+    /// give idle staging buffers back, a second at most), [`Error::MapFailed`] if the system has less memory than that;
     /// [`Error::Forked`].
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         self.shared.check_forked()?;

@@ -1,8 +1,8 @@
 //! Huge pages, by whatever makes the kernel give them.
 //!
 //! `MADV_HUGEPAGE` is advice for later faults, and nothing comes of it where `transparent_hugepage/enabled` is `never`.
-//! `MADV_COLLAPSE` (Linux 6.1) makes a huge page of what is there now, whatever that setting says, for 2 MiB of which one
-//! page at least is present. Neither changes contents.
+//! `MADV_COLLAPSE` (Linux 6.1) makes a huge page of what is there now, whatever that setting says, for 2 MiB of which
+//! one page at least is present. Neither changes contents.
 #![allow(unsafe_code)]
 
 use std::fs;

@@ -3,8 +3,9 @@
 //! A direct transfer hands the device physical addresses. Over 4 KiB pages a 1 MiB block is up to 256 scattered
 //! pieces, each looked up, pinned and described to the device; over a huge page it is one piece, and at queue depth
 //! 32 that alone was measured to be worth a factor of two to three. So regions are mapped 2 MiB-aligned with
-//! `MADV_HUGEPAGE`; where the system is set to give none for that, `MADV_COLLAPSE` makes them ([`huge_pages`]). Memory that a ring has registered is pinned once instead of once per block; a ring takes few
-//! registrations of at most 1 GiB each, so regions are large and buffers are cut out of them.
+//! `MADV_HUGEPAGE`; where the system is set to give none for that, `MADV_COLLAPSE` makes them ([`huge_pages`]). Memory
+//! that a ring has registered is pinned once instead of once per block; a ring takes few registrations of at most 1 GiB
+//! each, so regions are large and buffers are cut out of them.
 //!
 //! # What is given back
 //!
@@ -23,8 +24,8 @@
 //! # What is faulted in, and what a fork leaves
 //!
 //! Pages are faulted in when a buffer first covers them, not one by one under the transfer. Regions are
-//! `MADV_DONTFORK`: copy-on-write after a fork could move a page away from under a transfer in flight, so a forked child
-//! does not get these mappings at all.
+//! `MADV_DONTFORK`: copy-on-write after a fork could move a page away from under a transfer in flight, so a forked
+//! child does not get these mappings at all.
 
 mod arena;
 mod buffer;

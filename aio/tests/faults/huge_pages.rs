@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use aio::op::Direction::{Read, Write};
 use aio::{Backend, DirectMode};
@@ -89,7 +90,7 @@ fn that_are_switched_off() {
 
 const GROUP: &str = "AIO_TEST_GROUP";
 
-/// Ops and buffers stay in small pages, and succeed; it is tried once, and not for each op.
+/// Ops and buffers stay in small pages, and succeed; it is tried once in ten seconds, and not for each op.
 #[test]
 #[ignore = "needs root: .ci/faults"]
 fn that_the_control_group_has_no_room_for() {
@@ -107,6 +108,7 @@ fn without_room(group: &Path) {
     if !can_be_made() {
         return;
     }
+    let began = Instant::now();
     let refused = Arc::new(AtomicUsize::new(0));
     let counter = refused.clone();
     log_to(move |event| {
@@ -130,7 +132,8 @@ fn without_room(group: &Path) {
         assert!(memory.huge() < LEN, "{backend}: there was room");
         drop(limit);
     });
-    assert_eq!(refused.load(Ordering::Relaxed), 1, "tried once in ten seconds");
+    let most = 1 + began.elapsed().as_secs() as usize / 10;
+    assert!((1..=most).contains(&refused.load(Ordering::Relaxed)), "tried once in ten seconds");
 }
 
 /// A control group for memory, gone again when it is dropped.

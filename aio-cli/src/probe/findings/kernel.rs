@@ -57,8 +57,8 @@ fn huge_pages(report: &Report) -> Option<Finding> {
             Warning,
             "huge-pages-off",
             format!(
-                "transparent huge pages are set to `{set}`, and this kernel makes none otherwise (MADV_COLLAPSE, Linux \
-                 6.1), so buffers lie in small ones: {COST}"
+                "transparent huge pages are set to `{set}`, and none could be made otherwise (MADV_COLLAPSE needs Linux \
+                 6.1, and room on the machine and in the control group), so buffers lie in small ones: {COST}"
             ),
             SWITCH_ON,
         )),
