@@ -16,8 +16,8 @@ impl Shared {
     pub(crate) fn op<D: IoOpDesc>(&self, desc: D, promise: Promise, options: OpOptions) -> Arc<Op<D>> {
         let plan = prepare::plan_if_easy(self, &desc, options.validate);
         let mut state = OpState::new(promise, options, plan);
-        if let Target::Path(..) = desc.target() {
-            state = state.by_path();
+        if let Target::Path(_, mode) = desc.target() {
+            state = state.by_path(*mode);
         }
         Arc::new(Op { state, desc })
     }

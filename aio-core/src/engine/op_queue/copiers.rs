@@ -21,6 +21,8 @@ pub(super) struct Copiers {
     /// The inodes that copiers write to. The kernel lets one thread at a time write to an inode through the page cache,
     /// and others would spin until it is their turn.
     written: SmallVec<[usize; 4]>,
+    /// One makes files. The kernel makes one at a time in a folder, and others would spin until it is their turn.
+    makes_files: bool,
     /// How many copy for background ops.
     background: usize,
     /// How many threads wait for copiers to let go.
@@ -33,13 +35,14 @@ pub(crate) struct Holding {
     epoch: u64,
     /// Until it has copied.
     written: SmallVec<[usize; 1]>,
+    makes_files: bool,
     is_background: bool,
 }
 
 impl Holding {
     /// Whether copies wait for what it holds.
     pub(super) fn excludes_others(&self) -> bool {
-        self.is_background || !self.written.is_empty()
+        self.is_background || self.makes_files || !self.written.is_empty()
     }
 }
 
@@ -63,6 +66,7 @@ impl Copiers {
             woken: 0,
             claims: Epochs::default(),
             written: SmallVec::new(),
+            makes_files: false,
             background: 0,
             waiting: 0,
         }
@@ -99,12 +103,18 @@ impl Copiers {
         Another::New
     }
 
-    /// Whether no copier writes to the inode of this op, and for one in the background, whether a copier is left for
-    /// others.
+    /// Whether no copier writes to the inode of this op, or makes a file if it does, and for one in the background, whether
+    /// a copier is left for others.
     pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
         let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
         (!queued.is_background() || self.background < most)
+            && self.may_make_file(queued)
             && (self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode)))
+    }
+
+    /// Whether no copier makes a file, if this op does.
+    pub(super) fn may_make_file(&self, queued: &QueuedOp) -> bool {
+        !(self.makes_files && queued.op().state.makes_file())
     }
 
     /// A copier has claimed these runs, or an op to be prepared.
@@ -114,12 +124,16 @@ impl Copiers {
         let is_background =
             runs.iter().any(Run::is_background) || unprepared.is_some_and(|op| op.state.options.is_background());
         self.background += usize::from(is_background);
-        Holding { epoch: self.claims.enter(), written, is_background }
+        let mut ops = runs.iter().map(|run| &*run.op).chain(unprepared);
+        let makes_files = ops.any(|op| op.state.makes_file());
+        self.makes_files |= makes_files;
+        Holding { epoch: self.claims.enter(), written, makes_files, is_background }
     }
 
     /// The copier has copied them, so another one may write to the same inodes. It has the ops yet.
     pub(super) fn copied(&mut self, held: &mut Holding) {
         self.background -= usize::from(std::mem::take(&mut held.is_background));
+        self.makes_files &= !std::mem::take(&mut held.makes_files);
         for inode in held.written.drain(..) {
             if let Some(index) = self.written.iter().position(|written| *written == inode) {
                 self.written.swap_remove(index);

@@ -166,11 +166,6 @@ impl Fifos {
         self.queues.iter().any(|queue| queue.iter().take(LOOKED_AT).any(&may_claim))
     }
 
-    /// Whether the first op of a priority may be claimed.
-    pub(super) fn has_first(&self, may_claim: impl Fn(&QueuedOp) -> bool) -> bool {
-        self.queues.iter().filter_map(VecDeque::front).any(may_claim)
-    }
-
     /// Claims blocks of the first ops that may be claimed until there is no room for more, or one op to be prepared.
     pub(super) fn claim(
         &mut self,

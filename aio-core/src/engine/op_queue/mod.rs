@@ -218,7 +218,7 @@ impl OpQueue {
         let State { copiers, copies, paths, .. } = &mut *state;
         let another = copiers.another(|copiers| {
             let may_claim = |queued: &QueuedOp| copiers.may_claim(queued);
-            copies.has_any(may_claim) || paths.has_first(|queued| may_claim(queued) && may_open(queued))
+            copies.has_any(may_claim) || paths.has_any(|queued| may_claim(queued) && may_open(queued))
         });
         drop(state);
         if another == Another::Sleeping {
@@ -253,11 +253,12 @@ impl OpQueue {
     ) -> Found {
         let mut state = self.state.lock();
         let may_open = self.may_open(&state);
-        let State { fifos, paths, workers, .. } = &mut *state;
+        let State { fifos, paths, workers, copiers, .. } = &mut *state;
         claimed.begin(wanted);
         let mut found = fifos.claim(claimed, |_| true, &mut wait_for_route);
         if matches!(found, Found::Nothing) && !claimed.has_stopped() {
-            found = paths.claim(claimed, may_open, &mut wait_for_route);
+            let may_claim = |queued: &QueuedOp| may_open(queued) && copiers.may_make_file(queued);
+            found = paths.claim(claimed, may_claim, &mut wait_for_route);
         }
         // To prepare an op may take long, and what comes behind it need not wait.
         let room = if let Found::Unprepared(..) = found { 0 } else { claimed.room() };

@@ -22,6 +22,8 @@ impl Flags {
     pub(super) const SYNC_DUE: u8 = 1 << 5;
     /// The op has a path to be opened. Set from the start.
     pub(super) const BY_PATH: u8 = 1 << 6;
+    /// The path is opened to be written, and may be made. Set from the start.
+    pub(super) const MAKES_FILE: u8 = 1 << 7;
 
     pub(super) fn new(bits: u8) -> Self {
         Self(AtomicU8::new(bits))

@@ -29,6 +29,7 @@ use crate::file::OpenFile;
 use crate::file::growth::ExtendingWrite;
 use crate::file::routes::{Route, RouteBusy, RoutePermit, Routes};
 use crate::file::write_back::WriteInFlight;
+use crate::op::desc::PathMode;
 use crate::op::plan::Plan;
 use crate::sync::{AtomicU64, Mutex, lock};
 
@@ -66,9 +67,14 @@ impl OpState {
     }
 
     /// Of an op with a path, before it is submitted.
-    pub(crate) fn by_path(self) -> Self {
-        self.flags.set(Flags::BY_PATH);
+    pub(crate) fn by_path(self, mode: PathMode) -> Self {
+        self.flags.set(Flags::BY_PATH | if mode == PathMode::Read { 0 } else { Flags::MAKES_FILE });
         self
+    }
+
+    /// Whether it may make a file. Asks nothing of the descriptor.
+    pub(crate) fn makes_file(&self) -> bool {
+        self.flags.has(Flags::MAKES_FILE)
     }
 
     /// Whether it has a path to be opened. Asks nothing of the descriptor.
