@@ -152,7 +152,8 @@ fn ops_by_path_wait_for_the_descriptors_of_each_other() {
     });
 }
 
-/// Each grows a file that ends inside a page, so that it is opened by one thread, and goes on by another, with a permit.
+/// Each grows a file that ends inside a page, so that it is opened by one thread, and goes on by another, with a
+/// permit.
 #[test]
 fn many_ops_that_hold_files_while_they_wait_leave_descriptors_to_others() {
     alone("many_ops_that_hold_files_while_they_wait_leave_descriptors_to_others", || {

@@ -1,8 +1,9 @@
-//! The engine beside what users would write by hand: threads of plain system calls, `std::fs`, one call after the other.
+//! The engine beside what users would write by hand: threads of plain system calls, `std::fs`, one call after the
+//! other.
 //!
-//! `cargo bench -p aio-bench --bench plain -- [--dir DIR] [--pairs N] [--only TEXT] [GROUP...]`. Both sides run in turns, each for half
-//! a second at least; a line has the medians of both, and the median, least and greatest of the ratios of neighbouring
-//! runs. docs/performance.md has the figures.
+//! `cargo bench -p aio-bench --bench plain -- [--dir DIR] [--pairs N] [--only TEXT] [GROUP...]`. Both sides run in
+//! turns, each for half a second at least; a line has the medians of both, and the median, least and greatest of the
+//! ratios of neighbouring runs. docs/performance.md has the figures.
 
 mod files;
 mod page_cache;

@@ -120,8 +120,8 @@ impl AioHandle {
     }
 
     /// The same engine; ops through this clone, and through files that it opens, are accepted beyond
-    /// [`max_pending_ops`](AioConfig::max_pending_ops), so that no call waits for room in the queue. Awaiting the ticket
-    /// covers the time in the queue.
+    /// [`max_pending_ops`](AioConfig::max_pending_ops), so that no call waits for room in the queue. Awaiting the
+    /// ticket covers the time in the queue.
     ///
     /// The limit then holds up only callers that wait, and counts these ops among theirs. What bounds the memory of
     /// the ops themselves (some hundred bytes each) is how many tickets the program starts at once; what bounds that
@@ -257,15 +257,15 @@ impl AioHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if a file cannot be made beside the target, or the target is something else than a regular file, or
-    /// what must not be replaced: a mount point (as files that are mounted into a container are), immutable, or another
-    /// user's in a sticky folder.
+    /// [`Error::Io`] if a file cannot be made beside the target, or the target is something else than a regular file,
+    /// or what must not be replaced: a mount point (as files that are mounted into a container are), immutable, or
+    /// another user's in a sticky folder.
     pub fn create_atomic(&self, path: impl AsRef<Path>) -> Result<AtomicFile> {
         AtomicFile::create(&self.engine, path.as_ref(), self.options)
     }
 
-    /// As [`create_atomic`](Self::create_atomic), on a thread for operations on files. It never blocks: the ticket gives
-    /// the file.
+    /// As [`create_atomic`](Self::create_atomic), on a thread for operations on files. It never blocks: the ticket
+    /// gives the file.
     ///
     /// Cancelled before it begins, it makes nothing; if the ticket is dropped, what it made beside the target is
     /// removed.

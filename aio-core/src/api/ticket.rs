@@ -191,8 +191,8 @@ impl<T> Ticket<T> {
         }
     }
 
-    /// Starts a job on a thread for operations on files, when the changes of the inode `after` that were accepted before
-    /// have ended. What it made becomes a `T` when the ticket gives it out.
+    /// Starts a job on a thread for operations on files, when the changes of the inode `after` that were accepted
+    /// before have ended. What it made becomes a `T` when the ticket gives it out.
     pub(crate) fn start_file_job<M: Send + 'static>(
         engine: &Arc<Engine>,
         options: OpOptions,
@@ -233,7 +233,8 @@ impl<T> Ticket<T> {
         self
     }
 
-    /// Blocks the calling thread until the op has ended, and gives back what it owned: with the result, or in the error.
+    /// Blocks the calling thread until the op has ended, and gives back what it owned: with the result, or in the
+    /// error.
     ///
     /// A read by path, or of up to a block of a cached file, that no thread has begun is made by this one.
     ///

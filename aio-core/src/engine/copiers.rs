@@ -1,11 +1,12 @@
 //! Copiers: threads that move blocks from and to the page cache.
 //!
-//! An op is a copy if, as far as is known, no block of it waits for the device: a read of a file that a sample found in the
-//! page cache, a write of a file without direct I/O. All that it costs is a CPU that copies. An I/O queue makes such a copy inside of the system call
-//! that submits the block, so a worker would make one after the other, and its device would wait meanwhile. Hence copies
-//! have FIFOs of their own, and threads that make them with plain system calls. A copier is started when there are more
-//! copies than those that run have claimed, up to [`copy_threads`](crate::AioConfig::copy_threads); it sleeps while there
-//! are none, and goes with the handle. One copier at a time writes to an inode, since the kernel lets no second one in.
+//! An op is a copy if, as far as is known, no block of it waits for the device: a read of a file that a sample found in
+//! the page cache, a write of a file without direct I/O. All that it costs is a CPU that copies. An I/O queue makes
+//! such a copy inside of the system call that submits the block, so a worker would make one after the other, and its
+//! device would wait meanwhile. Hence copies have FIFOs of their own, and threads that make them with plain system
+//! calls. A copier is started when there are more copies than those that run have claimed, up to
+//! [`copy_threads`](crate::AioConfig::copy_threads); it sleeps while there are none, and goes with the handle. One
+//! copier at a time writes to an inode, since the kernel lets no second one in.
 
 use std::io;
 use std::sync::Arc;
@@ -200,8 +201,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Copies a block, which begins at `position` of the op, by as many system calls as it takes. Its piece tells how far
-    /// that got.
+    /// Copies a block, which begins at `position` of the op, by as many system calls as it takes. Its piece tells how
+    /// far that got.
     fn copy_piece(
         &self,
         run: &Run,

@@ -1,7 +1,8 @@
 //! The threads for operations on whole files, and the queue of their tasks.
 //!
-//! These operations block for long (a sync for as long as the device needs), so they have threads of their own and never
-//! hold up the transfers of a worker. The threads are started when needed, stay until the handle goes, and are few.
+//! These operations block for long (a sync for as long as the device needs), so they have threads of their own and
+//! never hold up the transfers of a worker. The threads are started when needed, stay until the handle goes, and are
+//! few.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,8 +79,8 @@ impl State {
         if task.has_permit() { self.queue.push_front(task) } else { self.queue.push_back(task) }
     }
 
-    /// A task that no thread would come to, where no more threads can be had: without threads any, and while all of them
-    /// open files, which may take for ever, one that does not.
+    /// A task that no thread would come to, where no more threads can be had: without threads any, and while all of
+    /// them open files, which may take for ever, one that does not.
     fn take_stranded(&mut self) -> Option<Task> {
         if self.idle > 0 || self.opening < self.threads.len() {
             return None;

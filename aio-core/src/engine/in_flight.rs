@@ -75,8 +75,8 @@ impl Run {
         file_of(&self.op, self.opened.as_ref())
     }
 
-    /// Transfers what is left of a block through the page cache, from or to the op's own memory, with one system call on
-    /// this thread: how many bytes moved. `range` is the block, which this run has claimed.
+    /// Transfers what is left of a block through the page cache, from or to the op's own memory, with one system call
+    /// on this thread: how many bytes moved. `range` is the block, which this run has claimed.
     pub(super) fn copy(&self, backend: &dyn IoBackend, range: BlockRange, piece: &Piece) -> io::Result<usize> {
         let unusable = || io::Error::from_raw_os_error(libc::EBADF);
         let (plan, file) = (self.op.state.plan().ok_or_else(unusable)?, self.file().ok_or_else(unusable)?);
@@ -84,8 +84,9 @@ impl Run {
         let memory = plan.segments[range.segment].memory.ok_or_else(unusable)?;
         let ptr = memory.advance(range.from + range.len - piece.len).ptr.as_ptr();
         let block = IoBlock::new(piece.direction, fd, ptr, piece.len, piece.offset);
-        // SAFETY: the memory of a block belongs to the op's descriptor, which this run keeps until the call has returned;
-        // no other run has the block, so nothing else uses the memory of a read. `file` keeps the descriptor open.
+        // SAFETY: the memory of a block belongs to the op's descriptor, which this run keeps until the call has
+        // returned; no other run has the block, so nothing else uses the memory of a read. `file` keeps the descriptor
+        // open.
         unsafe { backend.transfer(&block) }
     }
 
@@ -98,8 +99,8 @@ impl Run {
         self.op.state.options.is_background()
     }
 
-    /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: the worker
-    /// that ends the op closes it, and wants to be the last to hold it.
+    /// What the op gets to know at the end of the run: blocks, and the bytes they moved. The file goes first: the
+    /// worker that ends the op closes it, and wants to be the last to hold it.
     #[inline]
     pub(crate) fn into_account(self) -> (Arc<Transfer>, usize, u64) {
         drop((self.opened, self.permit));
@@ -328,8 +329,8 @@ impl InFlight {
         }
     }
 
-    /// A block that [`next_done`](Self::next_done) gave out is over: its slot is free. Gives its run and the memory that
-    /// it passed through.
+    /// A block that [`next_done`](Self::next_done) gave out is over: its slot is free. Gives its run and the memory
+    /// that it passed through.
     #[inline]
     pub(crate) fn release(&mut self, index: usize) -> Option<(RunId, Option<AlignedBuf>)> {
         let block = self.slots.get_mut(index)?.block.take()?;

@@ -61,9 +61,9 @@ pub(crate) fn plan_if_easy(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), val
     (plan.blocks > 0 && (plan.cached == 0 || file.buffered_if_open().is_some())).then_some(plan)
 }
 
-/// A read of a resident file goes through the page cache, whatever its alignment, and is a copy; so is a write of a file
-/// without direct I/O. `validate` compares with what the device has, so both of its passes are planned alike and ask for
-/// it.
+/// A read of a resident file goes through the page cache, whatever its alignment, and is a copy; so is a write of a
+/// file without direct I/O. `validate` compares with what the device has, so both of its passes are planned alike and
+/// ask for it.
 fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, file: &OpenFile) -> Plan {
     let extents = desc.extents();
     let mut alignment = file.alignment();
@@ -80,8 +80,8 @@ fn plan_of(shared: &Shared, desc: &(impl IoOpDesc + ?Sized), validate: bool, fil
     plan
 }
 
-/// The open file of an op that writes to one. Asked before the op is accepted: the descriptor is foreign code, which may
-/// panic.
+/// The open file of an op that writes to one. Asked before the op is accepted: the descriptor is foreign code, which
+/// may panic.
 pub(crate) fn file_to_write(op: &Transfer) -> Option<OpenFile> {
     if op.desc.direction() == Direction::Read {
         return None;
@@ -254,8 +254,8 @@ fn open(shared: &Shared, op: &Arc<Transfer>, path: &Path, mode: PathMode) -> Res
 /// Most bytes of a small file.
 const SMALL_FILE: u64 = 256 << 10;
 
-/// Whether it writes a new file that is so small that direct I/O gains nothing: the device would wait for the file system,
-/// and the next file for the device.
+/// Whether it writes a new file that is so small that direct I/O gains nothing: the device would wait for the file
+/// system, and the next file for the device.
 fn is_small_new_file(shared: &Shared, op: &Transfer) -> bool {
     matches!(op.desc.target(), Target::Path(_, PathMode::WriteNew))
         && shared.config.direct != DirectMode::On

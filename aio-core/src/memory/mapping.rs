@@ -191,9 +191,9 @@ impl Mapping {
         }
     }
 
-    /// From now on the kernel puts no pages where there are none: where one page of a huge page is present, `khugepaged`
-    /// would fill in the others, of memory that was returned, too. All of a mapping at once, since the process may have
-    /// only so many stretches of memory that differ in such advice.
+    /// From now on the kernel puts no pages where there are none: where one page of a huge page is present,
+    /// `khugepaged` would fill in the others, of memory that was returned, too. All of a mapping at once, since the
+    /// process may have only so many stretches of memory that differ in such advice.
     pub(super) fn keep_holes(&self) {
         self.advise_no_huge_pages(0..self.len);
     }

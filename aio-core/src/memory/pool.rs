@@ -298,8 +298,9 @@ impl Pool {
         }
     }
 
-    /// Returns memory that no queue has registered to the system until there is room to map `need` bytes: whole mappings
-    /// first, then what is free before and behind buffers, which remain a region, and then what is free between them.
+    /// Returns memory that no queue has registered to the system until there is room to map `need` bytes: whole
+    /// mappings first, then what is free before and behind buffers, which remain a region, and then what is free
+    /// between them.
     fn unmap_unregistered(&mut self, need: usize, arena: &Inner) {
         while self.missing(need, arena) > 0 && self.spares.pop().is_some() {}
         for between in [false, true] {

@@ -47,9 +47,8 @@ pub type Outcome = Result<u64, Error>;
 ///     }
 /// }
 ///
-/// // SAFETY: the fields never change. The descriptor outlives `fini`, and its `Arc` keeps the weights where they are and as
-/// // they are; the op only reads them, and floats have no padding.
-/// unsafe impl IoOpDesc for Save {
+/// // SAFETY: the fields never change. The descriptor outlives `fini`, and its `Arc` keeps the weights where they are
+/// and as // they are; the op only reads them, and floats have no padding. unsafe impl IoOpDesc for Save {
 ///     fn direction(&self) -> Direction {
 ///         Direction::Write
 ///     }
@@ -108,7 +107,8 @@ pub unsafe trait IoOpDesc: Send + Sync {
     fn target(&self) -> &Target;
 
     /// The byte ranges of the file, each with its own memory. Any number, of any length; an op is refused with
-    /// [`Error::InvalidInput`] if one of them ends past 2^63 - 1 or all of them are longer together than 2^64 - 1 bytes.
+    /// [`Error::InvalidInput`] if one of them ends past 2^63 - 1 or all of them are longer together than 2^64 - 1
+    /// bytes.
     fn extents(&self) -> &[Extent];
 
     /// Copies memory into staging: bytes `at..at + into.len()` of an extent, all of which must be written. Called by

@@ -53,7 +53,8 @@ fn each(what: &'static str, test: impl Fn(Backend, DirectMode) + Send + Sync + '
     });
 }
 
-/// Fails unless this is an error of the system with this number, in this place of this file, as a sentence that says so.
+/// Fails unless this is an error of the system with this number, in this place of this file, as a sentence that says
+/// so.
 #[track_caller]
 fn assert_io(error: &Error, op: OpKind, errno: i32, path: &std::path::Path, place: std::ops::Range<u64>) {
     let Error::Io(io) = error else { panic!("not an error of the system: {error}") };

@@ -1,9 +1,10 @@
-//! Proved: copies that are added while copiers go to sleep are not slept over; copiers that share an op copy each of its
-//! blocks once and one of them ends it; a read is made once, by a copier or by the thread that waits for it; the engine's end waits for them; a barrier waits for what they hold; and where
-//! none can be started, the workers make the copies.
+//! Proved: copies that are added while copiers go to sleep are not slept over; copiers that share an op copy each of
+//! its blocks once and one of them ends it; a read is made once, by a copier or by the thread that waits for it; the
+//! engine's end waits for them; a barrier waits for what they hold; and where none can be started, the workers make the
+//! copies.
 //!
-//! The whole engine on a queue that moves nothing, with one worker and one or two copiers, which read and write a file for
-//! real; two or three preemptions. The barrier is between one copier and one thread, in every order.
+//! The whole engine on a queue that moves nothing, with one worker and one or two copiers, which read and write a file
+//! for real; two or three preemptions. The barrier is between one copier and one thread, in every order.
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -77,7 +77,8 @@ impl Accounts {
     }
 
     /// Counts ends. True if threads that wait for room are to be woken: once per quarter of the limit, unless that is
-    /// small, so that one that submits op after op does not wake up for each. As many will end, since so many were pending when it began to wait.
+    /// small, so that one that submits op after op does not wake up for each. As many will end, since so many were
+    /// pending when it began to wait.
     pub(super) fn end(&mut self, ended: EndedOps) -> bool {
         for (pending, ended) in self.pending.iter_mut().zip(ended.ops) {
             *pending -= ended;

@@ -103,8 +103,8 @@ impl Copiers {
         Another::New
     }
 
-    /// Whether no copier writes to the inode of this op, or makes a file if it does, and for one in the background, whether
-    /// a copier is left for others.
+    /// Whether no copier writes to the inode of this op, or makes a file if it does, and for one in the background,
+    /// whether a copier is left for others.
     pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
         let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
         (!queued.is_background() || self.background < most)

@@ -6,8 +6,8 @@
 //! protocol plain. A worker announces that it will block under the lock under which it saw that there is nothing to
 //! claim; a thread that adds work afterwards sees the announcement.
 //!
-//! Ops that are [copies](crate::engine::copiers) wait in FIFOs of their own, for copiers, under the same lock; so do those
-//! by path, until a copier or a worker with nothing else to do prepares them.
+//! Ops that are [copies](crate::engine::copiers) wait in FIFOs of their own, for copiers, under the same lock; so do
+//! those by path, until a copier or a worker with nothing else to do prepares them.
 
 mod accounts;
 mod copiers;
@@ -95,7 +95,8 @@ impl State {
         fifos.push_back(queued);
     }
 
-    /// A copy that a worker has prepared waits behind others, as those that are prepared later would otherwise go first.
+    /// A copy that a worker has prepared waits behind others, as those that are prepared later would otherwise go
+    /// first.
     fn push_front(&mut self, queued: QueuedOp) {
         match queued.is_copy() && self.copiers.exist() {
             true if queued.has_permit() => self.copies.push_front(queued),
@@ -175,14 +176,15 @@ impl OpQueue {
     }
 
     /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open,
-    /// behind those that are and so may hold them. The caller keeps nothing of the op: the thread that ends it closes its
-    /// file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it if it is to be ended.
+    /// behind those that are and so may hold them. The caller keeps nothing of the op: the thread that ends it closes
+    /// its file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it if it is to be
+    /// ended.
     pub(crate) fn push_front(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
         self.push_again(queued, State::push_front)
     }
 
-    /// As [`push_front`](Self::push_front), of an op that a copier, or the thread that waits for it, has prepared: a copy
-    /// is claimed next, by this or another copier, and any other by workers, in the order of preparation.
+    /// As [`push_front`](Self::push_front), of an op that a copier, or the thread that waits for it, has prepared: a
+    /// copy is claimed next, by this or another copier, and any other by workers, in the order of preparation.
     pub(crate) fn push_prepared(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
         self.push_again(queued, |state, queued| match queued.is_copy() {
             true if state.copiers.exist() => state.copies.push_front(queued),
@@ -211,8 +213,8 @@ impl OpQueue {
         Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(state) }
     }
 
-    /// Brings one more copier to work, if there is something for it. True if it is to be started. The lock is free when a
-    /// copier is woken, which would wait for it.
+    /// Brings one more copier to work, if there is something for it. True if it is to be started. The lock is free when
+    /// a copier is woken, which would wait for it.
     fn call_copier(&self, mut state: MutexGuard<'_, State>) -> bool {
         let may_open = self.may_open(&state);
         let State { copiers, copies, paths, .. } = &mut *state;
@@ -274,9 +276,9 @@ impl OpQueue {
         found
     }
 
-    /// Waits for copies, or an op to be prepared, and claims some, as [`claim`](Self::claim) does for workers; also says
-    /// whether another copier is to be started. Nothing if no more will come. A copier keeps `held` from one claim to the
-    /// next: by then it has let go of what it had from the one before.
+    /// Waits for copies, or an op to be prepared, and claims some, as [`claim`](Self::claim) does for workers; also
+    /// says whether another copier is to be started. Nothing if no more will come. A copier keeps `held` from one claim
+    /// to the next: by then it has let go of what it had from the one before.
     pub(crate) fn claim_copies(
         &self,
         held: &mut Option<Holding>,
@@ -388,8 +390,8 @@ impl OpQueue {
         state.copies.take_near_front(op).or_else(|| state.paths.take_near_front(op))
     }
 
-    /// Ops have ended, and closed their files. Says whether that was the last of a closed handle, so that its workers can
-    /// go, and whether a copier is to be started, which may open a file now.
+    /// Ops have ended, and closed their files. Says whether that was the last of a closed handle, so that its workers
+    /// can go, and whether a copier is to be started, which may open a file now.
     pub(crate) fn ops_ended(&self, ended: EndedOps) -> (bool, bool) {
         let mut state = self.state.lock();
         let has_room = state.accounts.end(ended);

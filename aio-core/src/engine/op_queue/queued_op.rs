@@ -150,13 +150,15 @@ impl QueuedOp {
         (self.op, self.permit)
     }
 
-    /// Fails what is left of the op because no worker is; gives the op if it is to be ended. Not under the queue's lock.
+    /// Fails what is left of the op because no worker is; gives the op if it is to be ended. Not under the queue's
+    /// lock.
     pub(super) fn fail(self, reason: &str) -> Option<Arc<Transfer>> {
         self.op.state.fail(u64::MAX, Error::WorkerDied { reason: reason.to_owned() });
         self.give_up()
     }
 
-    /// Accounts for the blocks that no worker will claim; gives the op if it is to be ended. Not under the queue's lock.
+    /// Accounts for the blocks that no worker will claim; gives the op if it is to be ended. Not under the queue's
+    /// lock.
     pub(super) fn give_up(self) -> Option<Arc<Transfer>> {
         let left = self.op.state.plan().map(|_| self.blocks());
         let Self { op, permit, .. } = self;

@@ -43,8 +43,8 @@ pub(crate) struct OpState {
     flags: Flags,
     /// The epoch of the op queue that it was accepted in. Written under the queue's lock, when it is accepted.
     pub(crate) epoch: AtomicU64,
-    /// Of a write, while syncs wait for it. Written when the write is accepted, or when its path is opened; taken by the
-    /// thread that ends the op, before the promise.
+    /// Of a write, while syncs wait for it. Written when the write is accepted, or when its path is opened; taken by
+    /// the thread that ends the op, before the promise.
     write_in_flight: Mutex<Option<WriteInFlight>>,
     /// For the memory that ops use again.
     pub(crate) number: OpNumber,

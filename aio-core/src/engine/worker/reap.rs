@@ -74,8 +74,8 @@ impl AioThread {
         self.fail_block(index, error);
     }
 
-    /// Takes a block off direct I/O: a read goes on where it is; a write has to wait until no direct write is in flight,
-    /// and is done again as a whole.
+    /// Takes a block off direct I/O: a read goes on where it is; a write has to wait until no direct write is in
+    /// flight, and is done again as a whole.
     #[cold]
     fn use_page_cache(&mut self, index: usize) {
         let Some((block, run)) = self.flight.block(index) else { return };
