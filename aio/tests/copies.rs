@@ -225,6 +225,36 @@ fn a_slow_callback_lets_others_write_to_the_file() {
     }
 }
 
+/// While a callback holds the only copier, workers open files, one after the other.
+#[test]
+fn a_slow_callback_lets_workers_open_files() {
+    for backend in backends() {
+        finishes(&format!("files beside a slow callback on {backend}"), move || {
+            let folder = Folder::new();
+            let aio = aio::builder().backend(backend).direct(DirectMode::Off).copy_threads(1).build().unwrap();
+            let file = aio.create(folder.path("t")).unwrap();
+            file.write(vec![1; 4096], 0).wait().unwrap();
+            let (begun, has_begun) = mpsc::channel();
+            let (end, ends) = mpsc::channel::<()>();
+            let slow = OnFini::new(Direction::Write, &file, vec![2; 4096], move || {
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+            });
+            let slow = aio.submit(slow);
+            has_begun.recv().unwrap();
+            let paths: Vec<_> = (0..50).map(|index| folder.file(&index.to_string(), &pattern(3, 5000))).collect();
+            let mut buffers = vec![vec![0; 5000]; paths.len()];
+            aio.scope(|scope| {
+                paths.iter().zip(&mut buffers).for_each(|(path, buffer)| scope.read_path(path, &mut buffer[..]));
+            })
+            .unwrap();
+            assert!(buffers.iter().all(|buffer| *buffer == pattern(3, 5000)));
+            end.send(()).unwrap();
+            slow.wait().unwrap();
+        });
+    }
+}
+
 /// Holds every copy back until it is opened.
 #[derive(Debug, Default)]
 struct Gate {

@@ -78,10 +78,8 @@ impl Shared {
         let _on_worker = self.enter_worker();
         let (mut claimed, mut held) = (Claimed::default(), None);
         let wait_for_route = |route, queued| self.wait_for_route(route, queued);
-        while let Some((found, new_copier)) = self.op_queue.claim_copies(&mut held, &mut claimed, wait_for_route) {
-            if new_copier {
-                self.start_copier();
-            }
+        while let Some((found, helpers)) = self.op_queue.claim_copies(&mut held, &mut claimed, wait_for_route) {
+            self.call(helpers);
             if let Found::Unprepared(op, permit) = found {
                 claimed.ended.extend(self.prepare_elsewhere(op, permit));
             }
@@ -95,8 +93,8 @@ impl Shared {
             claimed.give_up_stopped();
             // Otherwise the ops end fast, and the next claim is soon.
             let has_callbacks = claimed.ended.iter().any(|op| op.state.options.has_callbacks);
-            if has_callbacks && self.op_queue.copied(&mut held) {
-                self.start_copier();
+            if let Some(helpers) = has_callbacks.then(|| self.op_queue.copied(&mut held)).flatten() {
+                self.call(helpers);
             }
             self.end(claimed.ended.drain(..));
             if self.is_forked() {

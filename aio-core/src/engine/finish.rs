@@ -92,10 +92,8 @@ impl Shared {
         for error in &accounts.unreported {
             log(|| tracing::warn!(%error, "an op whose ticket was dropped failed"));
         }
-        let (finished, new_copier) = self.op_queue.ops_ended(accounts);
-        if new_copier {
-            self.start_copier();
-        }
+        let (finished, helpers) = self.op_queue.ops_ended(accounts);
+        self.call(helpers);
         if finished {
             self.wake_all();
             self.file_threads.wake_all();

@@ -96,7 +96,7 @@ impl Shared {
     }
 
     /// Brings those to work that are to work on what was added.
-    fn call(self: &Arc<Self>, helpers: Helpers) {
+    pub(super) fn call(self: &Arc<Self>, helpers: Helpers) {
         self.wake(helpers.worker);
         if helpers.new_copier {
             self.start_copier();

@@ -101,8 +101,17 @@ impl State {
         match queued.is_copy() && self.copiers.exist() {
             true if queued.has_permit() => self.copies.push_front(queued),
             true => self.copies.push_back(queued),
+            // It found no descriptor, and those that find none later must not go before it.
+            false if self.copiers.exist() && queued.op().state.is_by_path() && !queued.may_hold_file() => {
+                self.fifos.push_back(queued);
+            }
             false => self.fifos.push_front(queued),
         }
+    }
+
+    /// Blocks for workers. Copiers may all be at work; then workers see to what is to be prepared.
+    fn for_workers(&self) -> usize {
+        self.fifos.blocks() + if self.copiers.are_all_awake() { self.paths.blocks() } else { 0 }
     }
 }
 
@@ -172,7 +181,7 @@ impl OpQueue {
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
         state.push_back(QueuedOp::new(op.clone()));
-        Ok(self.help_with_added(state))
+        Ok(self.helpers(state))
     }
 
     /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open,
@@ -203,13 +212,13 @@ impl OpQueue {
             return Err(queued.fail(&reason));
         }
         push(&mut state, queued);
-        Ok(self.help_with_added(state))
+        Ok(self.helpers(state))
     }
 
-    fn help_with_added(&self, mut state: MutexGuard<'_, State>) -> Helpers {
+    /// Those for what is in the queue now: it was added, or others may claim it by now.
+    fn helpers(&self, mut state: MutexGuard<'_, State>) -> Helpers {
         self.publish(&state);
-        // Copiers may all be at work; then workers see to what is to be prepared.
-        let queued = state.fifos.blocks() + if state.copiers.are_all_awake() { state.paths.blocks() } else { 0 };
+        let queued = state.for_workers();
         Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(state) }
     }
 
@@ -220,7 +229,7 @@ impl OpQueue {
         let State { copiers, copies, paths, .. } = &mut *state;
         let another = copiers.another(|copiers| {
             let may_claim = |queued: &QueuedOp| copiers.may_claim(queued);
-            copies.has_any(may_claim) || paths.has_any(|queued| may_claim(queued) && may_open(queued))
+            copies.has_any(may_claim) || may_open && paths.has_any(may_claim)
         });
         drop(state);
         if another == Another::Sleeping {
@@ -230,10 +239,9 @@ impl OpQueue {
     }
 
     /// Whether the file of an op by path may be opened: as long as ops hold no more files than workers and copiers have
-    /// use for at once, and those in the background a part of them.
-    fn may_open(&self, state: &State) -> impl Fn(&QueuedOp) -> bool + use<> {
-        let (open, most) = (self.open_paths.count(), state.workers.capacity() + state.copiers.most());
-        move |queued| open < if queued.is_background() { most - most / 4 } else { most }
+    /// use for at once.
+    fn may_open(&self, state: &State) -> bool {
+        self.open_paths.count() < state.workers.capacity() + state.copiers.most()
     }
 
     /// Tells workers that spin how many blocks there are.
@@ -255,20 +263,20 @@ impl OpQueue {
     ) -> Found {
         let mut state = self.state.lock();
         let may_open = self.may_open(&state);
-        let State { fifos, paths, workers, copiers, .. } = &mut *state;
+        let State { fifos, paths, copiers, .. } = &mut *state;
         claimed.begin(wanted);
         let mut found = fifos.claim(claimed, |_| true, &mut wait_for_route);
-        if matches!(found, Found::Nothing) && !claimed.has_stopped() {
-            let may_claim = |queued: &QueuedOp| may_open(queued) && copiers.may_make_file(queued);
-            found = paths.claim(claimed, may_claim, &mut wait_for_route);
+        if matches!(found, Found::Nothing) && !claimed.has_stopped() && may_open {
+            found = paths.claim(claimed, |queued| copiers.may_make_file(queued), &mut wait_for_route);
         }
         // To prepare an op may take long, and what comes behind it need not wait.
         let room = if let Found::Unprepared(..) = found { 0 } else { claimed.room() };
-        workers.set_room(wanted.worker, room);
+        state.workers.set_room(wanted.worker, room);
         if !matches!(found, Found::Nothing) {
-            claimed.wake = workers.wake_for(fifos.blocks());
+            let queued = state.for_workers();
+            claimed.wake = state.workers.wake_for(queued);
         } else if wanted.sleep && !claimed.has_stopped() {
-            workers.sleep(wanted.worker);
+            state.workers.sleep(wanted.worker);
             found = Found::Asleep;
         }
         self.publish(&state);
@@ -277,14 +285,14 @@ impl OpQueue {
     }
 
     /// Waits for copies, or an op to be prepared, and claims some, as [`claim`](Self::claim) does for workers; also
-    /// says whether another copier is to be started. Nothing if no more will come. A copier keeps `held` from one claim
+    /// says who is to help. Nothing if no more will come. A copier keeps `held` from one claim
     /// to the next: by then it has let go of what it had from the one before.
     pub(crate) fn claim_copies(
         &self,
         held: &mut Option<Holding>,
         claimed: &mut Claimed,
         mut wait_for_route: impl FnMut(Route, QueuedOp) -> Option<QueuedOp>,
-    ) -> Option<(Found, bool)> {
+    ) -> Option<(Found, Helpers)> {
         let mut state = self.state.lock();
         if let Some(held) = held.take() {
             state.copiers.let_go(held);
@@ -300,14 +308,10 @@ impl OpQueue {
             // What is prepared mostly goes first; now and then the others, so that they never starve.
             let mut found = Found::Nothing;
             for paths_first in [claims.is_multiple_of(4), !claims.is_multiple_of(4)] {
-                found = match paths_first {
-                    true => paths.claim(
-                        claimed,
-                        |queued| copiers.may_claim(queued) && may_open(queued),
-                        &mut wait_for_route,
-                    ),
-                    false => copies.claim(claimed, |queued| copiers.may_claim(queued), &mut wait_for_route),
-                };
+                let fifos = if paths_first { may_open.then_some(&mut *paths) } else { Some(&mut *copies) };
+                if let Some(fifos) = fifos {
+                    found = fifos.claim(claimed, |queued| copiers.may_claim(queued), &mut wait_for_route);
+                }
                 if !matches!(found, Found::Nothing) || claimed.has_stopped() {
                     break;
                 }
@@ -315,7 +319,7 @@ impl OpQueue {
             let unprepared = if let Found::Unprepared(op, _) = &found { Some(&**op) } else { None };
             if unprepared.is_some() || !claimed.runs.is_empty() || claimed.has_stopped() {
                 *held = Some(copiers.hold(&claimed.runs, unprepared));
-                return Some((found, self.call_copier(state)));
+                return Some((found, self.helpers(state)));
             }
             if state.accounts.is_finished() {
                 return None;
@@ -326,27 +330,26 @@ impl OpQueue {
         }
     }
 
-    /// A copier has copied what it claimed, and is about to run callbacks. True if another copier is to be started, for
-    /// copies that had to wait for it.
-    pub(crate) fn copied(&self, held: &mut Option<Holding>) -> bool {
-        let Some(held) = held.as_mut().filter(|held| held.excludes_others()) else { return false };
+    /// A copier has copied what it claimed, and is about to run callbacks. Says who is to work on what had to wait for it.
+    pub(crate) fn copied(&self, held: &mut Option<Holding>) -> Option<Helpers> {
+        let held = held.as_mut().filter(|held| held.excludes_others())?;
         let mut state = self.state.lock();
         state.copiers.copied(held);
-        self.call_copier(state)
+        Some(self.helpers(state))
     }
 
     /// A copier could not be started. Where there is none, workers make the copies; gives one to wake.
     pub(crate) fn copier_not_started(&self) -> Option<usize> {
         let mut state = self.state.lock();
         state.copiers.not_started();
-        if state.copiers.exist() {
-            return None;
+        if !state.copiers.exist() {
+            let (copies, paths) = (std::mem::take(&mut state.copies), std::mem::take(&mut state.paths));
+            for queued in copies.into_ops().chain(paths.into_ops()) {
+                state.fifos.push_back(queued);
+            }
         }
-        let (copies, paths) = (std::mem::take(&mut state.copies), std::mem::take(&mut state.paths));
-        for queued in copies.into_ops().chain(paths.into_ops()) {
-            state.fifos.push_back(queued);
-        }
-        self.help_with_added(state).worker
+        // None is to be started: there are as many as there can be.
+        self.helpers(state).worker
     }
 
     /// Waits until every copier has let go of what it holds now.
@@ -391,20 +394,20 @@ impl OpQueue {
     }
 
     /// Ops have ended, and closed their files. Says whether that was the last of a closed handle, so that its workers
-    /// can go, and whether a copier is to be started, which may open a file now.
-    pub(crate) fn ops_ended(&self, ended: EndedOps) -> (bool, bool) {
+    /// can go, and who may open a file now.
+    pub(crate) fn ops_ended(&self, ended: EndedOps) -> (bool, Helpers) {
         let mut state = self.state.lock();
         let has_room = state.accounts.end(ended);
         let finished = state.accounts.is_finished();
         let wakes = has_room || finished || self.state.waiters() > state.accounts.waiting_for_room;
-        let new_copier = self.call_copier(state);
+        let helpers = self.helpers(state);
         if wakes {
             self.state.notify_all();
         }
         if finished {
             self.copies_added.notify_all();
         }
-        (finished, new_copier)
+        (finished, helpers)
     }
 
     /// A failure that came to light after its op had ended: the next [`wait`](Self::wait) reports it.
