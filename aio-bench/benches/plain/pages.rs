@@ -1,8 +1,8 @@
 //! Direct transfers of callers' memory in 4 KiB pages, beside those of memory from the arena.
 //!
-//! It takes `transparent_hugepage/enabled` as it is. With `always`, callers' memory has huge pages already; `echo never
-//! > /sys/kernel/mm/transparent_hugepage/enabled` shows what the engine makes of it, and of the arena's, by itself;
-//! `echo madvise` puts back what most systems have. `AIO_BACKEND=libaio` measures one backend alone.
+//! It takes `transparent_hugepage/enabled` as it is. With `always`, callers' memory has huge pages already; with
+//! `never` (written into that file of /sys/kernel/mm) the lines show what the engine makes of it, and of the arena's, by
+//! itself; `madvise` is what most systems have. `AIO_BACKEND=libaio` measures one backend alone.
 
 use std::cell::RefCell;
 use std::path::Path;

@@ -48,7 +48,8 @@ pub type Outcome = Result<u64, Error>;
 /// }
 ///
 /// // SAFETY: the fields never change. The descriptor outlives `fini`, and its `Arc` keeps the weights where they are
-/// and as // they are; the op only reads them, and floats have no padding. unsafe impl IoOpDesc for Save {
+/// // and as they are; the op only reads them, and floats have no padding.
+/// unsafe impl IoOpDesc for Save {
 ///     fn direction(&self) -> Direction {
 ///         Direction::Write
 ///     }
