@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use aio::backend::{Direction, IoBlock};
 use aio::error::Error;
-use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode};
+use aio::{AioConfig, AioFile, AioHandle, Backend, DirectMode, Ticket};
 use aio_testkit::fault::{Fate, FaultBackend, Plain, Rules};
 use support::fini::OnFini;
 use support::{Folder, backends, finishes, pattern};
@@ -200,6 +200,18 @@ fn the_end_of_a_cached_file_is_exact() {
     }
 }
 
+/// A write whose callback has begun, and goes on until the sender sends.
+fn write_with_slow_callback(aio: &AioHandle, file: &AioFile) -> (Ticket<()>, mpsc::Sender<()>) {
+    let (begun, has_begun) = mpsc::channel();
+    let (end, ends) = mpsc::channel();
+    let slow = aio.submit(OnFini::new(Direction::Write, file, vec![2; 4096], move || {
+        begun.send(()).unwrap();
+        ends.recv().unwrap();
+    }));
+    has_begun.recv().unwrap();
+    (slow, end)
+}
+
 /// A callback that takes long holds its copier, and not the inode that this has written to.
 #[test]
 fn a_slow_callback_lets_others_write_to_the_file() {
@@ -209,14 +221,7 @@ fn a_slow_callback_lets_others_write_to_the_file() {
             let aio = handle(backend, &Arc::<Plain>::default(), DirectMode::Off);
             let file = aio.create(folder.path("t")).unwrap();
             file.write(vec![1; 4096], 0).wait().unwrap();
-            let (begun, has_begun) = mpsc::channel();
-            let (end, ends) = mpsc::channel::<()>();
-            let slow = OnFini::new(Direction::Write, &file, vec![2; 4096], move || {
-                begun.send(()).unwrap();
-                ends.recv().unwrap();
-            });
-            let slow = aio.submit(slow);
-            has_begun.recv().unwrap();
+            let (slow, end) = write_with_slow_callback(&aio, &file);
             file.write(vec![3; 4096], 0).wait().unwrap();
             end.send(()).unwrap();
             slow.wait().unwrap();
@@ -234,14 +239,7 @@ fn a_slow_callback_lets_workers_open_files() {
             let aio = aio::builder().backend(backend).direct(DirectMode::Off).copy_threads(1).build().unwrap();
             let file = aio.create(folder.path("t")).unwrap();
             file.write(vec![1; 4096], 0).wait().unwrap();
-            let (begun, has_begun) = mpsc::channel();
-            let (end, ends) = mpsc::channel::<()>();
-            let slow = OnFini::new(Direction::Write, &file, vec![2; 4096], move || {
-                begun.send(()).unwrap();
-                ends.recv().unwrap();
-            });
-            let slow = aio.submit(slow);
-            has_begun.recv().unwrap();
+            let (slow, end) = write_with_slow_callback(&aio, &file);
             let paths: Vec<_> = (0..50).map(|index| folder.file(&index.to_string(), &pattern(3, 5000))).collect();
             let mut buffers = vec![vec![0; 5000]; paths.len()];
             aio.scope(|scope| {

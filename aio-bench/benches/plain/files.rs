@@ -1,20 +1,20 @@
 //! Many small files, beside threads that open, transfer and close one after the other.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use aio::{AioHandle, Backend};
 
-use crate::side_by_side::{SideBySide, Work};
+use crate::side_by_side::{SideBySide, Work, numbers_of_threads};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// Numbers of plain threads, as far as the machine has CPUs, and at least up to 8.
-const THREADS: [usize; 5] = [1, 2, 4, 8, 16];
 
 pub(crate) fn compare(lines: &mut SideBySide) {
     for backend in [Backend::Uring, Backend::Libaio, Backend::Pthread] {
@@ -33,7 +33,7 @@ fn cold_reads(lines: &mut SideBySide, aio: &AioHandle) {
     let files: Vec<PathBuf> = (0..count).map(|i| lines.file(&format!("cold-{i}"), 64 * KIB as u64)).collect();
     let mut memory = aio.alloc(count * 64 * KIB).expect("memory");
     let mut plain = aio.alloc(count * 64 * KIB).expect("memory");
-    let plain = std::cell::RefCell::new(&mut plain[..]);
+    let plain = RefCell::new(&mut plain[..]);
     let evicted = files.clone();
     lines.prepare_by(move || evicted.iter().for_each(|file| super::streams::evict(file)));
     let mut ours = || {
@@ -47,15 +47,8 @@ fn cold_reads(lines: &mut SideBySide, aio: &AioHandle) {
         let mut file = File::options().read(true).custom_flags(libc::O_DIRECT).open(file).expect("the file");
         file.read_exact(chunk).expect("the bytes");
     };
-    let (files, plain, read) = (&files, &plain, &read);
-    let mut others: Vec<Box<Work<'_>>> = counts()
-        .map(|threads| {
-            Box::new(move || on_threads(threads, files, plain.borrow_mut().chunks_mut(64 * KIB), read))
-                as Box<Work<'_>>
-        })
-        .collect();
     let name = format!("{count} cold files of 64 KiB, {}", aio.backend_name());
-    lines.line(&name, 0.9, &mut ours, &mut others);
+    lines.line(&name, 0.9, &mut ours, &mut plain_threads(&files, &plain, &read));
     lines.prepare_by(|| ());
 }
 
@@ -63,7 +56,7 @@ fn cold_reads(lines: &mut SideBySide, aio: &AioHandle) {
 fn resident_reads(lines: &mut SideBySide, aio: &AioHandle) {
     let path = lines.file("resident", MIB as u64);
     let count = lines.scaled(512, 4) as usize;
-    let memory = std::cell::RefCell::new(Some(vec![0; MIB]));
+    let memory = RefCell::new(Some(vec![0; MIB]));
     let mut ours = || {
         for _ in 0..count {
             let buffer = memory.take().expect("given back");
@@ -98,22 +91,23 @@ fn new_files(lines: &mut SideBySide, aio: &AioHandle, count: u64) {
         File::create_new(file).and_then(|mut file| file.write_all(chunk)).expect("room for the file");
     };
     let mut theirs = vec![7; count * 64 * KIB];
-    let theirs = std::cell::RefCell::new(&mut theirs[..]);
-    let (files, theirs, write) = (&files, &theirs, &write);
-    let mut others: Vec<Box<Work<'_>>> = counts()
-        .map(|threads| {
-            Box::new(move || on_threads(threads, files, theirs.borrow_mut().chunks_mut(64 * KIB), write))
-                as Box<Work<'_>>
-        })
-        .collect();
-    lines.line(&format!("{count} new files of 64 KiB, {}", aio.backend_name()), 1.0, &mut ours, &mut others);
+    let theirs = RefCell::new(&mut theirs[..]);
+    let name = format!("{count} new files of 64 KiB, {}", aio.backend_name());
+    lines.line(&name, 1.0, &mut ours, &mut plain_threads(&files, &theirs, &write));
     lines.prepare_by(|| ());
     remove(&folder);
 }
 
-fn counts() -> impl Iterator<Item = usize> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    THREADS.into_iter().filter(move |&threads| threads <= cpus.max(8))
+/// Each file with its part of the memory, on one plain thread, and on more.
+fn plain_threads<'a>(
+    files: &'a [PathBuf],
+    memory: &'a RefCell<&mut [u8]>,
+    transfer: &'a (impl Fn(&Path, &mut [u8]) + Sync),
+) -> Vec<Box<Work<'a>>> {
+    let on = |threads| -> Box<Work<'a>> {
+        Box::new(move || on_threads(threads, files, memory.borrow_mut().chunks_mut(64 * KIB), transfer))
+    };
+    numbers_of_threads().map(on).collect()
 }
 
 /// Each file with its memory, on so many threads.
@@ -123,7 +117,7 @@ fn on_threads<'a>(
     chunks: impl Iterator<Item = &'a mut [u8]>,
     transfer: &(impl Fn(&Path, &mut [u8]) + Sync),
 ) -> u64 {
-    let chunks: Vec<_> = chunks.map(|chunk| std::sync::Mutex::new(Some(chunk))).collect();
+    let chunks: Vec<_> = chunks.map(|chunk| Mutex::new(Some(chunk))).collect();
     let next = AtomicUsize::new(0);
     let run = || {
         while let Some((file, chunk)) = {

@@ -10,11 +10,9 @@ use std::thread;
 use aio::{AioHandle, Backend, DirectMode};
 use memmap2::MmapMut;
 
-use crate::side_by_side::{SideBySide, Work};
+use crate::side_by_side::{SideBySide, Work, numbers_of_threads};
 
 const MIB: usize = 1 << 20;
-/// Numbers of plain threads, as far as the machine has CPUs, and at least up to 8.
-const THREADS: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// A kind of job.
 #[derive(Clone, Copy)]
@@ -49,8 +47,7 @@ pub(crate) fn compare(lines: &mut SideBySide) {
                 // All use the same pages: some lie better than others.
                 let memory = RefCell::new(job.memory());
                 let mut ours = || job.through_engine(&aio, &mut memory.borrow_mut());
-                let counts = THREADS.into_iter().filter(|&threads| threads <= cpus.max(8));
-                let mut others: Vec<Box<Work<'_>>> = counts
+                let mut others: Vec<Box<Work<'_>>> = numbers_of_threads()
                     .map(|threads| {
                         let memory = &memory;
                         Box::new(move || job.by_threads(threads, &mut memory.borrow_mut())) as Box<Work<'_>>

@@ -3,12 +3,19 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 /// How long a side runs at least: shorter ones measure the clock and the first touch of everything.
 const LEAST: Duration = Duration::from_millis(500);
+
+/// Numbers of plain threads, as far as the machine has CPUs, and at least up to 8.
+pub(crate) fn numbers_of_threads() -> impl Iterator<Item = usize> {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    [1, 2, 4, 8, 16].into_iter().filter(move |&threads| threads <= cpus.max(8))
+}
 
 /// A way to do the work: each call does it once, and says how many bytes that was.
 pub(crate) type Work<'a> = dyn FnMut() -> u64 + 'a;

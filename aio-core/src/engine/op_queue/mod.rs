@@ -74,7 +74,7 @@ pub(crate) enum WhenFull {
     Exceed,
 }
 
-/// Who is to work on what was added to the queue; the caller sees to it.
+/// Who is to work on what is in the queue; the caller sees to it.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Helpers {
@@ -184,8 +184,8 @@ impl OpQueue {
         Ok(self.helpers(state))
     }
 
-    /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open,
-    /// behind those that are and so may hold them. The caller keeps nothing of the op: the thread that ends it closes
+    /// Puts an op that was accepted before at the front; but if it is not prepared, because too many files are open, at
+    /// the end, behind those that may hold them. The caller keeps nothing of the op: the thread that ends it closes
     /// its file, and has to be the last to hold it. If no worker is left, the op fails; `Err` has it if it is to be
     /// ended.
     pub(crate) fn push_front(&self, queued: QueuedOp) -> Result<Helpers, Option<Arc<Transfer>>> {
