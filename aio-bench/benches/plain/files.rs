@@ -1,10 +1,11 @@
 //! Many small files, beside threads that open, transfer and close one after the other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -31,12 +32,14 @@ pub(crate) fn compare(lines: &mut SideBySide) {
 fn cold_reads(lines: &mut SideBySide, aio: &AioHandle) {
     let count = lines.scaled(512, 16) as usize;
     let files: Vec<PathBuf> = (0..count).map(|i| lines.file(&format!("cold-{i}"), 64 * KIB as u64)).collect();
+    let files = RefCell::new(files);
     let mut memory = aio.alloc(count * 64 * KIB).expect("memory");
     let mut plain = aio.alloc(count * 64 * KIB).expect("memory");
     let plain = RefCell::new(&mut plain[..]);
-    let evicted = files.clone();
+    let evicted = files.borrow().clone();
     lines.prepare_by(move || evicted.iter().for_each(|file| super::streams::evict(file)));
     let mut ours = || {
+        let files = files.borrow();
         aio.scope(|scope| {
             files.iter().zip(memory.chunks_mut(64 * KIB)).for_each(|(file, chunk)| scope.read_path(file, chunk));
         })
@@ -77,12 +80,12 @@ fn resident_reads(lines: &mut SideBySide, aio: &AioHandle) {
 
 fn new_files(lines: &mut SideBySide, aio: &AioHandle, count: u64) {
     let count = lines.scaled(count, 16) as usize;
-    let folder = lines.path("new-files");
-    let files: Vec<PathBuf> = (0..count).map(|i| folder.join(i.to_string())).collect();
+    let new = Rc::new(NewFiles::in_folder(lines.path(&format!("{count}-new-{}", aio.backend_name())), count));
     let memory = vec![7; 64 * KIB];
-    let emptied = folder.clone();
-    lines.prepare_by(move || empty(&emptied));
+    let next = new.clone();
+    lines.prepare_by(move || next.prepare());
     let mut ours = || {
+        let files = new.files.borrow();
         aio.scope(|scope| files.iter().for_each(|file| scope.write_new(file, &memory[..])))
             .expect("room for the files");
         (count * 64 * KIB) as u64
@@ -93,19 +96,58 @@ fn new_files(lines: &mut SideBySide, aio: &AioHandle, count: u64) {
     let mut theirs = vec![7; count * 64 * KIB];
     let theirs = RefCell::new(&mut theirs[..]);
     let name = format!("{count} new files of 64 KiB, {}", aio.backend_name());
-    lines.line(&name, 1.0, &mut ours, &mut plain_threads(&files, &theirs, &write));
+    lines.line(&name, 1.0, &mut ours, &mut plain_threads(&new.files, &theirs, &write));
     lines.prepare_by(|| ());
-    remove(&folder);
+}
+
+/// The paths of files that are not there yet, in an empty folder: another one each time. The old ones stay, without
+/// their bytes: ext4 looks at every inode that was freed in the last minutes before it takes one for a new file.
+struct NewFiles {
+    parent: PathBuf,
+    folders: Cell<usize>,
+    files: RefCell<Vec<PathBuf>>,
+}
+
+impl NewFiles {
+    fn in_folder(parent: PathBuf, count: usize) -> Self {
+        fs::create_dir(&parent).expect("a folder");
+        Self { parent, folders: Cell::new(0), files: RefCell::new(vec![PathBuf::new(); count]) }
+    }
+
+    /// Goes on with the next folder, which is on the disk.
+    fn prepare(&self) {
+        self.clear();
+        let folder = self.parent.join(self.folders.replace(self.folders.get() + 1).to_string());
+        fs::create_dir(&folder).expect("a folder");
+        for (number, file) in self.files.borrow_mut().iter_mut().enumerate() {
+            *file = folder.join(number.to_string());
+        }
+        nix::unistd::sync();
+    }
+
+    fn clear(&self) {
+        for file in self.files.borrow().iter() {
+            if let Ok(file) = File::options().write(true).open(file) {
+                file.set_len(0).expect("an empty file");
+            }
+        }
+    }
+}
+
+impl Drop for NewFiles {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 /// Each file with its part of the memory, on one plain thread, and on more.
 fn plain_threads<'a>(
-    files: &'a [PathBuf],
+    files: &'a RefCell<Vec<PathBuf>>,
     memory: &'a RefCell<&mut [u8]>,
     transfer: &'a (impl Fn(&Path, &mut [u8]) + Sync),
 ) -> Vec<Box<Work<'a>>> {
     let on = |threads| -> Box<Work<'a>> {
-        Box::new(move || on_threads(threads, files, memory.borrow_mut().chunks_mut(64 * KIB), transfer))
+        Box::new(move || on_threads(threads, &files.borrow(), memory.borrow_mut().chunks_mut(64 * KIB), transfer))
     };
     numbers_of_threads().map(on).collect()
 }
@@ -130,17 +172,4 @@ fn on_threads<'a>(
     };
     thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(run))));
     (files.len() * 64 * KIB) as u64
-}
-
-/// An empty folder, on the disk.
-fn empty(folder: &Path) {
-    remove(folder);
-    fs::create_dir(folder).expect("a folder");
-    nix::unistd::sync();
-}
-
-fn remove(folder: &Path) {
-    if folder.exists() {
-        fs::remove_dir_all(folder).expect("the folder goes");
-    }
 }

@@ -12,7 +12,6 @@ use std::io;
 use std::sync::Arc;
 use std::thread::sleep;
 
-use crate::backend::Direction;
 use crate::engine::Shared;
 use crate::engine::completion::{NextStep, Piece};
 use crate::engine::in_flight::Run;
@@ -81,7 +80,11 @@ impl Shared {
         while let Some((found, helpers)) = self.op_queue.claim_copies(&mut held, &mut claimed, wait_for_route) {
             self.call(helpers);
             if let Found::Unprepared(op, permit) = found {
-                claimed.ended.extend(self.prepare_elsewhere(op, permit));
+                match self.prepare_for_one(op, permit) {
+                    Some(Ok(run)) => claimed.runs.push(run),
+                    Some(Err(ended)) => claimed.ended.push(ended),
+                    None => {}
+                }
             }
             if self.is_forked() {
                 // A getter forked: as below.
@@ -105,41 +108,42 @@ impl Shared {
         }
     }
 
-    /// Prepares an op, for this or another copier or for workers; gives the op if it is to be ended.
-    fn prepare_elsewhere(self: &Arc<Self>, op: Arc<Transfer>, permit: Option<RoutePermit>) -> Option<Arc<Transfer>> {
+    /// Prepares an op. Gives its block if it is a copy of one; the op, if it is to be ended. Anything else waits for
+    /// copiers or workers.
+    fn prepare_for_one(
+        self: &Arc<Self>,
+        op: Arc<Transfer>,
+        permit: Option<RoutePermit>,
+    ) -> Option<Result<Run, Arc<Transfer>>> {
         match self.prepare(op, permit) {
-            Prepared::Ready(op) => {
-                self.push_prepared(QueuedOp::new(op));
-                None
-            }
-            Prepared::Ended(op) => Some(op),
+            Prepared::Ready(op) => self.run_of_one(QueuedOp::new(op)).map(Ok),
+            Prepared::Ended(op) => Some(Err(op)),
             Prepared::Waits | Prepared::TooManyOpen => None,
         }
     }
 
+    /// The block of a copy of one. Anything else goes back.
+    fn run_of_one(self: &Arc<Self>, queued: QueuedOp) -> Option<Run> {
+        queued.into_whole_run().map_err(|queued| self.push_prepared(queued)).ok()
+    }
+
     /// Makes a read that no thread has begun, on the thread that is about to wait for it, which would else wait for
-    /// another to wake up: one by path, or a copy of one block. What turns out to be for several threads, or for the
-    /// device, goes back.
+    /// another to wake up. What turns out to be for several threads, or for the device, goes back.
     pub(crate) fn make_on_waiter(self: &Arc<Self>, op: &Arc<Transfer>) {
-        let is_for_one =
-            op.state.is_by_path() || op.state.plan().is_some_and(|plan| plan.is_copy && plan.blocks == 1);
-        if op.state.options.has_callbacks || op.desc.direction() == Direction::Write || !is_for_one {
+        if !op.is_for_waiter() {
             return;
         }
         let Some(queued) = self.op_queue.take_for_waiter(op) else { return };
         // What is foreign of the end must no more wait for the engine than on a worker.
         let _on_worker = self.enter_worker();
-        let queued = match queued.op().state.plan() {
-            Some(_) => queued,
-            None => match self.prepare(queued.into_op(), None) {
-                Prepared::Ready(op) => QueuedOp::new(op),
-                Prepared::Ended(op) => return self.end([op]),
-                Prepared::Waits | Prepared::TooManyOpen => return,
-            },
+        let made = match queued.op().state.plan() {
+            Some(_) => self.run_of_one(queued).map(Ok),
+            None => self.prepare_for_one(queued.into_op(), None),
         };
-        match queued.into_whole_run() {
-            Ok(run) => self.end(self.copy_run(run)),
-            Err(queued) => self.push_prepared(queued),
+        match made {
+            Some(Ok(run)) => self.end(self.copy_run(run)),
+            Some(Err(ended)) => self.end([ended]),
+            None => {}
         }
     }
 

@@ -208,7 +208,7 @@ fn set_flags(fd: &OwnedFd, flags: OFlag) -> nix::Result<()> {
 
 /// Switches read-ahead off. Edges are read page by page between direct writes: it would fill the cache with pages that
 /// those writes have to throw out again. What is cached needs none.
-pub(super) fn expect_random_reads(fd: BorrowedFd<'_>) {
+fn expect_random_reads(fd: BorrowedFd<'_>) {
     advise(fd, PosixFadviseAdvice::POSIX_FADV_RANDOM);
 }
 

@@ -13,7 +13,7 @@ use crate::backend::Direction;
 use crate::config::DirectMode;
 use crate::error::{IoError, OpKind, Result};
 use crate::file::OpenOptions;
-use crate::file::descriptors::{Descriptors, expect_random_reads};
+use crate::file::descriptors::Descriptors;
 use crate::file::growth::ExtendingWrite;
 use crate::file::inode::Inode;
 use crate::file::residency::{self, Residency};
@@ -86,7 +86,6 @@ impl OpenFile {
             && (chooses || reads && alignment.is_none())
             && residency::is_resident_now(fd, facts.len, facts.identity());
         if resident_at_open && chooses {
-            expect_random_reads(fd);
             alignment = None;
         }
         if alignment.is_some() && descriptors.set_direct(true).is_err() {

@@ -77,6 +77,22 @@ impl<T> ThreadSync<T> {
         }
     }
 
+    /// Waits for `other`, with the lock, for at most so long.
+    pub(crate) fn wait_for<'a>(
+        &'a self,
+        other: &Condvar,
+        state: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, T> {
+        // Time means nothing to a model, so there it is always over at once.
+        if cfg!(loom) {
+            drop(state);
+            thread::yield_now();
+            return self.lock();
+        }
+        other.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Wakes all that wait. The change they wait for was made under the lock before.
     pub(crate) fn notify_all(&self) {
         if self.is_waited_for() {

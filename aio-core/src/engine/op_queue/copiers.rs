@@ -7,6 +7,10 @@ use crate::engine::in_flight::Run;
 use crate::engine::transfer::Transfer;
 use crate::epochs::Epochs;
 
+/// How many copiers make files at once. The kernel makes one at a time in a folder while others write to theirs; on 16
+/// CPUs four made as many as any number of plain threads, and 16 fewer.
+const MAKERS: usize = 4;
+
 /// The copiers of an op queue, which are started as they are needed.
 #[derive(Debug)]
 pub(super) struct Copiers {
@@ -16,13 +20,19 @@ pub(super) struct Copiers {
     asleep: usize,
     /// Of those asleep, how many were woken and did not run yet.
     woken: usize,
+    /// One of those asleep looks soon what there is to do, woken or not.
+    is_watched: bool,
+    /// Since a copier last went to sleep, a thread that waited for its op took it back.
+    taken_back: bool,
     /// Each copier enters with a claim, and leaves with the next.
     pub(super) claims: Epochs,
     /// The inodes that copiers write to. The kernel lets one thread at a time write to an inode through the page cache,
     /// and others would spin until it is their turn.
     written: SmallVec<[usize; 4]>,
-    /// One makes files. The kernel makes one at a time in a folder, and others would spin until it is their turn.
-    makes_files: bool,
+    /// How many make a file.
+    makes_files: usize,
+    /// How many prepare an op.
+    preparing: usize,
     /// How many copy for background ops.
     background: usize,
     /// How many threads wait for copiers to let go.
@@ -36,13 +46,14 @@ pub(crate) struct Holding {
     /// Until it has copied.
     written: SmallVec<[usize; 1]>,
     makes_files: bool,
+    prepares: bool,
     is_background: bool,
 }
 
 impl Holding {
     /// Whether copies wait for what it holds.
     pub(super) fn excludes_others(&self) -> bool {
-        self.is_background || self.makes_files || !self.written.is_empty()
+        self.is_background || self.prepares || !self.written.is_empty()
     }
 }
 
@@ -64,9 +75,12 @@ impl Copiers {
             started: 0,
             asleep: 0,
             woken: 0,
+            is_watched: false,
+            taken_back: false,
             claims: Epochs::default(),
             written: SmallVec::new(),
-            makes_files: false,
+            makes_files: 0,
+            preparing: 0,
             background: 0,
             waiting: 0,
         }
@@ -103,18 +117,22 @@ impl Copiers {
         Another::New
     }
 
-    /// Whether no copier writes to the inode of this op, or makes a file if it does, and for one in the background,
-    /// whether a copier is left for others.
+    /// Whether no copier writes to the inode of this op, and for one in the background, whether a copier is left for
+    /// others.
     pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
         let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
         (!queued.is_background() || self.background < most)
-            && self.may_make_file(queued)
             && (self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode)))
     }
 
-    /// Whether no copier makes a file, if this op does.
-    pub(super) fn may_make_file(&self, queued: &QueuedOp) -> bool {
-        !(self.makes_files && queued.op().state.makes_file())
+    /// Whether one more may make a file.
+    pub(super) fn may_make_file(&self) -> bool {
+        self.makes_files < MAKERS
+    }
+
+    /// Whether one prepares an op.
+    pub(super) fn prepare(&self) -> bool {
+        self.preparing > 0
     }
 
     /// A copier has claimed these runs, or an op to be prepared.
@@ -124,16 +142,18 @@ impl Copiers {
         let is_background =
             runs.iter().any(Run::is_background) || unprepared.is_some_and(|op| op.state.options.is_background());
         self.background += usize::from(is_background);
-        let mut ops = runs.iter().map(|run| &*run.op).chain(unprepared);
-        let makes_files = ops.any(|op| op.state.makes_file());
-        self.makes_files |= makes_files;
-        Holding { epoch: self.claims.enter(), written, makes_files, is_background }
+        let makes_files = unprepared.is_some_and(|op| op.state.makes_file());
+        self.makes_files += usize::from(makes_files);
+        let prepares = unprepared.is_some();
+        self.preparing += usize::from(prepares);
+        Holding { epoch: self.claims.enter(), written, makes_files, prepares, is_background }
     }
 
     /// The copier has copied them, so another one may write to the same inodes. It has the ops yet.
     pub(super) fn copied(&mut self, held: &mut Holding) {
         self.background -= usize::from(std::mem::take(&mut held.is_background));
-        self.makes_files &= !std::mem::take(&mut held.makes_files);
+        self.makes_files -= usize::from(std::mem::take(&mut held.makes_files));
+        self.preparing -= usize::from(std::mem::take(&mut held.prepares));
         for inode in held.written.drain(..) {
             if let Some(index) = self.written.iter().position(|written| *written == inode) {
                 self.written.swap_remove(index);
@@ -147,14 +167,30 @@ impl Copiers {
         self.claims.leave(held.epoch, 1);
     }
 
-    pub(super) fn sleep(&mut self) {
+    /// A thread has taken back the op that it waits for.
+    pub(super) fn taken_back(&mut self) {
+        self.taken_back = true;
+    }
+
+    /// Whether a copier looks soon what there is to do.
+    pub(super) fn are_watching(&self) -> bool {
+        self.is_watched
+    }
+
+    /// A copier finds nothing to do. Says whether it is to look again soon: so it does as long as threads take back what
+    /// they submit, and do not have to wake a copier that would find nothing.
+    pub(super) fn sleep(&mut self) -> bool {
         self.asleep += 1;
+        let watches = std::mem::take(&mut self.taken_back) && !self.is_watched;
+        self.is_watched |= watches;
+        watches
     }
 
     /// The copier runs again, woken or not.
-    pub(super) fn awake(&mut self) {
+    pub(super) fn awake(&mut self, watched: bool) {
         self.asleep -= 1;
         self.woken = self.woken.saturating_sub(1);
+        self.is_watched &= !watched;
     }
 
     /// The one that was to be started could not be, so no more are asked for.

@@ -256,6 +256,12 @@ mod tests {
         Arc::new(Op { state: OpState::new(Promise::new(None), OpOptions::default(), Some(plan)), desc })
     }
 
+    fn by_path(mode: PathMode) -> Arc<Transfer> {
+        let (target, state) = (Target::at("t", mode), OpState::new(Promise::new(None), OpOptions::default(), None));
+        let desc = Owned::read(target, vec![0_u8; 1], 0);
+        Arc::new(Op { state: state.by_path(mode), desc })
+    }
+
     fn claim(queue: &OpQueue, worker: usize, room: usize) -> (Found, Claimed) {
         let mut claimed = Claimed::default();
         let wanted = Wanted { worker, room, background: room, sleep: true };
@@ -294,5 +300,22 @@ mod tests {
         assert!(claimed.runs.is_empty() && claimed.ended.iter().all(|ended| Arc::ptr_eq(ended, &op)));
         assert_eq!(claimed.ended.len(), 1);
         assert!(matches!(claim(&queue, 0, 2).0, Found::Asleep));
+    }
+
+    /// More would spin at the lock of the folder, or all wait for one that hangs.
+    #[test]
+    fn few_copiers_make_files_and_the_others_read() {
+        let queue = OpQueue::new(1, 32, 16, 32);
+        for mode in [[PathMode::WriteNew; 12], [PathMode::Read; 12]].concat() {
+            let _ = queue.push(&by_path(mode), WhenFull::Refuse, || {}).unwrap();
+        }
+        let mut made = 0;
+        for _ in 0..12 {
+            let mut held = None;
+            let found = queue.claim_copies(&mut held, &mut Claimed::default(), |_, _| panic!("no route is in use"));
+            let Some((Found::Unprepared(op, None), _)) = found else { panic!("{found:?}") };
+            made += usize::from(op.state.makes_file());
+        }
+        assert_eq!(made, 4);
     }
 }

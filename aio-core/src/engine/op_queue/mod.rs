@@ -16,6 +16,7 @@ mod queued_op;
 mod workers;
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -36,6 +37,10 @@ pub(crate) use self::queued_op::QueuedOp;
 /// About how many bytes a copier claims at once: little enough that a large op spreads over all of them.
 const COPIED_AT_ONCE: u64 = 256 << 10;
 
+/// When a copier looks again that finds that threads take back what they submit. The longest that an op waits that is
+/// the only one and is not taken back.
+const WATCH: Duration = Duration::from_micros(250);
+
 /// All ops that wait for workers or copiers, and the accounts of what was accepted.
 #[derive(Debug)]
 pub(crate) struct OpQueue {
@@ -55,7 +60,8 @@ struct State {
     fifos: Fifos,
     /// Ops for copiers.
     copies: Fifos,
-    /// Ops by path, to be prepared.
+    /// Ops by path, to be prepared: those that may make their file, and others.
+    creations: Fifos,
     paths: Fifos,
     /// Claims of copiers.
     claims: usize,
@@ -89,6 +95,7 @@ impl State {
         let fifos = match () {
             () if !self.copiers.exist() => &mut self.fifos,
             () if queued.is_copy() => &mut self.copies,
+            () if queued.op().state.makes_file() => &mut self.creations,
             () if queued.op().state.is_by_path() => &mut self.paths,
             () => &mut self.fifos,
         };
@@ -109,9 +116,23 @@ impl State {
         }
     }
 
+    /// How many ops are to be prepared now.
+    fn unprepared(&self) -> usize {
+        self.paths.blocks() + if self.copiers.may_make_file() { self.creations.blocks() } else { 0 }
+    }
+
     /// Blocks for workers. Copiers may all be at work; then workers see to what is to be prepared.
     fn for_workers(&self) -> usize {
-        self.fifos.blocks() + if self.copiers.are_all_awake() { self.paths.blocks() } else { 0 }
+        self.fifos.blocks() + if self.copiers.are_all_awake() { self.unprepared() } else { 0 }
+    }
+
+    /// The FIFOs of ops that wait for copiers.
+    fn all_for_copiers(&mut self) -> [&mut Fifos; 3] {
+        [&mut self.copies, &mut self.creations, &mut self.paths]
+    }
+
+    fn all(&mut self) -> [&mut Fifos; 4] {
+        [&mut self.fifos, &mut self.copies, &mut self.creations, &mut self.paths]
     }
 }
 
@@ -122,6 +143,7 @@ impl OpQueue {
         let state = State {
             fifos: Fifos::default(),
             copies: Fifos::default(),
+            creations: Fifos::default(),
             paths: Fifos::default(),
             claims: 0,
             workers: Workers::new(workers, depth),
@@ -180,7 +202,11 @@ impl OpQueue {
         let (mut state, epoch) = self.accept_locked(op.state.options.priority, when_full)?;
         op.state.epoch.store(epoch, Ordering::Release);
         accepted();
+        let is_first = state.all_for_copiers().iter().all(|fifos| fifos.blocks() == 0);
         state.push_back(QueuedOp::new(op.clone()));
+        if is_first && state.copiers.are_watching() && op.is_for_waiter() {
+            return Ok(Helpers { worker: None, new_copier: false });
+        }
         Ok(self.helpers(state))
     }
 
@@ -225,11 +251,16 @@ impl OpQueue {
     /// Brings one more copier to work, if there is something for it. True if it is to be started. The lock is free when
     /// a copier is woken, which would wait for it.
     fn call_copier(&self, mut state: MutexGuard<'_, State>) -> bool {
-        let may_open = self.may_open(&state);
-        let State { copiers, copies, paths, .. } = &mut *state;
+        // One that prepares goes on until enough files are open. If another came whenever an op ended, each would find one
+        // file to open.
+        let capacity = state.workers.capacity();
+        let enough = if state.copiers.prepare() { state.copiers.most().max(capacity / 2) } else { capacity };
+        let may_open = self.open_paths.count() < enough;
+        let State { copiers, copies, creations, paths, .. } = &mut *state;
         let another = copiers.another(|copiers| {
             let may_claim = |queued: &QueuedOp| copiers.may_claim(queued);
-            copies.has_any(may_claim) || may_open && paths.has_any(may_claim)
+            copies.has_any(may_claim)
+                || may_open && (paths.has_any(may_claim) || copiers.may_make_file() && creations.has_any(may_claim))
         });
         drop(state);
         if another == Another::Sleeping {
@@ -238,10 +269,10 @@ impl OpQueue {
         another == Another::New
     }
 
-    /// Whether the file of an op by path may be opened: as long as ops hold no more files than workers and copiers have
-    /// use for at once.
+    /// Whether the file of an op by path may be opened: as long as ops hold no more files than workers have use for at
+    /// once and right after that, and copiers.
     fn may_open(&self, state: &State) -> bool {
-        self.open_paths.count() < state.workers.capacity() + state.copiers.most()
+        self.open_paths.count() < 2 * state.workers.capacity() + state.copiers.most()
     }
 
     /// Tells workers that spin how many blocks there are.
@@ -263,11 +294,14 @@ impl OpQueue {
     ) -> Found {
         let mut state = self.state.lock();
         let may_open = self.may_open(&state);
-        let State { fifos, paths, copiers, .. } = &mut *state;
+        let State { fifos, paths, creations, copiers, .. } = &mut *state;
         claimed.begin(wanted);
-        let mut found = fifos.claim(claimed, |_| true, &mut wait_for_route);
-        if matches!(found, Found::Nothing) && !claimed.has_stopped() && may_open {
-            found = paths.claim(claimed, |queued| copiers.may_make_file(queued), &mut wait_for_route);
+        let mut found = Found::Nothing;
+        for (may_claim, fifos) in [(true, fifos), (may_open, paths), (may_open && copiers.may_make_file(), creations)]
+        {
+            if may_claim && matches!(found, Found::Nothing) && !claimed.has_stopped() {
+                found = fifos.claim(claimed, |_| true, &mut wait_for_route);
+            }
         }
         // To prepare an op may take long, and what comes behind it need not wait.
         let room = if let Found::Unprepared(..) = found { 0 } else { claimed.room() };
@@ -302,18 +336,21 @@ impl OpQueue {
         }
         loop {
             let may_open = self.may_open(&state);
-            let State { copies, paths, copiers, claims, .. } = &mut *state;
+            let State { copies, paths, creations, copiers, claims, .. } = &mut *state;
             *claims = claims.wrapping_add(1);
             claimed.begin_by_bytes(COPIED_AT_ONCE);
-            // What is prepared mostly goes first; now and then the others, so that they never starve.
+            // What is prepared mostly goes first; now and then the others, in turns, so that none starves.
+            let mut order = [(true, copies), (may_open, paths), (may_open && copiers.may_make_file(), creations)];
+            if (*claims / 4).is_multiple_of(2) {
+                order.swap(1, 2);
+            }
+            if claims.is_multiple_of(4) {
+                order.rotate_left(1);
+            }
             let mut found = Found::Nothing;
-            for paths_first in [claims.is_multiple_of(4), !claims.is_multiple_of(4)] {
-                let fifos = if paths_first { may_open.then_some(&mut *paths) } else { Some(&mut *copies) };
-                if let Some(fifos) = fifos {
+            for (may_claim, fifos) in order {
+                if may_claim && matches!(found, Found::Nothing) && !claimed.has_stopped() {
                     found = fifos.claim(claimed, |queued| copiers.may_claim(queued), &mut wait_for_route);
-                }
-                if !matches!(found, Found::Nothing) || claimed.has_stopped() {
-                    break;
                 }
             }
             let unprepared = if let Found::Unprepared(op, _) = &found { Some(&**op) } else { None };
@@ -324,9 +361,12 @@ impl OpQueue {
             if state.accounts.is_finished() {
                 return None;
             }
-            state.copiers.sleep();
-            state = self.copies_added.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.copiers.awake();
+            let watches = state.copiers.sleep();
+            state = match watches {
+                true => self.state.wait_for(&self.copies_added, state, WATCH),
+                false => self.copies_added.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.copiers.awake(watches);
         }
     }
 
@@ -343,8 +383,8 @@ impl OpQueue {
         let mut state = self.state.lock();
         state.copiers.not_started();
         if !state.copiers.exist() {
-            let (copies, paths) = (std::mem::take(&mut state.copies), std::mem::take(&mut state.paths));
-            for queued in copies.into_ops().chain(paths.into_ops()) {
+            let ops = state.all_for_copiers().map(std::mem::take);
+            for queued in ops.into_iter().flat_map(Fifos::into_ops) {
                 state.fifos.push_back(queued);
             }
         }
@@ -379,8 +419,7 @@ impl OpQueue {
     /// Takes an op out that no worker has begun; true if it was there. The caller ends it.
     pub(crate) fn remove(&self, op: &Arc<Transfer>) -> bool {
         let mut state = self.state.lock();
-        let State { fifos, copies, paths, .. } = &mut *state;
-        let removed = fifos.remove(op).or_else(|| copies.remove(op)).or_else(|| paths.remove(op));
+        let removed = state.all().into_iter().find_map(|fifos| fifos.remove(op));
         self.publish(&state);
         drop(state);
         // With the permit that it may have, not to be dropped under the lock: an op that waits for it comes back here.
@@ -390,7 +429,9 @@ impl OpQueue {
     /// Takes a read out that waits for copiers, near the front, and that no thread has begun.
     pub(crate) fn take_for_waiter(&self, op: &Arc<Transfer>) -> Option<QueuedOp> {
         let mut state = self.state.lock();
-        state.copies.take_near_front(op).or_else(|| state.paths.take_near_front(op))
+        let taken = state.copies.take_near_front(op).or_else(|| state.paths.take_near_front(op))?;
+        state.copiers.taken_back();
+        Some(taken)
     }
 
     /// Ops have ended, and closed their files. Says whether that was the last of a closed handle, so that its workers
@@ -450,8 +491,7 @@ impl OpQueue {
         if !state.workers.died(worker, reason) {
             return Vec::new();
         }
-        let State { fifos, copies, paths, .. } = &mut *state;
-        let orphans = [fifos, copies, paths].map(std::mem::take);
+        let orphans = state.all().map(std::mem::take);
         self.publish(&state);
         drop(state);
         self.state.notify_all();

@@ -68,9 +68,15 @@ impl QueuedOp {
         self.op.state.plan().is_some() || self.has_permit()
     }
 
-    /// The one block of a read that is a copy, or the op as it was.
-    pub(crate) fn into_whole_run(self) -> Result<Run, Self> {
-        if self.is_copy() && self.blocks() == 1 { Ok(self.into_run(0..1, None)) } else { Err(self) }
+    /// The one block of a copy, if nothing stops it and its route is open; or the op as it was.
+    pub(crate) fn into_whole_run(mut self) -> Result<Run, Self> {
+        if !(self.is_copy() && self.is_unbegun() && self.blocks() == 1) {
+            return Err(self);
+        }
+        match self.step(1) {
+            Step::Issue(blocks, permit) => Ok(self.into_run(blocks, permit)),
+            _ => Err(self),
+        }
     }
 
     /// Of a copy that is written: what names the inode.
