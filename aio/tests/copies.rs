@@ -372,6 +372,23 @@ fn workers_copy_where_there_are_to_be_no_copiers() {
     }
 }
 
+/// Where threads make their own reads, no copier is woken for the only one that waits.
+#[test]
+fn a_read_that_no_thread_waits_for_is_made_beside_those_of_waiters() {
+    for backend in backends() {
+        finishes(&format!("a read without a waiter on {backend}"), move || {
+            let (folder, content) = (Folder::new(), pattern(9, BLOCK));
+            let (path, aio) = (cached(&folder, &content), aio::builder().backend(backend).build().unwrap());
+            for _ in 0..200 {
+                assert!(aio.read_path(&path, vec![0; BLOCK]).wait().unwrap() == content);
+                let read = aio.read_path(&path, vec![0; BLOCK]);
+                support::until(|| read.is_done());
+                assert!(read.wait().unwrap() == content);
+            }
+        });
+    }
+}
+
 /// All copiers are held, so nothing else can make it.
 #[test]
 fn a_thread_that_waits_for_a_read_makes_it_itself() {
