@@ -351,8 +351,8 @@ fn copies_by_path_hold_few_files() {
                     .count()
             };
             // As many as a queue has use for now and next, and the copiers, and what each thread was about to open.
-            support::until(|| ours() >= 2 * 32 + 4);
-            assert!(ours() <= 2 * 32 + 4 + 5);
+            support::until(|| ours() >= 32 + 32 + 4);
+            assert!(ours() <= 32 + 32 + 4 + 5);
             gate.open();
             for (index, ticket) in tickets.into_iter().enumerate() {
                 assert!(ticket.wait().unwrap() == content(index));

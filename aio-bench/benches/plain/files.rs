@@ -79,8 +79,9 @@ fn resident_reads(lines: &mut SideBySide, aio: &AioHandle) {
 }
 
 fn new_files(lines: &mut SideBySide, aio: &AioHandle, count: u64) {
+    let folder = lines.path(&format!("{count}-new-{}", aio.backend_name()));
     let count = lines.scaled(count, 16) as usize;
-    let new = Rc::new(NewFiles::in_folder(lines.path(&format!("{count}-new-{}", aio.backend_name())), count));
+    let new = Rc::new(NewFiles::in_folder(folder, count));
     let memory = vec![7; 64 * KIB];
     let next = new.clone();
     lines.prepare_by(move || next.prepare());

@@ -68,6 +68,11 @@ pub(crate) struct Notify {
 }
 
 impl Promise {
+    /// Whether it is of a scope's op, which no thread waits for alone.
+    pub(crate) fn is_of_scope(&self) -> bool {
+        self.scope.is_some()
+    }
+
     /// For a ticket, or for a scope.
     pub(crate) fn new(scope: Option<Arc<ScopeSync>>) -> Self {
         Self { phase: AtomicU8::new(RUNNING), state: Mutex::new(State::Running(Waiters::default())), scope }

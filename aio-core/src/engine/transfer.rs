@@ -78,6 +78,7 @@ impl<D: IoOpDesc + ?Sized> Op<D> {
     /// Whether the thread that waits for it may make it: a read by path, or a copy of one block, without callbacks.
     pub(crate) fn is_for_waiter(&self) -> bool {
         !self.state.options.has_callbacks
+            && !self.state.promise.is_of_scope()
             && self.desc.direction() == Direction::Read
             && (self.state.is_by_path() || self.state.plan().is_some_and(|plan| plan.is_copy && plan.blocks == 1))
     }

@@ -118,10 +118,11 @@ impl Copiers {
     }
 
     /// Whether no copier writes to the inode of this op, and for one in the background, whether a copier is left for
-    /// others.
+    /// others, and one that may make files.
     pub(super) fn may_claim(&self, queued: &QueuedOp) -> bool {
         let most = if self.most == 1 { 1 } else { self.most - (self.most / 4).max(1) };
-        (!queued.is_background() || self.background < most)
+        let leaves_one = || self.background < most && !(queued.makes_file() && self.makes_files + 1 >= MAKERS);
+        (!queued.is_background() || leaves_one())
             && (self.written.is_empty() || queued.written_inode().is_none_or(|inode| !self.written.contains(&inode)))
     }
 
@@ -181,7 +182,7 @@ impl Copiers {
     /// they submit, and do not have to wake a copier that would find nothing.
     pub(super) fn sleep(&mut self) -> bool {
         self.asleep += 1;
-        let watches = std::mem::take(&mut self.taken_back) && !self.is_watched;
+        let watches = !self.is_watched && std::mem::take(&mut self.taken_back);
         self.is_watched |= watches;
         watches
     }

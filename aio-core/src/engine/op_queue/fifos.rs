@@ -318,4 +318,15 @@ mod tests {
         }
         assert_eq!(made, 4);
     }
+
+    /// An op in flight may take for ever, and what comes after it need not.
+    #[test]
+    fn a_file_that_is_open_keeps_no_other_from_being_opened() {
+        let queue = OpQueue::new(1, 1, 16, 32);
+        let read = || queue.push(&by_path(PathMode::Read), WhenFull::Refuse, || {}).unwrap();
+        for open in 0..16 {
+            assert!(read().new_copier, "{open} are open");
+            queue.open_paths.begin().keep();
+        }
+    }
 }

@@ -41,6 +41,9 @@ const COPIED_AT_ONCE: u64 = 256 << 10;
 /// the only one and is not taken back.
 const WATCH: Duration = Duration::from_micros(250);
 
+/// Most files that are opened beyond what workers and copiers have use for at once. A copier opens so many in a row.
+const GO_ON_WITH: usize = 32;
+
 /// All ops that wait for workers or copiers, and the accounts of what was accepted.
 #[derive(Debug)]
 pub(crate) struct OpQueue {
@@ -95,7 +98,7 @@ impl State {
         let fifos = match () {
             () if !self.copiers.exist() => &mut self.fifos,
             () if queued.is_copy() => &mut self.copies,
-            () if queued.op().state.makes_file() => &mut self.creations,
+            () if queued.makes_file() => &mut self.creations,
             () if queued.op().state.is_by_path() => &mut self.paths,
             () => &mut self.fifos,
         };
@@ -242,20 +245,22 @@ impl OpQueue {
     }
 
     /// Those for what is in the queue now: it was added, or others may claim it by now.
-    fn helpers(&self, mut state: MutexGuard<'_, State>) -> Helpers {
-        self.publish(&state);
-        let queued = state.for_workers();
-        Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(state) }
+    fn helpers(&self, state: MutexGuard<'_, State>) -> Helpers {
+        let open = state.workers.capacity() + state.copiers.most();
+        self.helpers_up_to(open, state)
     }
 
-    /// Brings one more copier to work, if there is something for it. True if it is to be started. The lock is free when
-    /// a copier is woken, which would wait for it.
-    fn call_copier(&self, mut state: MutexGuard<'_, State>) -> bool {
-        // One that prepares goes on until enough files are open. If another came whenever an op ended, each would find one
-        // file to open.
-        let capacity = state.workers.capacity();
-        let enough = if state.copiers.prepare() { state.copiers.most().max(capacity / 2) } else { capacity };
-        let may_open = self.open_paths.count() < enough;
+    /// As [`helpers`](Self::helpers), but for ops by path only if fewer than `open` files are.
+    fn helpers_up_to(&self, open: usize, mut state: MutexGuard<'_, State>) -> Helpers {
+        self.publish(&state);
+        let queued = state.for_workers();
+        Helpers { worker: state.workers.wake_for(queued), new_copier: self.call_copier(open, state) }
+    }
+
+    /// Brings one more copier to work, if there is something for it: ops by path, if fewer than `open` files are. True if
+    /// it is to be started. The lock is free when a copier is woken, which would wait for it.
+    fn call_copier(&self, open: usize, mut state: MutexGuard<'_, State>) -> bool {
+        let may_open = self.open_paths.count() < open;
         let State { copiers, copies, creations, paths, .. } = &mut *state;
         let another = copiers.another(|copiers| {
             let may_claim = |queued: &QueuedOp| copiers.may_claim(queued);
@@ -269,10 +274,11 @@ impl OpQueue {
         another == Another::New
     }
 
-    /// Whether the file of an op by path may be opened: as long as ops hold no more files than workers have use for at
-    /// once and right after that, and copiers.
+    /// Whether the file of an op by path may be opened: as long as ops hold no more files than workers and copiers have
+    /// use for at once, and a few to go on with.
     fn may_open(&self, state: &State) -> bool {
-        self.open_paths.count() < 2 * state.workers.capacity() + state.copiers.most()
+        let capacity = state.workers.capacity();
+        self.open_paths.count() < capacity + capacity.min(GO_ON_WITH) + state.copiers.most()
     }
 
     /// Tells workers that spin how many blocks there are.
@@ -314,7 +320,8 @@ impl OpQueue {
             found = Found::Asleep;
         }
         self.publish(&state);
-        claimed.new_copier = self.call_copier(state);
+        let open = state.workers.capacity() + state.copiers.most();
+        claimed.new_copier = self.call_copier(open, state);
         found
     }
 
@@ -441,7 +448,11 @@ impl OpQueue {
         let has_room = state.accounts.end(ended);
         let finished = state.accounts.is_finished();
         let wakes = has_room || finished || self.state.waiters() > state.accounts.waiting_for_room;
-        let helpers = self.helpers(state);
+        // A copier that prepares goes on until enough files are open. If another came whenever an op ends, each would find
+        // one file to open.
+        let (capacity, most) = (state.workers.capacity(), state.copiers.most());
+        let open = if state.copiers.prepare() { most.max(capacity / 2) } else { capacity + most };
+        let helpers = self.helpers_up_to(open, state);
         if wakes {
             self.state.notify_all();
         }

@@ -89,6 +89,11 @@ impl QueuedOp {
         self.permit.is_some()
     }
 
+    /// Whether it may make its file.
+    pub(super) fn makes_file(&self) -> bool {
+        self.op.state.makes_file()
+    }
+
     pub(super) fn is_background(&self) -> bool {
         self.op.state.options.is_background()
     }
