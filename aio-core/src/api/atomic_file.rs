@@ -85,10 +85,24 @@ impl AtomicFile {
         self.commit_in_steps(|_| {})
     }
 
+    /// As [`commit`](Self::commit), but syncs nothing: the file takes its place as a whole for all who look, and after
+    /// a power failure the target is the old file, the new one, or what the file system made of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit), but for those of syncs.
+    pub fn commit_without_sync(self) -> Ticket<()> {
+        self.start_commit(false, |_| {})
+    }
+
     /// [`commit`](Self::commit), for tests of what a crash leaves behind: calls `after` each step, on the thread that
     /// commits.
     #[doc(hidden)]
     pub fn commit_in_steps(self, after: impl FnMut(CommitStep) + Send + 'static) -> Ticket<()> {
+        self.start_commit(true, after)
+    }
+
+    fn start_commit(self, syncs: bool, after: impl FnMut(CommitStep) + Send + 'static) -> Ticket<()> {
         let Self { file, replacement } = self;
         let (engine, options) = file.parts();
         let open = file.into_open_file();
@@ -97,7 +111,7 @@ impl AtomicFile {
         let new = (open, replacement);
         let commit = move || {
             let (open, replacement) = new;
-            replacement.commit(open, after)
+            replacement.commit(open, syncs, after)
         };
         Ticket::start_file_job(&engine, options, (OpKind::Replace, &target), inode, commit, |(), _, _| ())
     }

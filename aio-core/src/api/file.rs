@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::api::scope::scope;
 use crate::api::ticket::Ticket;
@@ -86,6 +87,15 @@ impl AioFile {
     /// [`Error::Io`] if the file system does not tell.
     pub fn len(&self) -> Result<u64> {
         self.file.len().map_err(|source| IoError::new(OpKind::Stat, self.path(), source).into())
+    }
+
+    /// When its contents were last changed, as the file system tells it.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn modified(&self) -> Result<SystemTime> {
+        self.file.modified().map_err(|source| IoError::new(OpKind::Stat, self.path(), source).into())
     }
 
     /// Whether it is empty now.

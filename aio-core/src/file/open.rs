@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
@@ -143,6 +144,11 @@ impl OpenFile {
         }
         let end = nix::unistd::lseek64(self.fd(), 0, nix::unistd::Whence::SeekEnd)?;
         Ok(u64::try_from(end).unwrap_or(0))
+    }
+
+    /// When its contents were last changed.
+    pub(crate) fn modified(&self) -> io::Result<SystemTime> {
+        Ok(facts(self.fd())?.modified)
     }
 
     /// Whether it is open for this direction.

@@ -79,12 +79,14 @@ impl Replacement {
         &self.target
     }
 
-    /// Makes the file durable and gives it the target's name, once all writes to it have ended; calls `after` each step.
-    pub(crate) fn commit(self, file: OpenFile, mut after: impl FnMut(CommitStep)) -> Result<()> {
+    /// Gives the file the target's name, once all writes to it have ended, and with `syncs` makes it durable before and
+    /// its name after; calls `after` each step.
+    pub(crate) fn commit(self, file: OpenFile, syncs: bool, mut after: impl FnMut(CommitStep)) -> Result<()> {
         let Self { duplicates, temporary, target, folder } = self;
         // Closed before the temporary is removed, where it is: NFS would keep what is removed while it is open, renamed.
         let (file, duplicates) = (file, duplicates);
-        let synced = file.sync(Sync::All).map_err(|source| failed(OpKind::Sync, file.path(), source));
+        let synced = if syncs { file.sync(Sync::All) } else { Ok(()) };
+        let synced = synced.map_err(|source| failed(OpKind::Sync, file.path(), source));
         if let Some(failure) = file.inode().and_then(|inode| inode.write_back.failed_write()) {
             return Err(Error::InvalidInput(format!(
                 "{} is not replaced: a write to its new contents failed: {failure}",
@@ -100,7 +102,9 @@ impl Replacement {
         after(CommitStep::Closed);
         temporary.persist(&target).map_err(|source| failed(OpKind::Replace, &target, source))?;
         after(CommitStep::Renamed);
-        folder.sync_all().map_err(|source| failed(OpKind::Sync, folder_of(&target), source))?;
+        if syncs {
+            folder.sync_all().map_err(|source| failed(OpKind::Sync, folder_of(&target), source))?;
+        }
         after(CommitStep::FolderSynced);
         Ok(())
     }

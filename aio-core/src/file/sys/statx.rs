@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::memory::page_size;
 use crate::op::plan::Alignment;
@@ -17,6 +18,8 @@ pub(crate) struct FileFacts {
     pub(crate) regular: bool,
     file_type: u32,
     pub(crate) len: u64,
+    /// When the contents were last changed.
+    pub(crate) modified: SystemTime,
     pub(crate) device: u64,
     pub(crate) inode: u64,
     /// The device that a device node stands for.
@@ -34,6 +37,7 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
         regular: file_type == libc::S_IFREG,
         file_type,
         len: statx.stx_size,
+        modified: time(&statx.stx_mtime),
         device: libc::makedev(statx.stx_dev_major, statx.stx_dev_minor),
         inode: statx.stx_ino,
         represents: libc::makedev(statx.stx_rdev_major, statx.stx_rdev_minor),
@@ -41,6 +45,13 @@ pub(crate) fn facts(fd: BorrowedFd<'_>) -> io::Result<FileFacts> {
         dio: (statx.stx_mask & libc::STATX_DIOALIGN != 0)
             .then_some((statx.stx_dio_mem_align, statx.stx_dio_offset_align)),
     })
+}
+
+/// The epoch for what no [`SystemTime`] can be.
+fn time(stamp: &libc::statx_timestamp) -> SystemTime {
+    let (epoch, seconds) = (SystemTime::UNIX_EPOCH, Duration::from_secs(stamp.tv_sec.unsigned_abs()));
+    let second = if stamp.tv_sec < 0 { epoch.checked_sub(seconds) } else { epoch.checked_add(seconds) };
+    second.and_then(|second| second.checked_add(Duration::from_nanos(stamp.tv_nsec.into()))).unwrap_or(epoch)
 }
 
 /// What a path names itself, as opposed to what a symbolic link points to: `STATX_ATTR_*`.
