@@ -130,7 +130,8 @@
 //! # Features
 //!
 //! `uring`, `libaio` and `pthread` are the backends, all on by default. `system-libaio` has the C library make the
-//! system calls. `bytes` makes the types of the crate [bytes](https://docs.rs/bytes) buffers.
+//! system calls. `bytes` makes the types of the crate [bytes](https://docs.rs/bytes) buffers. `tensor`, on by default, is
+//! the module `tensor`: safetensors files, read and saved.
 #![forbid(unsafe_code)]
 
 #[cfg(not(any(feature = "uring", feature = "libaio", feature = "pthread")))]
@@ -144,6 +145,9 @@ pub use aio_core::{
 };
 #[doc(inline)]
 pub use aio_core::{backend, buf, error, op};
+#[cfg(feature = "tensor")]
+#[doc(inline)]
+pub use aio_store as tensor;
 pub use backends::Backend;
 pub use builder::{Builder, builder};
 

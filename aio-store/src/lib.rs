@@ -1,0 +1,21 @@
+//! Named tensors on storage, for the engine of `tensor-aio`: safetensors files, read at the speed of the device, and
+//! saved so that they are the old ones or the new ones, whole, whatever happens.
+//!
+//! Users reach it as `aio::tensor`. What is on disk, and what a crash leaves: `docs/store.md` of the repository.
+#![forbid(unsafe_code)]
+
+mod error;
+mod header;
+mod memory;
+mod ranges;
+mod read_ahead;
+mod runs;
+mod safe_tensors;
+mod sources;
+mod writer;
+
+pub use error::{Error, Result};
+pub use memory::{Element, Memory, MemoryMut, Tensor, TensorView};
+pub use safe_tensors::{SafeTensors, Stream, TensorInfo, Verified, Verify};
+pub use safetensors::Dtype;
+pub use writer::{SaveOptions, TensorSpec, Writer, save};

@@ -1,0 +1,200 @@
+//! Several files and their index.
+//!
+//! New files never take the names of old ones, which the old index names until the new one replaces it, in one step.
+//! After that the old ones are removed. So a crash at any moment leaves the old set or the new one, whole, and at most
+//! files that no index names; the next save removes these.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aio_core::AioHandle;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::Commit;
+use crate::error::{Error, Result};
+use crate::sources::{self, INDEX};
+
+/// A sharded save.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    index: PathBuf,
+    folder: PathBuf,
+    /// What the file names begin with.
+    name: String,
+    /// The file names.
+    files: Vec<String>,
+    /// Held until the save is over; none where the file system has no locks.
+    _lock: Option<Flock<File>>,
+}
+
+impl Shards {
+    /// If `path` is that of an index: the names of the files, and which tensors each of them gets.
+    pub(crate) fn begin(path: &Path, sizes: &[u64], most: u64) -> Result<Option<(Self, Vec<Vec<usize>>)>> {
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(name) = file_name.strip_suffix(INDEX).map(ToOwned::to_owned) else { return Ok(None) };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let lock = lock(&folder)?;
+        let single = folder.join(format!("{name}.safetensors"));
+        if single.exists() {
+            return Err(Error::InvalidInput(format!(
+                "{} is there, which other programs would load instead: remove it first, or save under another name",
+                single.display()
+            )));
+        }
+        let groups = groups(sizes, most);
+        let names = |word: &str| -> Vec<_> {
+            let count = groups.len();
+            (1..=count).map(|number| format!("{name}{word}-{number:05}-of-{count:05}.safetensors")).collect()
+        };
+        let is_free = |files: &[String]| files.iter().all(|file| fs::symlink_metadata(folder.join(file)).is_err());
+        let mut files = names("");
+        let mut word = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        while !is_free(&files) {
+            files = names(&format!("-{word:016x}"));
+            word = word.wrapping_add(1);
+        }
+        let shards = Self { index: path.to_owned(), folder, name, files, _lock: lock };
+        Ok(Some((shards, groups)))
+    }
+
+    pub(crate) fn path(&self, file: usize) -> PathBuf {
+        self.folder.join(&self.files[file])
+    }
+
+    /// Removes the files of a save that failed.
+    pub(crate) fn give_up(&self, error: Error) -> Error {
+        for file in &self.files {
+            let _there_or_not = fs::remove_file(self.folder.join(file));
+        }
+        match error {
+            // They were not to be in place before the index.
+            Error::NotDurable { source, .. } => source.into(),
+            error => error,
+        }
+    }
+
+    /// Writes the index, and removes what only the old one named.
+    pub(crate) fn finish(self, aio: &AioHandle, tensors: &[(Vec<String>, u64)], durable: bool) -> Result<()> {
+        let old = sources::read_index(&self.index).unwrap_or_default();
+        let placed = self.files.iter().zip(tensors);
+        let weight_map: BTreeMap<_, _> =
+            placed.flat_map(|(file, (names, _))| names.iter().map(|name| (name.clone(), file.clone()))).collect();
+        let total = tensors.iter().map(|(_, bytes)| bytes).sum();
+        let replaced = sources::index_json(total, &weight_map).and_then(|json| {
+            let index = aio.create_atomic(&self.index)?;
+            index.write(json, 0).wait()?;
+            Commit::start(index, durable).wait()
+        });
+        match replaced {
+            Ok(()) | Err(Error::NotDurable { .. }) => {}
+            Err(error) => return Err(self.give_up(error)),
+        }
+        if replaced.is_ok() {
+            self.remove_old(old.into_values().collect());
+        }
+        replaced
+    }
+
+    /// Removes the files that the old index named, and those of saves that did not end. What cannot be removed stays.
+    fn remove_old(&self, old: BTreeSet<String>) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            let Some(file) = path.file_name().and_then(|file| file.to_str()) else { continue };
+            let is_new = self.files.iter().any(|new| new == file);
+            if !is_new && is_of(&self.name, file) && (old.contains(file) || has_word(&self.name, file)) {
+                let _there_or_not = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Whether it is a file of a save of that name, or its temporary.
+fn is_of(name: &str, file: &str) -> bool {
+    rest_of(name, file).is_some()
+}
+
+/// Whether it has the word of a save over another, or is the temporary of a file: only such are left by saves that did
+/// not end.
+fn has_word(name: &str, file: &str) -> bool {
+    rest_of(name, file).is_some_and(|(word, is_temporary)| is_temporary || !word.is_empty())
+}
+
+/// The word in the name of such a file, and whether it is a temporary.
+fn rest_of<'f>(name: &str, file: &'f str) -> Option<(&'f str, bool)> {
+    let temporary = file.strip_prefix('.').and_then(|file| Some(file.strip_suffix(".tmp")?.rsplit_once('.')?.0));
+    let (of, numbers) =
+        temporary.unwrap_or(file).strip_suffix(".safetensors")?.strip_prefix(name)?.rsplit_once("-of-")?;
+    let (word, number) = of.rsplit_once('-')?;
+    let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|digit| digit.is_ascii_digit());
+    let is_word = word.is_empty()
+        || word
+            .strip_prefix('-')
+            .is_some_and(|word| word.len() == 16 && word.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    (is_number(numbers) && is_number(number) && is_word).then_some((word, temporary.is_some()))
+}
+
+/// Keeps two saves from the same folder: each would remove the files of the other.
+fn lock(folder: &Path) -> Result<Option<Flock<File>>> {
+    let opened = File::open(folder).map_err(Error::system("open", folder))?;
+    match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            Err(Error::InvalidInput(format!("another save to {} is going on", folder.display())))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Which tensors go together: in their order, as many as fit.
+fn groups(sizes: &[u64], most: u64) -> Vec<Vec<usize>> {
+    let mut groups = Vec::<Vec<usize>>::new();
+    let mut taken = 0u64;
+    for (tensor, bytes) in sizes.iter().enumerate() {
+        if groups.is_empty() || taken.saturating_add(*bytes) > most {
+            groups.push(Vec::new());
+            taken = 0;
+        }
+        taken = taken.saturating_add(*bytes);
+        groups.last_mut().into_iter().for_each(|group| group.push(tensor));
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_go_together_as_long_as_they_fit() {
+        assert_eq!(groups(&[3, 3, 3, 10, 1], 6), [vec![0, 1], vec![2], vec![3], vec![4]]);
+        assert!(groups(&[], 6).is_empty());
+        assert_eq!(groups(&[0, 7, 0], 6), [vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn only_files_of_such_saves_are_recognised() {
+        for file in ["m-00001-of-00002.safetensors", "m-00000000deadbeef-00001-of-00002.safetensors"] {
+            assert!(is_of("m", file) && is_of("m", &format!(".{file}.a1B2c3.tmp")), "{file}");
+        }
+        assert!(!has_word("m", "m-00001-of-00002.safetensors"));
+        assert!(has_word("m", "m-00000000deadbeef-00001-of-00002.safetensors"));
+        assert!(has_word("m", ".m-00001-of-00002.safetensors.a1B2c3.tmp"));
+        for file in [
+            "m.safetensors",
+            "other-00001-of-00002.safetensors",
+            "m-mine-00001-of-00002.safetensors",
+            "m-1-of-2.safetensors",
+            "m-00001-of-00002.bin",
+            "m-0000deadbeef-00001-of-00002.safetensors",
+            ".m-00001-of-00002.safetensors",
+        ] {
+            assert!(!is_of("m", file), "{file}");
+        }
+    }
+}
