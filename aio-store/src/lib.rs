@@ -11,11 +11,17 @@ mod ranges;
 mod read_ahead;
 mod runs;
 mod safe_tensors;
+mod set;
 mod sources;
+mod stream;
+mod verify;
 mod writer;
 
 pub use error::{Error, Result};
 pub use memory::{Element, Memory, MemoryMut, Tensor, TensorView};
-pub use safe_tensors::{SafeTensors, Stream, TensorInfo, Verified, Verify};
+pub use safe_tensors::SafeTensors;
 pub use safetensors::Dtype;
+pub use set::TensorInfo;
+pub use stream::Stream;
+pub use verify::{Verified, Verify};
 pub use writer::{SaveOptions, TensorSpec, Writer, save};
