@@ -70,7 +70,7 @@ impl Shards {
     /// Removes the files of a save that failed.
     pub(crate) fn give_up(&self, error: Error) -> Error {
         for file in &self.files {
-            let _there_or_not = fs::remove_file(self.folder.join(file));
+            let _ = fs::remove_file(self.folder.join(file));
         }
         match error {
             // They were not to be in place before the index.
@@ -108,7 +108,7 @@ impl Shards {
             let Some(file) = path.file_name().and_then(|file| file.to_str()) else { continue };
             let is_new = self.files.iter().any(|new| new == file);
             if !is_new && is_of(&self.name, file) && (old.contains(file) || has_word(&self.name, file)) {
-                let _there_or_not = fs::remove_file(path);
+                let _ = fs::remove_file(path);
             }
         }
     }
