@@ -66,6 +66,7 @@
 //! | many tensors for one file | [`AlignedLayout::push`](op::AlignedLayout::push) says where each begins |
 //! | a file that must be whole after a crash | [`AioHandle::create_atomic`], [`AtomicFile::commit`], which syncs too |
 //! | other data that must survive a power failure | [`AioFile::sync_data`] after the writes, or [`AioFile::durable`] before them |
+//! | safetensors files, or named tensors to save | `tensor::SafeTensors`, `tensor::save` |
 //! | raw pointers, or memory on a device | [`AioHandle::submit_raw`], [`AioHandle::submit`] with an [`IoOpDesc`](op::IoOpDesc) |
 //! | ops that may come second | [`AioHandle::background`], [`AioFile::background`] |
 //!
@@ -154,6 +155,7 @@ pub use builder::{Builder, builder};
 /// The code in the README and in the pages of `docs/` is compiled, and run where it has a `main`.
 #[cfg(doctest)]
 mod pages {
+    #[cfg(feature = "tensor")]
     #[doc = include_str!("../README.md")]
     struct Readme;
     #[doc = include_str!("../docs/guide.md")]

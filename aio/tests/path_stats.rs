@@ -47,6 +47,13 @@ fn each_direct(test: impl Fn(&AioHandle, &Folder, bool)) {
             eprintln!("SKIPPED {backend}: memory cannot be registered here (RLIMIT_MEMLOCK)");
         }
         eprintln!("on {backend}");
+        // Memory is registered when it is used again; a region is as a whole.
+        let [mut own, mut staged] = [Memory::Arena(aio.alloc(MIB).unwrap()), Memory::odd(MIB)];
+        for _ in 0..2 {
+            own = file.write(own, 0).wait().unwrap();
+            staged = file.write(staged, 0).wait().unwrap();
+        }
+        drop((own, staged));
         test(&aio, &folder, registers);
     }
 }
@@ -90,6 +97,28 @@ fn an_aligned_op_in_arena_memory_is_all_direct_and_fixed() {
         // A path is opened by a worker, and is as direct.
         let by_path = counted(aio, || drop(aio.read_path(folder.path("t"), buffer).wait().unwrap()));
         assert_counted(by_path, (1, 16, MIB as u64, 0, 0, fixed));
+    });
+}
+
+#[test]
+fn memory_is_registered_when_it_is_used_again() {
+    each_direct(|_, folder, registers| {
+        let backend =
+            aio::Backend::COMPILED.iter().find(|backend| backend.probe().is_ok_and(|found| found.registered_memory));
+        let Some(&backend) = backend.filter(|_| registers) else { return };
+        let aio = aio::builder().backend(backend).arena_limit(64 << 20).build().unwrap();
+        let file = aio.create(folder.path("once")).unwrap();
+        file.write(pattern(1, 8 * MIB), 0).wait().unwrap();
+        let mut parts: Vec<_> = (0..8).map(|_| aio.alloc(MIB).unwrap()).collect();
+        let pass = |parts: &mut Vec<_>| {
+            for (at, part) in std::mem::take(parts).into_iter().enumerate() {
+                parts.push(file.read(part, (at * MIB) as u64).wait().unwrap());
+            }
+        };
+        let once = counted(&aio, || pass(&mut parts));
+        assert_counted(once, (8, 8, 8 * MIB as u64, 0, 0, 0));
+        let again = counted(&aio, || pass(&mut parts));
+        assert_counted(again, (8, 8, 8 * MIB as u64, 0, 0, 8 * MIB as u64));
     });
 }
 
