@@ -44,7 +44,7 @@ mod threads;
 
 /// Memory of ops: buffers from the arena, and what a type of one's own has to promise.
 pub mod buf {
-    pub use crate::memory::{AlignedBuf, Allocation, Arena, use_huge_pages};
+    pub use crate::memory::{AlignedBuf, Allocation, Arena, fault_in, use_huge_pages};
     pub use crate::op::buf::{IoBuf, IoBufMut};
     pub use crate::op::elements::Elements;
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use aio_core::buf::fault_in;
 use aio_core::{AioFile, AioHandle, OpenOptions};
 use safetensors::Dtype;
 
@@ -22,6 +23,8 @@ pub(crate) const AHEAD: u64 = 64 << 20;
 pub(crate) const CHUNK: u64 = 4 << 20;
 /// Runs of a slice that are closer than this are read together, with what is between them. In bytes.
 const GAP: u64 = 64 << 10;
+/// Bytes of the caller's memory that are faulted in at a time, and read as one.
+const PART: usize = 64 << 20;
 /// Extents of one op.
 const EXTENTS: usize = 256;
 
@@ -187,19 +190,29 @@ impl Set {
         }
     }
 
-    /// Reads extents, each a file, an offset and memory, in the order of files.
+    /// Reads extents, each a file, an offset and memory, in the order of files. Memory that was never touched is faulted
+    /// in here, for one op while those before it are in flight.
     pub(crate) fn read_extents<'a>(&self, extents: impl Iterator<Item = (usize, u64, &'a mut [u8])>) -> Result<()> {
         let mut touched = Vec::new();
         self.aio.scope(|scope| {
-            let mut some = Vec::new();
+            let (mut some, mut bytes) = (Vec::new(), 0);
             for (file, offset, memory) in extents {
-                if touched.last() != Some(&file) || some.len() == EXTENTS {
+                if touched.last() != Some(&file) {
                     if let Some(before) = touched.last() {
                         scope.read_vectored(&self.files[*before], std::mem::take(&mut some));
                     }
                     touched.push(file);
+                    bytes = 0;
                 }
-                some.push((offset, memory));
+                for (at, part) in memory.chunks_mut(PART).enumerate() {
+                    fault_in(&mut *part);
+                    bytes += part.len() as u64;
+                    some.push((offset + (at * PART) as u64, part));
+                    if bytes >= CHUNK || some.len() == EXTENTS {
+                        scope.read_vectored(&self.files[file], std::mem::take(&mut some));
+                        bytes = 0;
+                    }
+                }
             }
             if let Some(last) = touched.last() {
                 scope.read_vectored(&self.files[*last], some);

@@ -272,3 +272,27 @@ fn huge_pages_on_request_keep_what_was_written() {
         assert!(memory.bytes() == content);
     });
 }
+
+#[test]
+fn memory_that_is_faulted_in_is_huge_where_it_was_untouched_and_stays_as_it_is_elsewhere() {
+    each(|aio, path, content| {
+        let mut memory = Memory::fresh(LEN);
+        aio::buf::fault_in(memory.bytes());
+        assert_eq!(memory.huge(), LEN);
+        assert_eq!(transfer(aio, path, Read, memory.bytes()), 0);
+        assert!(memory.bytes() == content);
+        let mut memory = Memory::touched(LEN, 7);
+        aio::buf::fault_in(memory.bytes());
+        assert_eq!(memory.huge(), 0);
+        assert!(memory.bytes().iter().all(|byte| *byte == 7));
+        // In small pages, where there is no room for huge ones.
+        let mut memory = Memory::fresh(LEN);
+        let inside = 5..HUGE - 5;
+        let start = memory.bytes()[inside.clone()].as_ptr().addr();
+        aio::buf::fault_in(&mut memory.bytes()[inside.clone()]);
+        let whole = start.next_multiple_of(4096)..(start + inside.len()) / 4096 * 4096;
+        assert_eq!(memory.in_smaps("Rss"), whole.len());
+        assert_eq!(memory.huge(), 0);
+        aio::buf::fault_in(&mut [0u8; 0]);
+    });
+}

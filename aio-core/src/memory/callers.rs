@@ -29,6 +29,42 @@ pub fn use_huge_pages(mut memory: impl IoBufMut) -> bool {
     all
 }
 
+/// Faults in what was never touched of the caller's own memory, in huge pages where it can be, and leaves the rest as it
+/// is. No contents change.
+///
+/// Reading into fresh memory faults it in, too, but on the thread that keeps the device busy. A caller that has to wait
+/// for its read anyway may rather do that itself: a part of the memory at a time, while those before it are read.
+///
+/// What the kernel refuses is left to the read: small pages come with Linux 5.14, huge ones with 6.11.
+///
+/// ```
+/// let mut weights = vec![0.0_f32; 16 << 20];
+/// aio::buf::fault_in(&mut weights);
+/// ```
+pub fn fault_in(mut memory: impl IoBufMut) {
+    let start = memory.byte_mut_ptr().addr();
+    let range = start..start + memory.byte_len();
+    let whole = huge_pages::whole_pages(&range);
+    if !whole.is_empty()
+        && huge_pages::are_of_known_size()
+        && !huge_pages::is_paused()
+        && let Ok(map) = PageMap::open()
+    {
+        for start in whole.clone().step_by(STRETCH) {
+            let part = start..whole.end.min(start + STRETCH);
+            let is_untouched = map.pages(&part).is_ok_and(|pages| pages.small + pages.huge == 0);
+            if is_untouched && map.are_private_memory(&part) {
+                huge_pages::make(&part, true);
+            }
+        }
+    }
+    huge_pages::tell_of_pause();
+    huge_pages::populate_all(&range);
+}
+
+/// How much is looked at, and made huge, at a time. In bytes.
+const STRETCH: usize = 16 << 20;
+
 fn make_all(whole: &Range<usize>) -> bool {
     if whole.is_empty() {
         return true;

@@ -132,6 +132,15 @@ fn populate(address: usize) -> Result<(), Errno> {
     advise(&(address..address + page_size()), MADV_POPULATE_WRITE)
 }
 
+/// Makes the pages present that lie within a range of addresses, as [`populate`]; as far as the kernel does that.
+pub(super) fn populate_all(range: &Range<usize>) {
+    let page = page_size();
+    let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
+    for start in (start..end).step_by(STEP) {
+        let _ = advise(&(start..end.min(start + STEP)), MADV_POPULATE_WRITE);
+    }
+}
+
 /// Makes huge pages of these addresses, whole huge pages of private memory. `fill`: also where nothing is present.
 pub(crate) fn make(addresses: &Range<usize>, fill: bool) -> Collapsed {
     let mut made = Collapsed::All;

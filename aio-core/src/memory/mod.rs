@@ -41,7 +41,7 @@ mod turns;
 
 pub use arena::{Allocation, Arena};
 pub use buffer::AlignedBuf;
-pub use callers::use_huge_pages;
+pub use callers::{fault_in, use_huge_pages};
 pub use huge_pages::can_collapse;
 pub(crate) use mapping::page_size;
 pub(crate) use queues::Holder;
