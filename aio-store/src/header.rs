@@ -37,6 +37,8 @@ pub(crate) struct Header {
     pub(crate) entries: Vec<Entry>,
     /// The user's, without the checksums.
     pub(crate) metadata: BTreeMap<String, String>,
+    /// There are checksums, which cannot be read.
+    pub(crate) unreadable_checksums: bool,
 }
 
 /// A tensor in its file.
@@ -78,17 +80,21 @@ pub(crate) fn parse(header: &[u8], present: u64) -> Result<Header, String> {
         return Err(format!("its header describes {described} bytes of tensors, and {present} are there"));
     }
     let mut metadata: BTreeMap<_, _> = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
-    let checksums = metadata.remove(CHECKSUMS).and_then(|text| read_checksums(&text)).unwrap_or_default();
+    let text = metadata.remove(CHECKSUMS);
+    let checksums = text.as_deref().map_or_else(|| Some(HashMap::new()), read_checksums);
+    let unreadable_checksums = checksums.is_none();
+    let checksums = checksums.unwrap_or_default();
     let data = LENGTH_FIELD + header.len() as u64;
     let entry = |name: String| {
         let TensorInfo { dtype, shape, data_offsets: (begin, end) } = parsed.info(&name)?.clone();
         let checksum = checksums.get(&name).copied();
         Some(Entry { name, dtype, shape, range: data + begin as u64..data + end as u64, checksum })
     };
-    Ok(Header { entries: parsed.offset_keys().into_iter().filter_map(entry).collect(), metadata })
+    let entries = parsed.offset_keys().into_iter().filter_map(entry).collect();
+    Ok(Header { entries, metadata, unreadable_checksums })
 }
 
-/// `None` if it is not what this version writes: then there is nothing to compare with.
+/// `None` if it is not what this version writes.
 fn read_checksums(text: &str) -> Option<HashMap<String, u64>> {
     let digits: HashMap<String, String> = serde_json::from_str(text).ok()?;
     let number = |(name, digits): (String, String)| {

@@ -71,6 +71,11 @@ impl Runs {
         Ok(Self { outer, next: bits(start)?, len: bits(run)?, left })
     }
 
+    /// The next run.
+    pub(crate) fn first(&self) -> Option<Range<u64>> {
+        (self.left > 0).then_some(self.next..self.next + self.len)
+    }
+
     /// Bytes of all runs that are left.
     pub(crate) fn bytes(&self) -> u64 {
         self.left * self.len
@@ -81,8 +86,8 @@ impl Iterator for Runs {
     type Item = Range<u64>;
 
     fn next(&mut self) -> Option<Range<u64>> {
-        self.left = self.left.checked_sub(1)?;
-        let run = self.next..self.next + self.len;
+        let run = self.first()?;
+        self.left -= 1;
         for Dimension { at, count, stride } in self.outer.iter_mut().rev() {
             *at += 1;
             self.next += *stride;

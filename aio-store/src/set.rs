@@ -35,6 +35,8 @@ pub(crate) struct Set {
     /// What was opened, for errors.
     path: PathBuf,
     pub(crate) files: Vec<AioFile>,
+    /// The files with checksums that cannot be read.
+    unreadable_checksums: Vec<usize>,
     /// Length and time of modification of each file when it was opened.
     pub(crate) versions: Vec<(u64, SystemTime)>,
     /// In the order of files, and in each of bytes.
@@ -110,6 +112,7 @@ impl Set {
             aio: aio.clone(),
             path: path.to_owned(),
             files: Vec::new(),
+            unreadable_checksums: Vec::new(),
             versions: Vec::new(),
             tensors: Vec::new(),
             names: HashMap::new(),
@@ -134,8 +137,9 @@ impl Set {
     fn add(&mut self, path: &Path) -> Result<()> {
         let file = self.aio.open_with(path, &OpenOptions::new().read(true))?;
         let version = (file.len()?, file.modified()?);
-        let Header { entries, metadata } = read_header(&file, version.0)?;
+        let Header { entries, metadata, unreadable_checksums } = read_header(&file, version.0)?;
         let index = self.files.len();
+        self.unreadable_checksums.extend(unreadable_checksums.then_some(index));
         for entry in entries {
             let header::Entry { name, dtype, shape, range, checksum } = entry;
             if let Some(other) = self.names.insert(name.clone(), self.tensors.len()) {
@@ -179,8 +183,17 @@ impl Set {
         Err(Error::Changed { path: file.path().to_owned() })
     }
 
+    /// Fails if the checksums of a tensor's file cannot be read.
+    pub(crate) fn check_checksums(&self, info: &TensorInfo) -> Result<()> {
+        if !self.unreadable_checksums.contains(&info.file) {
+            return Ok(());
+        }
+        Err(Error::malformed(self.files[info.file].path(), "the checksums in its header cannot be read"))
+    }
+
     /// Fails if a tensor has another checksum.
     pub(crate) fn compare(&self, info: &TensorInfo, found: u64) -> Result<()> {
+        self.check_checksums(info)?;
         match info.checksum {
             Some(expected) if expected != found => {
                 let path = self.files[info.file].path().to_owned();
@@ -224,16 +237,17 @@ impl Set {
 
     /// Reads runs of a tensor, one after the other, into `memory`, which is as long.
     pub(crate) fn read_runs(&self, info: &TensorInfo, runs: Runs, memory: &mut [u8]) -> Result<()> {
-        let Some(first) = runs.clone().next().filter(|first| !first.is_empty()) else { return Ok(()) };
+        let Some(first) = runs.first().filter(|first| !first.is_empty()) else { return Ok(()) };
         let (len, start) = ((first.end - first.start) as usize, info.range.start);
         if len as u64 >= GAP {
             let extents = runs.zip(memory.chunks_mut(len));
             return self.read_extents(extents.map(|(run, memory)| (info.file, start + run.start, memory)));
         }
         let mut into = memory.chunks_mut(len);
-        for read in self.read_ahead(Spans { set: self, info, runs: runs.peekable() }, AHEAD) {
+        for read in self.read_ahead(Spans { set: self, info, runs }, AHEAD) {
             let (piece, buffer) = read?;
-            for (run, into) in piece.of.iter().zip(&mut into) {
+            let (runs, count) = piece.of;
+            for (run, into) in runs.take(count).zip(&mut into) {
                 let at = (start + run.start - piece.range.start) as usize;
                 into.copy_from_slice(&buffer[at..at + len]);
             }
@@ -265,23 +279,24 @@ fn read_header(file: &AioFile, len: u64) -> Result<Header> {
 struct Spans<'m> {
     set: &'m Set,
     info: &'m TensorInfo,
-    runs: std::iter::Peekable<Runs>,
+    runs: Runs,
 }
 
 impl Iterator for Spans<'_> {
-    /// Of which runs.
-    type Item = Piece<Vec<Range<u64>>>;
+    /// Of which runs: the first of these, and how many.
+    type Item = Piece<(Runs, usize)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let first = self.runs.next()?;
-        let (begin, mut end) = (first.start, first.end);
-        let mut of = vec![first];
-        while let Some(run) = self.runs.next_if(|run| run.start - end < GAP && run.end - begin <= CHUNK) {
+        let of = self.runs.clone();
+        let Range { start: begin, mut end } = self.runs.next()?;
+        let mut count = 1;
+        while let Some(run) = self.runs.first().filter(|run| run.start - end < GAP && run.end - begin <= CHUNK) {
             end = run.end;
-            of.push(run);
+            count += 1;
+            self.runs.next();
         }
         let start = self.info.range.start;
         let range = self.set.whole_units(self.info.file, start + begin..start + end);
-        Some(Piece { file: self.info.file, range, of })
+        Some(Piece { file: self.info.file, range, of: (of, count) })
     }
 }

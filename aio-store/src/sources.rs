@@ -68,7 +68,16 @@ fn in_folder(folder: &Path) -> Result<Sources> {
             require_whole_series(folder, &files)?;
             Ok(Sources { files, index: None })
         }
-        [index] => of_index(index),
+        [index] => {
+            let name = index.to_string_lossy();
+            let single = name.strip_suffix(INDEX).map(|name| PathBuf::from(format!("{name}.safetensors")));
+            if single.is_some_and(|single| files.contains(&single)) {
+                let name = index.file_name().unwrap_or_default().to_string_lossy();
+                let why = format_args!("it has {name}, and one file of the same name: name one of them");
+                return Err(Error::incomplete(folder, why));
+            }
+            of_index(index)
+        }
         several => {
             let mut names: Vec<_> =
                 several.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy()).collect();

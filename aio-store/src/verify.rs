@@ -52,6 +52,7 @@ impl<'m> Verify<'m> {
     fn step(&mut self) -> Result<Option<Verified<'m>>> {
         loop {
             let Some(info) = self.set.tensors.get(self.next) else { return Ok(None) };
+            self.set.check_checksums(info)?;
             let at = info.range.start + self.hashed;
             if info.checksum.is_none() || at == info.range.end {
                 let found = info.checksum.map(|_| self.hasher.digest());

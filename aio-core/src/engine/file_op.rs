@@ -14,6 +14,7 @@ use crate::engine::promise::Promise;
 use crate::engine::transfer::Priority;
 use crate::error::{Error, IoError, OpKind, Result};
 use crate::file::OpenFile;
+use crate::file::growth::is_unsupported;
 use crate::file::routes::{Route, RoutePermit};
 use crate::file::write_back::{Sync, WriteInFlight};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
@@ -77,7 +78,7 @@ impl FileOp {
     /// Whether the file system, or a sandbox, only refuses a thing that no data depends on.
     fn is_harmless(&self, error: &Error) -> bool {
         matches!(self.command, FileCommand::Allocate { .. } | FileCommand::PunchHole { .. })
-            && matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM | libc::EACCES))
+            && error.raw_os_error().is_some_and(|errno| is_unsupported(&io::Error::from_raw_os_error(errno)))
     }
 
     /// If it changes the file, notes on the inode that it failed: a commit of the file asks for that.

@@ -12,6 +12,8 @@ use crate::memory::{Arena, Holder};
 
 /// How many regions to remember that the arena does not have.
 const MOST_UNKNOWN: usize = 1024;
+/// The largest region that a queue registers, in bytes.
+const LARGEST_REGION: usize = 1 << 30;
 
 /// What was registered with one queue, and what it refused.
 #[derive(Debug)]
@@ -97,9 +99,12 @@ impl Registrations {
         if self.used.len() <= index {
             self.used.resize(index + 1, None);
         }
+        let around = |of: &Range<usize>| of.start.min(memory.start)..of.end.max(memory.end);
         let used = self.used[index].take().filter(|used| used.id == id);
+        // What is that far away is memory of another arena, whose ids mean other regions.
+        let used = used.filter(|used| around(&used.addresses).len() <= LARGEST_REGION.max(memory.len()));
         let mut used = used.unwrap_or(Used { id, addresses: memory.clone(), bytes: 0 });
-        used.addresses = used.addresses.start.min(memory.start)..used.addresses.end.max(memory.end);
+        used.addresses = around(&used.addresses);
         used.bytes = used.bytes.saturating_add(memory.len());
         let again = used.bytes > used.addresses.len();
         self.used[index] = Some(used).filter(|_| !again);

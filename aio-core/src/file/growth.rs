@@ -213,7 +213,7 @@ impl Lengths {
 
 /// Whether `fallocate(2)` is not to be had: the file system lacks it, or a sandbox's filter of system calls refuses it.
 /// Where the file itself may not grow (it is immutable, or sealed), the write says so.
-fn is_unsupported(error: &io::Error) -> bool {
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     let unsupported = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL, libc::EPERM, libc::EACCES];
     error.raw_os_error().is_some_and(|errno| unsupported.contains(&errno))
 }
