@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aio::tensor::{Error, SafeTensors, Verified};
 use aio_core::shown;
+use comfy_table::CellAlignment;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -190,7 +191,11 @@ impl fmt::Display for Report {
             ]
         };
         let header = ["path", "tensors", "compared", "size", "outcome"];
-        write!(f, "{}", output::figures(header, self.paths.iter().map(row)))?;
+        let mut table = output::figures(header, self.paths.iter().map(row));
+        if let Some(outcomes) = table.column_mut(header.len() - 1) {
+            outcomes.set_cell_alignment(CellAlignment::Left);
+        }
+        write!(f, "{table}")?;
         for sentence in self.paths.iter().flat_map(PathReport::sentences) {
             write!(f, "\n{}", output::sentence(sentence))?;
         }
