@@ -111,11 +111,12 @@ impl PathReport {
         }
     }
 
-    /// The name of a file, as a path below the folder that was named, or as that of the file itself.
+    /// The name of a file, as a path below the folder that was named or that the index is in.
     fn file_name(&self, file: usize) -> String {
         let Some(file) = self.files.get(file) else { return String::new() };
-        let folder = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
-        shown(folder.and_then(|folder| file.strip_prefix(folder).ok()).unwrap_or(file)).to_string()
+        let folders = [Some(self.path.as_path()), self.path.parent()];
+        let below = folders.into_iter().flatten().find_map(|folder| file.strip_prefix(folder).ok());
+        shown(below.unwrap_or(file)).to_string()
     }
 }
 

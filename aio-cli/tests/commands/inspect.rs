@@ -39,7 +39,7 @@ fn a_file_a_folder_and_an_index_are_listed() {
         "m.safetensors: 2 tensors, 7.8 KiB in 1 file, all with checksums",
         "d: 3 tensors, 11.7 KiB in 3 files, all with checksums",
         "plain.safetensors: 1 tensor, 3.9 KiB in 1 file, no checksums",
-        "m-00003-of-00003.safetensors",
+        "┆ m-00003-of-00003.safetensors │",
         "[10, 100]",
         "F32",
         "metadata: format = pt\\u{7}",
