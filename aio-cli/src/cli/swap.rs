@@ -23,7 +23,8 @@ use crate::swap::tensors;
 pub(crate) struct SwapArgs {
     /// Take the tensors of these safetensors files, folders of such files or indices (NAME.safetensors.index.json),
     /// instead of GPT-2's shapes.
-    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath, conflicts_with_all = ["tensors", "tensor_size"])]
+    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    #[arg(conflicts_with_all = ["tensors", "tensor_size"])]
     pub(crate) from: Vec<PathBuf>,
 
     /// Make a uniform set of this many tensors, each of --tensor-size.
