@@ -1,9 +1,11 @@
 //! The command line and its help.
 
+mod inspect;
 mod probe;
 mod soak;
 mod swap;
 mod tune;
+mod verify;
 
 use aio::AioConfig;
 use clap::{Args, Parser, Subcommand};
@@ -13,15 +15,18 @@ use crate::completions::{self, CompletionsArgs};
 use crate::failure::Failure;
 use crate::{number, size};
 
+pub(crate) use inspect::InspectArgs;
 pub(crate) use probe::{FailOn, ProbeArgs};
 pub(crate) use soak::SoakArgs;
 pub(crate) use swap::{Layout, SwapArgs};
 pub(crate) use tune::TuneArgs;
+pub(crate) use verify::VerifyArgs;
 
 /// The command's name, as the user types it.
 const NAME: &str = "tensor-aio";
 
-/// Move tensors between memory and files, look at what a machine can do, and find its fastest settings.
+/// Move tensors between memory and files, look at what a machine can do, find its fastest settings, and look into files
+/// of tensors.
 ///
 /// Without a command it does `swap` with the options given: GPT-2 small with its Adam moments goes out to files and
 /// comes back, on every backend that this machine has, and every byte is compared.
@@ -45,7 +50,9 @@ Start here:
   tensor-aio                       swap GPT-2 through every backend, in the current folder
   tensor-aio probe /mnt/nvme       what this machine and that file system offer, and what to change
   tensor-aio tune /mnt/nvme        the fastest configuration for that device, within a minute
-  tensor-aio soak --runtime 8h     everything at random, every byte verified, until the time is up";
+  tensor-aio soak --runtime 8h     everything at random, every byte verified, until the time is up
+  tensor-aio inspect model/        the tensors of safetensors files
+  tensor-aio verify model/         whether they are still what was saved";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -53,6 +60,8 @@ enum Command {
     Probe(ProbeArgs),
     Tune(TuneArgs),
     Soak(SoakArgs),
+    Inspect(InspectArgs),
+    Verify(VerifyArgs),
     #[command(after_long_help = completions::places(NAME))]
     Completions(CompletionsArgs),
 }
@@ -66,6 +75,8 @@ impl Cli {
             Some(Command::Probe(args)) => crate::probe::probe(args),
             Some(Command::Tune(args)) => crate::tune::tune(args),
             Some(Command::Soak(args)) => crate::soak::soak(args),
+            Some(Command::Inspect(args)) => crate::inspect::inspect(args),
+            Some(Command::Verify(args)) => crate::verify::verify(args),
             Some(Command::Completions(args)) => completions::completions::<Self>(args),
         }
     }

@@ -99,6 +99,15 @@ fn option(key: &str) -> &str {
     }
 }
 
+impl From<aio::tensor::Error> for Failure {
+    fn from(error: aio::tensor::Error) -> Self {
+        match error {
+            aio::tensor::Error::Io(error) => error.into(),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
 impl<B> From<aio::error::OpError<B>> for Failure {
     fn from(failed: aio::error::OpError<B>) -> Self {
         aio::Error::from(failed).into()

@@ -1,6 +1,8 @@
-//! `tensor-aio`: move tensors between memory and files, see what a machine offers, and find its fastest settings.
+//! `tensor-aio`: move tensors between memory and files, see what a machine offers, find its fastest settings, and look
+//! into files of tensors.
 //!
-//! `tensor-aio --help` is the manual. Each command is a module: [`swap`], [`probe`], [`tune`], [`soak`], [`completions`].
+//! `tensor-aio --help` is the manual. Each command is a module: [`swap`], [`probe`], [`tune`], [`soak`], [`inspect`],
+//! [`verify`], [`completions`].
 //!
 //! This is a library only so that `tensor-aio`, `aio-bench` and the fuzzers share its parts: nothing in it is a public
 //! API. Signals and the log belong to the process, which sets them up in `src/main.rs`.
@@ -9,10 +11,12 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 mod cli;
+mod inspect;
 mod probe;
 mod soak;
 mod swap;
 mod tune;
+mod verify;
 
 // Parts that `aio-bench` uses, too.
 #[doc(hidden)]

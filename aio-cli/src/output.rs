@@ -154,6 +154,16 @@ fn longest_word(text: &str) -> usize {
     text.split_whitespace().map(textwrap::core::display_width).max().unwrap_or(0)
 }
 
+/// A number of things: `1 tensor`, `2 tensors`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// A checksum, as files have it.
+pub(crate) fn checksum(sum: u64) -> String {
+    format!("{sum:016x}")
+}
+
 /// What a text says when a signal ended the command early.
 pub const PARTIAL: &str = "PARTIAL: interrupted; this is what there was until then";
 

@@ -6,7 +6,6 @@ mod groups;
 mod parallel;
 mod progress;
 mod report;
-mod safetensors;
 pub(crate) mod tensors;
 mod transfer;
 
@@ -84,7 +83,7 @@ fn tensor_set(args: &SwapArgs) -> Result<TensorSet, Failure> {
     match (args.from.as_slice(), args.tensors, args.tensor_size) {
         ([], Some(count), Some(bytes)) => Ok(TensorSet::uniform(count, bytes)),
         ([], ..) => Ok(TensorSet::gpt2()),
-        (files, ..) => TensorSet::from_files(files),
+        (paths, ..) => TensorSet::open(paths),
     }
 }
 

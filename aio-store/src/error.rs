@@ -50,7 +50,7 @@ pub enum Error {
     },
 
     /// There is no tensor of that name.
-    #[error("there is no tensor {name:?} in {}, which has {count}", shown(path))]
+    #[error("there is no tensor {} in {}, which has {count}", Quoted(name), shown(path))]
     NoTensor {
         /// The name.
         name: String,
@@ -62,8 +62,9 @@ pub enum Error {
 
     /// The bytes of a tensor are not those whose checksum was saved with it.
     #[error(
-        "tensor {name:?} of {} has the checksum {found:016x}, and {expected:016x} was saved with it: its bytes are damaged, or \
+        "tensor {} of {} has the checksum {found:016x}, and {expected:016x} was saved with it: its bytes are damaged, or \
          another program changed them and copied the metadata",
+        Quoted(name),
         shown(path)
     )]
     Mismatch {
@@ -121,16 +122,40 @@ impl<B> From<aio_core::error::OpError<B>> for Error {
 
 impl Error {
     pub(crate) fn malformed(path: &Path, reason: impl fmt::Display) -> Self {
-        // It may quote the file.
-        Self::Malformed { path: path.to_owned(), reason: Printable(reason).to_string() }
+        Self::Malformed { path: path.to_owned(), reason: one_line(reason) }
     }
 
     pub(crate) fn incomplete(path: &Path, reason: impl fmt::Display) -> Self {
-        Self::Incomplete { path: path.to_owned(), reason: Printable(reason).to_string() }
+        Self::Incomplete { path: path.to_owned(), reason: one_line(reason) }
     }
 
     pub(crate) fn system(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::System { action, path, source }
     }
+}
+
+/// A name from a file, as Rust writes strings, and not longer than a sentence can hold.
+#[derive(Debug)]
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CHARS: usize = 100;
+        match self.0.char_indices().nth(CHARS) {
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+/// A reason, which may quote a file: without control characters, and of bounded length.
+fn one_line(reason: impl fmt::Display) -> String {
+    const CHARS: usize = 1200;
+    let mut line = Printable(format!("{:.CHARS$}", reason.to_string())).to_string();
+    if let Some((end, _)) = line.char_indices().nth(CHARS) {
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line
 }

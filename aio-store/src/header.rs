@@ -17,6 +17,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::error::Quoted;
+
 /// Bytes of the header's length field.
 pub(crate) const LENGTH_FIELD: u64 = 8;
 /// The longest header that the format allows, in bytes.
@@ -72,7 +74,7 @@ pub(crate) fn parse(header: &[u8], present: u64) -> Result<Header, String> {
     let bad = |error: serde_json::Error| format!("bad header: {:.QUOTE$}", error.to_string());
     let Names { twice } = serde_json::from_slice(header).map_err(bad)?;
     if let Some(name) = twice {
-        return Err(format!("bad header: two tensors have the name {name:?}"));
+        return Err(format!("bad header: two tensors have the name {}", Quoted(&name)));
     }
     let parsed: Metadata = serde_json::from_slice(header).map_err(bad)?;
     let described = parsed.data_len() as u64;

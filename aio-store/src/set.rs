@@ -9,7 +9,7 @@ use aio_core::buf::fault_in;
 use aio_core::{AioFile, AioHandle, OpenOptions};
 use safetensors::Dtype;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Quoted, Result};
 use crate::header::{self, ALIGNMENT, Header, LENGTH_FIELD};
 use crate::read_ahead::{Piece, ReadAhead};
 use crate::runs::Runs;
@@ -125,7 +125,8 @@ impl Set {
             for (name, file) in weight_map {
                 let found = set.names.get(name).map(|at| sources.files[set.tensors[*at].file].as_path());
                 if found != Some(file) {
-                    let why = format_args!("its index has tensor {name:?} in {}, where it is not", file.display());
+                    let (name, file) = (Quoted(name), file.display());
+                    let why = format_args!("its index has tensor {name} in {file}, where it is not");
                     return Err(Error::incomplete(index, why));
                 }
             }
@@ -144,7 +145,7 @@ impl Set {
             let header::Entry { name, dtype, shape, range, checksum } = entry;
             if let Some(other) = self.names.insert(name.clone(), self.tensors.len()) {
                 let other = self.files[self.tensors[other].file].path().display().to_string();
-                let why = format_args!("tensor {name:?} is in {other}, too");
+                let why = format_args!("tensor {} is in {other}, too", Quoted(&name));
                 return Err(Error::incomplete(path, why));
             }
             self.tensors.push(TensorInfo { name, dtype, shape, file: index, range, checksum });

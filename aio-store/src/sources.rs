@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Quoted, Result};
 
 /// How the name of an index ends.
 pub(crate) const INDEX: &str = ".safetensors.index.json";
@@ -114,11 +114,12 @@ fn of_index(path: &Path) -> Result<Sources> {
     let map = read_index(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut weight_map = BTreeMap::new();
-    for (tensor, file) in map {
-        let file = Path::new(&file);
+    for (tensor, name) in map {
+        let file = Path::new(&name);
         let is_inside = file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !is_inside || file.as_os_str().is_empty() {
-            let why = format_args!("its index has tensor {tensor:?} in {file:?}, which is not below its folder");
+            let (tensor, file) = (Quoted(&tensor), Quoted(&name));
+            let why = format_args!("its index has tensor {tensor} in {file}, which is not below its folder");
             return Err(Error::incomplete(path, why));
         }
         weight_map.insert(tensor, folder.join(file));
@@ -180,10 +181,13 @@ impl<'de> Deserialize<'de> for WeightMap {
                 let mut map = BTreeMap::new();
                 while let Some((name, file)) = entries.next_entry::<String, Value>()? {
                     let Value::String(file) = file else {
-                        return Err(A::Error::custom(format_args!("the file of tensor {name:?} is no string")));
+                        return Err(A::Error::custom(format_args!(
+                            "the file of tensor {} is no string",
+                            Quoted(&name)
+                        )));
                     };
                     if map.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("tensor {name:?} is there twice")));
+                        return Err(A::Error::custom(format_args!("tensor {} is there twice", Quoted(&name))));
                     }
                     map.insert(name, file);
                 }

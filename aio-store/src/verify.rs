@@ -5,7 +5,7 @@ use std::fmt;
 use aio_core::buf::AlignedBuf;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::Result;
+use crate::error::{Error, Quoted, Result};
 use crate::read_ahead::{Piece, ReadAhead};
 use crate::set::{AHEAD, CHUNK, Set, TensorInfo};
 
@@ -62,8 +62,9 @@ impl<'m> Verify<'m> {
             }
             let chunk = self.chunk.as_ref().filter(|(chunk, _)| chunk.file == info.file && chunk.range.contains(&at));
             let Some((chunk, bytes)) = chunk else {
-                let Some(read) = self.chunks.next() else { return Ok(None) };
-                let (chunk, bytes) = read?;
+                let nothing =
+                    || Err(Error::InvalidInput(format!("nothing was read of tensor {}", Quoted(&info.name))));
+                let (chunk, bytes) = self.chunks.next().unwrap_or_else(nothing)?;
                 self.set.check_unchanged(chunk.file)?;
                 self.chunk = Some((chunk, bytes));
                 continue;

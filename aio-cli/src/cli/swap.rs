@@ -21,8 +21,10 @@ use crate::swap::tensors;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of swap", after_long_help = SWAP_EXAMPLES)]
 pub(crate) struct SwapArgs {
-    /// Take the tensors of these safetensors files instead of GPT-2's shapes.
-    #[arg(long, value_name = "FILE.safetensors", num_args = 1.., conflicts_with_all = ["tensors", "tensor_size"])]
+    /// Take the tensors of these safetensors files, folders of such files or indices (NAME.safetensors.index.json),
+    /// instead of GPT-2's shapes.
+    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    #[arg(conflicts_with_all = ["tensors", "tensor_size"])]
     pub(crate) from: Vec<PathBuf>,
 
     /// Make a uniform set of this many tensors, each of --tensor-size.

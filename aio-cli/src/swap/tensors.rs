@@ -1,14 +1,13 @@
 //! The tensors to move, and where their bytes come from.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use aio::Backend;
+use aio::tensor::SafeTensors;
 use aio_core::shown;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{gpt2, safetensors};
+use super::gpt2;
 use crate::failure::Failure;
 use crate::generate;
 
@@ -22,8 +21,8 @@ pub(crate) struct TensorSet {
     pub(crate) description: String,
     /// In the order of writing.
     pub(crate) tensors: Vec<Tensor>,
-    /// The files that [`Source::File`] refers to.
-    files: Vec<SourceFile>,
+    /// The models that [`Source::Model`] refers to.
+    models: Vec<SafeTensors>,
 }
 
 #[derive(Debug)]
@@ -38,21 +37,20 @@ pub(crate) struct Tensor {
 
 #[derive(Debug)]
 enum Source {
-    Generated { seed: u64 },
-    File { index: usize, offset: u64 },
-}
-
-#[derive(Debug)]
-struct SourceFile {
-    path: PathBuf,
-    file: File,
+    Generated {
+        seed: u64,
+    },
+    /// The tensor of the same name.
+    Model {
+        index: usize,
+    },
 }
 
 impl TensorSet {
     /// The parameters of GPT-2 small and their two Adam moments, in fp32.
     pub(crate) fn gpt2() -> Self {
         let tensors = gpt2::training_state().map(|(name, elements)| Tensor::generated(name, 4 * elements)).collect();
-        Self { description: "GPT-2 small with Adam moments, fp32, generated".to_owned(), tensors, files: Vec::new() }
+        Self { description: "GPT-2 small with Adam moments, fp32, generated".to_owned(), tensors, models: Vec::new() }
     }
 
     /// `count` tensors of `bytes` each.
@@ -61,22 +59,24 @@ impl TensorSet {
         Self {
             description: format!("uniform, {} each, generated", crate::size::exact(bytes)),
             tensors,
-            files: Vec::new(),
+            models: Vec::new(),
         }
     }
 
-    /// Every tensor of every file.
-    pub(crate) fn from_files(paths: &[PathBuf]) -> Result<Self, Failure> {
-        let mut set = Self { description: describe(paths), tensors: Vec::new(), files: Vec::new() };
+    /// Every tensor of every safetensors file, folder or index.
+    pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
+        // An engine apart from those that are measured, which takes nothing that they need.
+        let engine = aio::builder().backend(Backend::Pthread).build()?;
+        let mut set = Self { description: describe(paths), tensors: Vec::new(), models: Vec::new() };
         for path in paths {
-            let (file, entries) = safetensors::open(path).map_err(Failure::Failed)?;
-            let index = set.files.len();
-            set.files.push(SourceFile { path: path.clone(), file });
-            set.tensors.extend(entries.into_iter().map(|entry| Tensor {
-                name: entry.name,
-                bytes: entry.bytes,
-                source: Source::File { index, offset: entry.offset },
+            let model = SafeTensors::open(&engine, path)?;
+            let index = set.models.len();
+            set.tensors.extend(model.tensors().iter().map(|info| Tensor {
+                name: info.name().to_owned(),
+                bytes: info.byte_len(),
+                source: Source::Model { index },
             }));
+            set.models.push(model);
         }
         let count = set.tensors.len();
         match count as u64 {
@@ -97,10 +97,7 @@ impl TensorSet {
     pub(crate) fn load(&self, tensor: &Tensor, memory: &mut [u8]) -> Result<u64, Failure> {
         match tensor.source {
             Source::Generated { seed } => generate::fill(memory, seed),
-            Source::File { index, offset } => {
-                let SourceFile { path, file } = &self.files[index];
-                file.read_exact_at(memory, offset).map_err(|error| unreadable(path, &tensor.name, &error))?;
-            }
+            Source::Model { index } => self.models[index].read_into([(&tensor.name, &mut *memory)])?,
         }
         Ok(xxh3_64(memory))
     }
@@ -117,12 +114,8 @@ impl Tensor {
 fn describe(paths: &[PathBuf]) -> String {
     match paths {
         [only] => shown(only).to_string(),
-        several => format!("{} safetensors files", several.len()),
+        several => format!("{} paths of safetensors files", several.len()),
     }
-}
-
-fn unreadable(path: &Path, tensor: &str, error: &io::Error) -> Failure {
-    Failure::Failed(format!("cannot read tensor {tensor:?} of {}: {error}", shown(path)))
 }
 
 #[cfg(test)]
@@ -154,7 +147,7 @@ mod tests {
                 path
             })
             .collect();
-        let set = TensorSet::from_files(&paths).unwrap();
+        let set = TensorSet::open(&paths).unwrap();
         let read = set.tensors.iter().map(|tensor| {
             let mut memory = vec![0; usize::try_from(tensor.bytes).unwrap()];
             assert_eq!(set.load(tensor, &mut memory).unwrap(), xxh3_64(&memory));

@@ -46,7 +46,7 @@ fn folders_that_cannot_be_used() {
 fn safetensors_files_that_are_none() {
     assert_refused(&[
         ("swap --from missing", 1, &["missing", "No such file"]),
-        ("swap --from .", 1, &["folder"]),
+        ("swap --from .", 1, &["there is no file NAME.safetensors"]),
         ("swap --from small", 1, &["small is not a usable safetensors file", "3978425819141910832"]),
     ]);
     let bench = bench();

@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod help;
+mod inspect;
 mod interrupt;
+mod model;
 mod probe;
 mod small_disks;
 mod soak;
@@ -11,6 +13,7 @@ mod support;
 mod swap;
 mod terminal;
 mod tune;
+mod verify;
 
 const NAME: &str = "tensor-aio";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tensor-aio");
@@ -45,10 +48,12 @@ const NEEDING_THREADS: &[&str] = &[
 ];
 
 /// What is typed, and what it becomes when a shell completes it, in a folder with a file `f` and a folder `d`.
-const COMPLETED: [(&str, &str); 5] = [
+const COMPLETED: [(&str, &str); 7] = [
     ("tensor-aio tu", "tensor-aio tune "),
     ("tensor-aio swap --queue-d", "tensor-aio swap --queue-depth "),
     ("tensor-aio swap --layout ex", "tensor-aio swap --layout extents "),
     ("tensor-aio --tensor-s", "tensor-aio --tensor-size "),
     ("tensor-aio swap --dir ", "tensor-aio swap --dir d/"),
+    ("tensor-aio ver", "tensor-aio verify "),
+    ("tensor-aio inspect --js", "tensor-aio inspect --json "),
 ];

@@ -7,6 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use serde_json::Value;
 
+use crate::model::{Model, whole};
 use crate::support::bench::{Bench, backends};
 use crate::support::schema;
 
@@ -109,6 +110,17 @@ fn the_tensors_of_a_file_are_swapped() {
         assert_eq!((&swapped["verified"], &swapped["tensors"]), (&true.into(), &6.into()));
     }
     assert_eq!(bench.names(), ["model.safetensors"]);
+}
+
+#[test]
+fn the_tensors_of_a_folder_or_an_index_are_swapped() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path().join("d")).unwrap();
+    Model { shard_size: 4000, ..whole(&["a", "b", "c"]) }.save(&bench, "d/m.safetensors.index.json");
+    for path in ["d", "d/m.safetensors.index.json"] {
+        let swapped = swap(&bench, &format!("swap --from {path} --passes 1"));
+        assert_eq!((&swapped["tensors"], &swapped["bytes"]), (&3.into(), &12_000.into()), "{swapped}");
+    }
 }
 
 #[test]

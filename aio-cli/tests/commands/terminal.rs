@@ -1,5 +1,6 @@
 //! The command on a narrow terminal.
 
+use crate::model::whole;
 use crate::support::bench::Bench;
 use crate::support::screen::{assert_bars_take_one_line, assert_text_fits, run};
 
@@ -48,6 +49,18 @@ fn assert_spreads_are_whole(cells: &[&str], text: &str) {
 }
 
 #[test]
+fn tables_of_tensors_fit_in() {
+    let bench = Bench::new();
+    whole(&["model.layers.0.attention.weight", "b"]).save(&bench, "m.safetensors");
+    for (line, word) in
+        [("inspect m.safetensors", "model.layers.0.attention.weight"), ("verify m.safetensors", "tensors")]
+    {
+        let (text, _) = run(&bench, line, 60);
+        assert!(cells(&table(&text, 60)).contains(&word), "{text}");
+    }
+}
+
+#[test]
 fn where_not_even_words_fit_in_they_are_broken() {
     let bench = Bench::new();
     let (text, _) = run(&bench, "swap --tensors 2 --tensor-size 4K", 40);
@@ -64,8 +77,8 @@ fn sentences_break_between_words() {
 
 #[test]
 fn bars_take_one_line() {
-    assert_bars_take_one_line(
-        &Bench::new(),
-        &["swap --tensors 64 --tensor-size 64K", "tune . --size 1M --runtime 1"],
-    );
+    let bench = Bench::new();
+    whole(&["a", "b"]).save(&bench, "m.safetensors");
+    let lines = ["swap --tensors 64 --tensor-size 64K", "tune . --size 1M --runtime 1", "verify m.safetensors"];
+    assert_bars_take_one_line(&bench, &lines);
 }
