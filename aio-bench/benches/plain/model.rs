@@ -10,6 +10,7 @@ use std::thread;
 
 use aio::AioHandle;
 use aio::tensor::{Dtype, SafeTensors, SaveOptions, TensorView};
+use aio_bench::sizes;
 use aio_cli::generate;
 
 /// Bytes of a plain thread's system call, and of the memory for which it asks for huge pages.
@@ -30,15 +31,11 @@ pub(crate) struct Shape {
 impl Shape {
     /// So many files, each with so many tensors: layers of large weights and of small norms and biases.
     pub(crate) fn new(bytes: usize, files: usize, per_file: usize) -> Self {
-        const WEIGHTS: [usize; 12] = [1, 512, 2, 512, 1, 1024, 4, 1024, 1, 64, 256, 8];
-        let all: usize = (0..per_file).map(|i| WEIGHTS[i % WEIGHTS.len()]).sum();
-        let of_file = bytes / files / 2 * 2;
-        let size = |i: usize| of_file / 2 * WEIGHTS[i % WEIGHTS.len()] / all * 2;
-        let rest = of_file - (1..per_file).map(size).sum::<usize>();
-        let tensors = (0..files).flat_map(|file| {
-            (0..per_file).map(move |i| (format!("f{file}.t{i}"), if i == 0 { rest } else { size(i) }))
-        });
-        Self { tensors: tensors.collect(), per_file: of_file }
+        let per_shard = sizes::of_tensors(bytes / files / 2 * 2, per_file);
+        let tensors = (0..files)
+            .flat_map(|file| per_shard.iter().enumerate().map(move |(i, len)| (format!("f{file}.t{i}"), *len)));
+        let tensors = tensors.collect();
+        Self { tensors, per_file: per_shard.iter().sum() }
     }
 
     /// Bytes of all tensors.
