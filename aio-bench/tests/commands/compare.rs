@@ -233,13 +233,13 @@ fn std_fs_runs_on_more_and_more_threads() {
 fn too_much_memory_is_an_error_that_names_what_takes_less() {
     let bench = Bench::new();
     let line =
-        "compare --only extents-in --tensors 32 --tensor-size 8M --rounds 1 --threads 1 --runtime 0.001 --json";
+        "compare --only extents-in --tensors 256 --tensor-size 1M --rounds 1 --threads 1 --runtime 0.001 --json";
     let script = format!("ulimit -v 250000 && exec \"$0\" {line}");
     let mut command = std::process::Command::new("sh");
     let output = command.args(["-c", &script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let error = result(&report, "tensor-aio pthread")["error"].as_str().unwrap();
-    for words in ["32 buffers of 8.0 MiB do not fit into memory", "a smaller --tensors or --tensor-size"] {
+    for words in ["256 buffers of 1.0 MiB do not fit into memory", "a smaller --tensors or --tensor-size"] {
         assert!(error.contains(words), "{words}: {error}");
     }
 }
