@@ -51,8 +51,8 @@ impl Fio {
         done(fio.arg("--rw=read"), "read")
     }
 
-    /// Writes new files of this many whole blocks together, with a sync. Allocating their space is part of the time, and
-    /// fio's clock leaves it out, so it is done and timed here.
+    /// Writes new files that have so many bytes together, in whole blocks, with a sync. Allocating their space is part of
+    /// the time, and fio's clock leaves it out, so it is done and timed here.
     pub(crate) fn write_new(self, folder: &Path, files: &[String], bytes: u64) -> (u64, Duration) {
         let each = bytes.div_ceil(files.len() as u64).next_multiple_of(BLOCK);
         let start = Instant::now();

@@ -199,7 +199,7 @@ mod tests {
                 file.write_all_at(&bytes, block * 64).unwrap();
             }
         };
-        assert!(work.verify().is_err(), "nobody wrote");
+        assert!(work.verify().is_err(), "nothing was written");
         write(&work, &[0, 1, 2, 3]);
         work.verify().unwrap();
         work.prepare().unwrap();
