@@ -2,9 +2,11 @@
 
 mod contender;
 mod contenders;
+mod files;
 mod machine;
 mod markdown;
 mod measure;
+mod model;
 mod picture;
 mod plan;
 mod report;
@@ -25,17 +27,17 @@ use aio_cli::output::{self, Bar};
 use contender::{Entrant, field};
 use measure::{Measured, measure};
 pub(crate) use plan::LARGE;
-use plan::{Spec, specs};
+use plan::{Plan, plans};
 use report::{ContenderReport, Report, WorkloadReport};
-use work::Work;
 
 /// Runs the workloads and prints the results. When a signal ends it early, it prints what it has.
 pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let dir = disk::require_folder(&args.dir)?;
-    let specs = chosen(args)?;
-    for spec in &specs {
+    let plans = chosen(args)?;
+    for plan in &plans {
         // The files of one workload exist at a time.
-        disk::require_room(&dir, (0..spec.files()).map(|_| spec.bytes_on_disk() / spec.files()))?;
+        let (files, bytes) = plan.room();
+        disk::require_room(&dir, (0..files).map(|_| bytes / files))?;
     }
     if let Some(out) = &args.out {
         // Fails now, and not after minutes of work.
@@ -44,11 +46,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let mut field = field(args);
     let contenders = field.iter().map(ContenderReport::of).collect();
     let mut report = Report::new(args, Machine::of(&dir), contenders);
-    let turns = specs.len() * field.len() * (usize::from(args.rounds) + 1);
+    let turns = plans.len() * field.len() * (usize::from(args.rounds) + 1);
     let bar = Bar::new(turns as u64, "[{bar:20}] {percent:>3}%, {eta} left  {wide_msg}");
     let mut ended = Ok(());
-    for spec in specs {
-        let (workload, result) = one(spec, &dir, &mut field, args, &bar);
+    for plan in plans {
+        let (workload, result) = one(plan, &dir, &mut field, args, &bar);
         report.workloads.extend(workload);
         ended = result;
         if ended.is_err() {
@@ -70,31 +72,32 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     ended
 }
 
-fn chosen(args: &CompareArgs) -> Result<Vec<Spec>, Failure> {
-    let all = specs(args);
-    if let Some(unknown) = args.only.iter().find(|name| all.iter().all(|spec| spec.name != **name)) {
-        let names: Vec<_> = all.iter().map(|spec| spec.name).collect();
+fn chosen(args: &CompareArgs) -> Result<Vec<Plan>, Failure> {
+    let all = plans(args);
+    if let Some(unknown) = args.only.iter().find(|name| all.iter().all(|plan| plan.name() != **name)) {
+        let names: Vec<_> = all.iter().map(Plan::name).collect();
         return Err(Failure::Usage(format!("there is no workload {unknown:?}; there are {}", names.join(", "))));
     }
     Ok(all
         .into_iter()
-        .filter(|spec| args.only.is_empty() || args.only.iter().any(|name| name == spec.name))
+        .filter(|plan| args.only.is_empty() || args.only.iter().any(|name| name == plan.name()))
         .collect())
 }
 
 /// Runs one workload: a round of one pass that does not count, then those that do, each begun by a different contender.
 /// Returns what it has also when it ends early.
 fn one(
-    spec: Spec,
+    plan: Plan,
     dir: &Path,
     field: &mut [Entrant],
     args: &CompareArgs,
     bar: &Bar,
 ) -> (Option<WorkloadReport>, Result<(), Failure>) {
-    let mut work = match Work::make(spec, dir) {
+    let mut work = match plan.make(dir) {
         Ok(work) => work,
         Err(failure) => return (None, Err(failure)),
     };
+    let summary = work.summary();
     let mut results: Vec<Result<Vec<Measured>, String>> = field.iter().map(|_| Ok(Vec::new())).collect();
     let mut go = || {
         for round in 0..=usize::from(args.rounds) {
@@ -103,9 +106,9 @@ fn one(
                 let at = (turn + round) % field.len();
                 let Entrant { name, contender } = &mut field[at];
                 bar.inc(1);
-                bar.set_message(format!("{}: {name}", work.spec.name));
+                bar.set_message(format!("{}: {name}", summary.name));
                 let (Ok(contender), Ok(samples)) = (contender, &mut results[at]) else { continue };
-                match measure(&mut work, &mut **contender, least) {
+                match measure(&mut *work, &mut **contender, least) {
                     Ok(measured) if round > 0 => samples.push(measured),
                     Ok(_) => {}
                     Err(Failure::Failed(reason)) => results[at] = Err(reason),
@@ -116,5 +119,5 @@ fn one(
         Ok(())
     };
     let ended = go();
-    (Some(WorkloadReport::new(&work.spec, field, &results)), ended)
+    (Some(WorkloadReport::new(&summary, field, &results)), ended)
 }

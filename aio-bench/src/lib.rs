@@ -17,6 +17,8 @@ pub mod fuzzing;
 mod input_file;
 mod plot;
 mod run;
+#[doc(hidden)]
+pub mod sizes;
 
 #[doc(hidden)]
 pub use cli::{Cli, parse};

@@ -6,11 +6,14 @@
 //! ratios of neighbouring runs. docs/performance.md has the figures.
 
 mod files;
+mod fio;
+mod model;
 mod page_cache;
 mod pages;
 mod requests;
 mod side_by_side;
 mod streams;
+mod tensors;
 
 use std::path::PathBuf;
 
@@ -29,6 +32,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("stream-reads", streams::compare_reads),
     ("stream-writes", streams::compare_writes),
     ("requests", requests::compare),
+    ("tensors", tensors::compare),
 ];
 
 /// Measures the engine beside what users would write by hand.

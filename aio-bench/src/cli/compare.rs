@@ -11,12 +11,12 @@ use aio_cli::{duration, size};
 
 /// Do the same work with every backend and with what people use otherwise, and compare them.
 ///
-/// The others are std::fs on one thread and on more, mmap with a copy, fio if it is on PATH, and rio and glommio if
-/// they were compiled in (features peer-rio, peer-glommio). The contenders do each workload one after the other, in
-/// rounds that each start with a different contender; in a round, a contender repeats the work until --runtime is over.
-/// The result is the median of the rounds, with the lowest and the highest. Every block is checked, and wrong bytes
-/// make a contender fail; only fio's blocks, which it makes itself, are not checked. What should be cold and is in the
-/// page cache makes a contender fail, too.
+/// The others are std::fs on one thread and on more, mmap with a copy, the crate safetensors, fio if it is on PATH, and
+/// rio and glommio if they were compiled in (features peer-rio, peer-glommio). The contenders do each workload one
+/// after the other, in rounds that each start with a different contender; in a round, a contender repeats the work
+/// until --runtime is over. The result is the median of the rounds, with the lowest and the highest. Every block is
+/// checked, and wrong bytes make a contender fail; only fio's blocks, which it makes itself, are not checked. What
+/// should be cold and is in the page cache makes a contender fail, too.
 ///
 /// Except for fio, the time runs from opening or making files until they are closed. fio's own figures leave out
 /// opening and allocating a large file, and the CPU time of the kernel's workers.
@@ -29,7 +29,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 
-    /// Bytes of large files, of which whole MiB are used: at least 1M.
+    /// Bytes of large files and of the model, of which whole MiB are used: at least 1M.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub(crate) size: u64,
 
@@ -78,6 +78,7 @@ const COMPARE_EXAMPLES: &str = "\
 Examples:
   aio-bench compare --dir /mnt/nvme
   aio-bench compare --dir /mnt/nvme --size 4G --only read,save-durable --out report
+  aio-bench compare --dir /mnt/nvme --size 2G --only load-cold,load-warm,save-model
   aio-bench compare --json > compare.json";
 
 impl CompareArgs {

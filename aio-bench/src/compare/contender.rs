@@ -2,14 +2,15 @@
 
 use aio::Backend;
 
-use super::contenders::{fio, glommio, mmap, ours, rio, std_fs};
+use super::contenders::{fio, glommio, mmap, ours, rio, safetensors, std_fs};
 use super::measure::Measured;
+use super::model::Model;
 use super::work::Work;
 use crate::cli::CompareArgs;
 use aio_cli::failure::Failure;
 use aio_cli::host::cpu::{Elapsed, Stopwatch};
 
-/// Software that can move blocks.
+/// Software that can move blocks, or load and save models.
 pub(crate) trait Contender {
     /// A note for the reader.
     fn note(&self) -> Option<&'static str> {
@@ -29,6 +30,18 @@ pub(crate) trait Contender {
     fn repeat(&mut self, work: &Work, most: u64) -> Result<Measured, Failure> {
         let _ = most;
         Ok(Measured { passes: 1, elapsed: self.run(work)? })
+    }
+
+    /// Loads the model into fresh memory, or saves it, once, and returns how long that took. Checks what it loaded,
+    /// untimed.
+    fn run_model(&mut self, _: &Model) -> Result<Elapsed, Failure> {
+        Err(failed("does not take part: it knows no safetensors files"))
+    }
+
+    /// As [`repeat`](Self::repeat).
+    fn repeat_model(&mut self, model: &Model, most: u64) -> Result<Measured, Failure> {
+        let _ = most;
+        Ok(Measured { passes: 1, elapsed: self.run_model(model)? })
     }
 }
 
@@ -51,6 +64,7 @@ pub(crate) fn field(args: &CompareArgs) -> Vec<Entrant> {
         add(std_fs::name(threads), Ok(Box::new(std_fs::StdFs::new(threads))));
     }
     add(mmap::NAME.to_owned(), Ok(Box::new(mmap::Mmap)));
+    add(safetensors::NAME.to_owned(), Ok(Box::new(safetensors::Safetensors)));
     for engine in fio::Engine::ALL {
         add(engine.name().to_owned(), fio::Fio::find(engine, depth).map(|fio| Box::new(fio) as _));
     }

@@ -5,4 +5,5 @@ pub(crate) mod glommio;
 pub(crate) mod mmap;
 pub(crate) mod ours;
 pub(crate) mod rio;
+pub(crate) mod safetensors;
 pub(crate) mod std_fs;

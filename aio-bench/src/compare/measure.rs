@@ -4,7 +4,6 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::contender::Contender;
-use super::work::Work;
 use aio_cli::failure::Failure;
 use aio_cli::host::cpu::Elapsed;
 use aio_cli::interrupt;
@@ -36,16 +35,41 @@ impl AddAssign for Measured {
     }
 }
 
+/// What a workload is, for reports.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Summary {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// Bytes that move in a pass.
+    pub(crate) bytes: u64,
+    /// Bytes of a block, if all have one size.
+    pub(crate) block: Option<usize>,
+    pub(crate) files: u64,
+}
+
+/// Work with its files, which contenders can repeat.
+pub(crate) trait Workload {
+    /// What it is.
+    fn summary(&self) -> Summary;
+
+    /// Brings files and page cache into the state that the next contender starts from. Not timed.
+    fn prepare(&mut self) -> Result<(), Failure>;
+
+    /// Has a contender do the work at least once and at most `most` times, and checks what it did, untimed.
+    fn pass(&self, contender: &mut dyn Contender, most: u64) -> Result<Measured, Failure>;
+}
+
 /// Lets a contender repeat the work until that has taken `least`. Preparing and checking files in between is not timed.
-pub(crate) fn measure(work: &mut Work, contender: &mut dyn Contender, least: Duration) -> Result<Measured, Failure> {
+pub(crate) fn measure(
+    work: &mut dyn Workload,
+    contender: &mut dyn Contender,
+    least: Duration,
+) -> Result<Measured, Failure> {
     let mut measured = Measured::default();
     loop {
         interrupt::check()?;
         work.prepare()?;
-        measured += contender.repeat(work, measured.missing(least))?;
-        if work.spec.writes && contender.stamps() {
-            work.verify()?;
-        }
+        measured += work.pass(contender, measured.missing(least))?;
         if measured.elapsed.wall >= least {
             return Ok(measured);
         }
@@ -56,6 +80,7 @@ pub(crate) fn measure(work: &mut Work, contender: &mut dyn Contender, least: Dur
 mod tests {
     use super::*;
     use crate::compare::plan::{Spec, Start};
+    use crate::compare::work::Work;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 

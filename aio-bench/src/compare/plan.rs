@@ -1,6 +1,12 @@
 //! The workloads that tensor I/O consists of.
 
+use std::path::Path;
+
+use super::measure::Workload;
+use super::model::Model;
+use super::work::Work;
 use crate::cli::CompareArgs;
+use aio_cli::failure::Failure;
 
 /// The state of files and page cache when the clock starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +19,14 @@ pub(crate) enum Start {
     New,
 }
 
+/// A workload that can be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Plan {
+    Blocks(Spec),
+    Model(ModelSpec),
+}
+
+/// A workload of blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
@@ -33,13 +47,34 @@ pub(crate) struct Spec {
     pub(crate) moved: u64,
 }
 
+/// A workload of a model in safetensors files: new ones are saved, durable, others are loaded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ModelSpec {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) start: Start,
+    /// Bytes of all tensors.
+    pub(crate) bytes: u64,
+}
+
 /// Bytes of a block of large files.
 pub(crate) const LARGE: usize = 1 << 20;
 /// Bytes of a block of random reads.
 const SMALL: usize = 4 << 10;
 
 /// All workloads.
-pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
+pub(crate) fn plans(args: &CompareArgs) -> Vec<Plan> {
+    let models = [
+        ("load-cold", "a model is loaded into fresh memory, cold", Start::Cold),
+        ("load-warm", "a model that lies in the page cache is loaded into fresh memory", Start::Cached),
+        ("save-model", "a new model is saved, and synced", Start::New),
+    ];
+    let bytes = args.size / LARGE as u64 * LARGE as u64;
+    let models = models.map(|(name, what, start)| Plan::Model(ModelSpec { name, what, start, bytes }));
+    specs(args).into_iter().map(Plan::Blocks).chain(models).collect()
+}
+
+fn specs(args: &CompareArgs) -> Vec<Spec> {
     let blocks = args.size / LARGE as u64;
     let read = Spec {
         name: "read",
@@ -101,6 +136,31 @@ pub(crate) fn specs(args: &CompareArgs) -> Vec<Spec> {
             ..read
         },
     ]
+}
+
+impl Plan {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Blocks(spec) => spec.name,
+            Self::Model(spec) => spec.name,
+        }
+    }
+
+    /// Files that it makes, and bytes of all of them.
+    pub(crate) fn room(&self) -> (u64, u64) {
+        match self {
+            Self::Blocks(spec) => (spec.files(), spec.bytes_on_disk()),
+            Self::Model(spec) => (Model::SHARDS as u64, spec.bytes),
+        }
+    }
+
+    /// Makes the workload with its files in `dir`; drop removes them.
+    pub(crate) fn make(self, dir: &Path) -> Result<Box<dyn Workload>, Failure> {
+        match self {
+            Self::Blocks(spec) => Ok(Box::new(Work::make(spec, dir)?)),
+            Self::Model(spec) => Ok(Box::new(Model::make(spec, dir)?)),
+        }
+    }
 }
 
 impl Spec {

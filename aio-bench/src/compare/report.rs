@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::contender::Entrant;
 use super::contenders::{fio, ours};
-use super::measure::Measured;
-use super::plan::Spec;
+use super::measure::{Measured, Summary};
 use crate::cli::CompareArgs;
 use crate::compare::machine::Machine;
 use aio_cli::estimate::Estimate;
@@ -51,7 +50,8 @@ pub(crate) struct WorkloadReport {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
     pub(crate) bytes: u64,
-    pub(crate) block_size: usize,
+    /// None for tensors of mixed sizes.
+    pub(crate) block_size: Option<usize>,
     pub(crate) files: u64,
     /// The rate of the faster fio line.
     pub(crate) best_fio_gb_per_s: Option<f64>,
@@ -79,7 +79,7 @@ impl Report {
     pub(crate) fn new(args: &CompareArgs, machine: Machine, contenders: Vec<ContenderReport>) -> Self {
         let words = std::env::args_os().skip(1).map(|word| Printable(word.display()).to_string());
         Self {
-            schema: "aio-bench/compare/2",
+            schema: "aio-bench/compare/3",
             partial: false,
             command: std::iter::once("aio-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" "),
             machine,
@@ -106,14 +106,15 @@ impl ContenderReport {
 
 impl WorkloadReport {
     /// The results of all rounds, by contender.
-    pub(crate) fn new(spec: &Spec, field: &[Entrant], results: &[Result<Vec<Measured>, String>]) -> Self {
-        let results = field.iter().zip(results).map(|(entrant, rounds)| ResultReport::new(entrant, spec, rounds));
+    pub(crate) fn new(work: &Summary, field: &[Entrant], results: &[Result<Vec<Measured>, String>]) -> Self {
+        let results =
+            field.iter().zip(results).map(|(entrant, rounds)| ResultReport::new(entrant, work.bytes, rounds));
         let mut report = Self {
-            name: spec.name,
-            what: spec.what,
-            bytes: spec.bytes(),
-            block_size: spec.block,
-            files: spec.files(),
+            name: work.name,
+            what: work.what,
+            bytes: work.bytes,
+            block_size: work.block,
+            files: work.files,
             best_fio_gb_per_s: None,
             results: results.collect(),
         };
@@ -133,10 +134,9 @@ impl WorkloadReport {
 }
 
 impl ResultReport {
-    fn new(Entrant { name, contender }: &Entrant, spec: &Spec, rounds: &Result<Vec<Measured>, String>) -> Self {
+    fn new(Entrant { name, contender }: &Entrant, bytes: u64, rounds: &Result<Vec<Measured>, String>) -> Self {
         let rounds_measured = rounds.as_deref().unwrap_or_default();
-        let measured =
-            rounds_measured.iter().map(|round| (round.passes * spec.bytes()) as f64 / 1e9).zip(rounds_measured);
+        let measured = rounds_measured.iter().map(|round| (round.passes * bytes) as f64 / 1e9).zip(rounds_measured);
         let rates = measured.clone().map(|(gigabytes, round)| gigabytes / round.elapsed.wall.as_secs_f64().max(1e-9));
         let cpu = measured.map(|(gigabytes, round)| round.elapsed.cpu.as_secs_f64() / gigabytes);
         Self {

@@ -32,15 +32,17 @@ impl fmt::Display for WorkloadReport {
 impl WorkloadReport {
     /// Its name and amount of data.
     pub(crate) fn title(&self) -> String {
-        let block = size::exact(self.block_size as u64);
-        format!("{}, {} x {block}", self.name, self.bytes / self.block_size as u64)
+        match self.block_size.map(|block| block as u64) {
+            Some(block) => format!("{}, {} x {}", self.name, self.bytes / block, size::exact(block)),
+            None => format!("{}, {}", self.name, size::show(self.bytes)),
+        }
     }
 
     /// What is done, and with how much data.
     pub(crate) fn description(&self) -> String {
         let files = if self.files == 1 { String::new() } else { format!(" in {} files", self.files) };
-        let (bytes, block) = (size::show(self.bytes), size::exact(self.block_size as u64));
-        format!("{}; {bytes}{files}, blocks of {block}", self.what)
+        let block = self.block_size.map(|block| format!(", blocks of {}", size::exact(block as u64)));
+        format!("{}; {}{files}{}", self.what, size::show(self.bytes), block.unwrap_or_default())
     }
 }
 

@@ -1,20 +1,19 @@
 //! The work of each contender: the same blocks of the same files.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use aio_core::shown;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::syncfs;
 
+use super::contender::Contender;
+use super::files::Files;
+use super::measure::{Measured, Summary, Workload};
 use super::plan::{Spec, Start};
 use aio_cli::failure::Failure;
 use aio_cli::generate::{self, SplitMix64};
-use aio_cli::host::limits;
-use aio_cli::host::page_cache::PageCache;
-use aio_cli::interrupt::{self, Made};
+use aio_cli::interrupt;
 
 /// A workload with its files, which contenders can repeat.
 ///
@@ -23,28 +22,23 @@ use aio_cli::interrupt::{self, Made};
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) spec: Spec,
-    folder: Made,
-    files: Vec<PathBuf>,
+    files: Files,
     /// The blocks to move, in this order.
     order: Vec<u64>,
     /// The generation of the blocks in the files, or of those about to be written.
     generation: u64,
-    /// Whether the kernel counts what the page cache holds of these files.
-    counted: bool,
 }
 
 impl Work {
     /// Makes the files in a new folder in `dir`; drop removes them.
     pub(crate) fn make(spec: Spec, dir: &Path) -> Result<Self, Failure> {
-        let folder = Made::folder_in(dir)?;
-        let files = (0..spec.files()).map(|number| folder.path().join(number.to_string())).collect();
+        let files = Files::make(dir, (0..spec.files()).map(|number| number.to_string()))?;
         let mut numbers = SplitMix64::new(0);
         let order = match spec.random {
             true => (0..spec.moved).map(|_| numbers.below(spec.blocks)).collect(),
             false => (0..spec.blocks).collect(),
         };
-        let counted = PageCache::counts_files_in(folder.path());
-        let work = Self { spec, folder, files, order, generation: 0, counted };
+        let work = Self { spec, files, order, generation: 0 };
         if spec.start != Start::New {
             work.fill().map_err(|error| work.cannot("write", &error))?;
         }
@@ -53,12 +47,12 @@ impl Work {
 
     /// The folder of the files, which are named by number.
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.files.folder()
     }
 
     /// The files, by number.
     pub(crate) fn files(&self) -> &[PathBuf] {
-        &self.files
+        self.files.paths()
     }
 
     /// The blocks to move, in order.
@@ -68,72 +62,15 @@ impl Work {
 
     /// Bytes of each file.
     pub(crate) fn file_len(&self) -> u64 {
-        self.spec.blocks * self.spec.block as u64 / self.files.len() as u64
+        self.spec.blocks * self.spec.block as u64 / self.spec.files()
     }
 
     /// The file of a block, and its offset there.
     pub(crate) fn place(&self, block: u64) -> (&Path, u64) {
         match self.spec.file_per_block {
-            true => (&self.files[block as usize], 0),
-            false => (&self.files[0], block * self.spec.block as u64),
+            true => (&self.files()[block as usize], 0),
+            false => (&self.files()[0], block * self.spec.block as u64),
         }
-    }
-
-    /// Brings files and page cache into the state that the next contender starts from. Not timed.
-    pub(crate) fn prepare(&mut self) -> Result<(), Failure> {
-        if self.spec.writes {
-            self.generation += 1;
-        }
-        let cached = self.reset().and_then(|()| self.cached()).map_err(|error| self.cannot("prepare", &error))?;
-        if self.counted { self.require(cached) } else { Ok(()) }
-    }
-
-    /// Pages of the files that are in the page cache, as far as the kernel tells.
-    fn cached(&self) -> io::Result<u64> {
-        let existing = self.files.iter().filter(|_| self.spec.start != Start::New);
-        existing.map(|file| Ok(PageCache::of(&File::open(file)?).map_or(0, |pages| pages.cached))).sum()
-    }
-
-    /// Fails if files that should be cold are in the page cache, or the other way round.
-    fn require(&self, cached: u64) -> Result<(), Failure> {
-        let pages = self.file_len().div_ceil(limits::page_size()) * self.files.len() as u64;
-        let (want, right) = match self.spec.start {
-            Start::New => return Ok(()),
-            Start::Cold => ("not be in the page cache", cached == 0),
-            Start::Cached => ("be in the page cache", cached >= pages),
-        };
-        if right {
-            return Ok(());
-        }
-        Err(Failure::Failed(format!("the files should {want}, where {cached} of their {pages} pages are")))
-    }
-
-    fn reset(&self) -> io::Result<()> {
-        let folder = File::open(self.folder())?;
-        match self.spec.start {
-            Start::New => {
-                for file in &self.files {
-                    match fs::remove_file(file) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-                // Otherwise freed space is discarded in the background, while the next contender is timed.
-                syncfs(folder)?;
-            }
-            Start::Cold => {
-                syncfs(folder)?;
-                for file in &self.files {
-                    posix_fadvise(File::open(file)?, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-                }
-            }
-            Start::Cached => {
-                for file in &self.files {
-                    io::copy(&mut File::open(file)?, &mut io::sink())?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Stamps a block before it is written. Fails when a signal asked for an early end.
@@ -183,9 +120,9 @@ impl Work {
     fn fill(&self) -> io::Result<()> {
         let mut bytes = vec![0; self.spec.block];
         generate::fill(&mut bytes, 0);
-        for (file, number) in self.files.iter().zip(0..) {
+        for (file, number) in self.files().iter().zip(0..) {
             let file = File::create_new(file)?;
-            let blocks = self.spec.blocks / self.files.len() as u64;
+            let blocks = self.spec.blocks / self.spec.files();
             for at in 0..blocks {
                 self.sign(number * blocks + at, &mut bytes);
                 file.write_all_at(&bytes, at * self.spec.block as u64)?;
@@ -196,7 +133,29 @@ impl Work {
     }
 
     fn cannot(&self, what: &str, error: &io::Error) -> Failure {
-        Failure::Failed(format!("cannot {what} the files of a workload in {}: {error}", shown(self.folder())))
+        self.files.cannot(what, error)
+    }
+}
+
+impl Workload for Work {
+    fn summary(&self) -> Summary {
+        let Spec { name, what, block, .. } = self.spec;
+        Summary { name, what, bytes: self.spec.bytes(), block: Some(block), files: self.spec.files() }
+    }
+
+    fn prepare(&mut self) -> Result<(), Failure> {
+        if self.spec.writes {
+            self.generation += 1;
+        }
+        self.files.prepare(self.spec.start)
+    }
+
+    fn pass(&self, contender: &mut dyn Contender, most: u64) -> Result<Measured, Failure> {
+        let measured = contender.repeat(self, most)?;
+        if self.spec.writes && contender.stamps() {
+            self.verify()?;
+        }
+        Ok(measured)
     }
 }
 
@@ -206,7 +165,7 @@ const WORD: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aio_cli::host::disk;
+    use std::fs;
 
     #[test]
     fn blocks_are_known_by_their_bytes() {
@@ -240,46 +199,13 @@ mod tests {
                 file.write_all_at(&bytes, block * 64).unwrap();
             }
         };
-        assert!(work.verify().is_err(), "nobody wrote");
+        assert!(work.verify().is_err(), "nothing was written");
         write(&work, &[0, 1, 2, 3]);
         work.verify().unwrap();
         work.prepare().unwrap();
         write(&work, &[0, 1, 3]);
         let error = work.verify().unwrap_err().to_string();
         assert_eq!(error, "block 2 was not written as it should be");
-    }
-
-    #[test]
-    fn what_the_page_cache_holds_is_looked_at() {
-        let dir = tempfile::tempdir().unwrap();
-        let prepared = |start, dir: &Path| {
-            let mut work = Work::make(Spec::example(false, start, true), dir).unwrap();
-            work.prepare().map(|()| work)
-        };
-        let cold = prepared(Start::Cold, dir.path()).unwrap();
-        if !cold.counted {
-            return println!(
-                "SKIPPED: the kernel does not tell what is cached (cachestat, Linux 6.5), or it is an overlay"
-            );
-        }
-        assert_eq!(cold.cached().unwrap(), 0);
-        // Another reader.
-        fs::read(&cold.files()[1]).unwrap();
-        let warm = cold.require(cold.cached().unwrap()).unwrap_err().to_string();
-        assert_eq!(warm, "the files should not be in the page cache, where 1 of their 4 pages are");
-
-        let cached = prepared(Start::Cached, dir.path()).unwrap();
-        assert_eq!(cached.cached().unwrap(), 4);
-        let cold = cached.require(3).unwrap_err().to_string();
-        assert_eq!(cold, "the files should be in the page cache, where 3 of their 4 pages are");
-
-        // A file system that is nothing but page cache.
-        if disk::file_system(Path::new("/dev/shm")).is_ok_and(|name| name == "tmpfs") {
-            assert!(prepared(Start::Cold, Path::new("/dev/shm")).is_err());
-            prepared(Start::Cached, Path::new("/dev/shm")).unwrap();
-        } else {
-            println!("SKIPPED: /dev/shm is no tmpfs");
-        }
     }
 
     #[test]

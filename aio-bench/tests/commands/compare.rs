@@ -12,7 +12,7 @@ use crate::support::schema::assert_valid;
 const SMALL: &str =
     "compare --runtime 0.001 --size 2M --tensors 4 --tensor-size 8K --random-reads 16 --threads 2 --queue-depth 4";
 
-const WORKLOADS: [&str; 10] = [
+const WORKLOADS: [&str; 13] = [
     "read",
     "overwrite",
     "save",
@@ -23,7 +23,13 @@ const WORKLOADS: [&str; 10] = [
     "extents-in",
     "extents-out",
     "random-read",
+    "load-cold",
+    "load-warm",
+    "save-model",
 ];
+
+/// Those on models.
+const MODELS: [&str; 3] = ["load-cold", "load-warm", "save-model"];
 
 fn results(report: &Value) -> impl Iterator<Item = &Value> {
     report["workloads"].as_array().unwrap().iter().flat_map(|workload| workload["results"].as_array().unwrap())
@@ -44,7 +50,10 @@ fn everybody_does_every_workload() {
     let contenders = report["contenders"].as_array().unwrap();
     for contender in contenders {
         let (name, available) = (contender["name"].as_str().unwrap(), contender["available"] == true);
-        for result in results(&report).filter(|result| result["contender"] == name) {
+        let takes_part = |result: &&Value| {
+            result["contender"] == name && !(available && result["error"].as_str().is_some_and(does_not_take_part))
+        };
+        for result in results(&report).filter(takes_part) {
             let figures = result["gb_per_s"]["median"].as_f64().is_some_and(|rate| rate > 0.0);
             assert_eq!(
                 (figures, result["rounds"] == 2, result["error"].is_null()),
@@ -55,11 +64,60 @@ fn everybody_does_every_workload() {
         assert_eq!(contender["reason"].is_string(), !available, "{contender}");
     }
     let ours = backends().into_iter().map(|backend| format!("tensor-aio {backend}"));
-    for name in ours.chain(["std::fs", "std::fs, 2 threads", "mmap + copy"].map(str::to_owned)) {
+    for name in ours.chain(["std::fs", "std::fs, 2 threads", "mmap + copy", "safetensors"].map(str::to_owned)) {
         let contender = contenders.iter().find(|contender| contender["name"] == *name).unwrap();
         assert_eq!(contender["available"], true, "{contender}");
     }
+    for workload in report["workloads"].as_array().unwrap() {
+        let is_of_model = workload["block_size"].is_null();
+        assert_eq!(is_of_model, MODELS.contains(&name_of(workload)), "{workload}");
+        let absent = workload["results"].as_array().unwrap().iter().filter(|result| {
+            let of_name = |name: &str| contenders.iter().any(|it| it["name"] == name && it["available"] == true);
+            of_name(result["contender"].as_str().unwrap()) && result["error"].as_str().is_some_and(does_not_take_part)
+        });
+        let absent: Vec<_> = absent.map(|result| result["contender"].as_str().unwrap()).collect();
+        let expected = if is_of_model { "mmap + copy" } else { "safetensors" };
+        assert!(absent.contains(&expected) && !absent.contains(&"std::fs"), "{absent:?}: {workload}");
+        assert!(is_of_model || absent.len() == 1, "{absent:?}: {workload}");
+    }
     assert_eq!(bench.names(), Vec::<String>::new(), "all files are gone");
+}
+
+fn does_not_take_part(error: &str) -> bool {
+    error.starts_with("does not take part: ")
+}
+
+fn name_of(workload: &Value) -> &str {
+    workload["name"].as_str().unwrap()
+}
+
+#[test]
+fn models_are_loaded_and_saved() {
+    let bench = Bench::new();
+    let text = bench.text(&format!("{SMALL} --rounds 1 --only load-cold,load-warm,save-model --out report"));
+    for part in [
+        "load-cold: a model is loaded into fresh memory, cold; 2.0 MiB in 4 files\n",
+        "load-warm: a model that lies in the page cache",
+        "save-model: a new model is saved, and synced; 2.0 MiB in 4 files\n",
+        "safetensors: maps the files of models",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let report: Value = serde_json::from_slice(&bench.contents("report/report.json")).unwrap();
+    assert_valid("compare", &report);
+    let page = String::from_utf8(bench.contents("report/report.md")).unwrap();
+    assert!(page.contains("## save-model\n\nA new model is saved, and synced; 2.0 MiB in 4 files.\n"), "{page}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_into_memory_is_an_error_that_names_what_takes_less() {
+    let bench = Bench::new();
+    let line = "compare --only load-cold --size 512M --rounds 1 --threads 1 --runtime 0.001 --json";
+    let script = format!("ulimit -v 250000 && exec \"$0\" {line}");
+    let mut command = std::process::Command::new("sh");
+    let output = command.args(["-c", &script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("a smaller --size may"), "{stderr}");
 }
 
 #[test]
@@ -175,13 +233,13 @@ fn std_fs_runs_on_more_and_more_threads() {
 fn too_much_memory_is_an_error_that_names_what_takes_less() {
     let bench = Bench::new();
     let line =
-        "compare --only extents-in --tensors 32 --tensor-size 8M --rounds 1 --threads 1 --runtime 0.001 --json";
+        "compare --only extents-in --tensors 256 --tensor-size 1M --rounds 1 --threads 1 --runtime 0.001 --json";
     let script = format!("ulimit -v 250000 && exec \"$0\" {line}");
     let mut command = std::process::Command::new("sh");
     let output = command.args(["-c", &script, crate::PROGRAM]).current_dir(bench.path()).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let error = result(&report, "tensor-aio pthread")["error"].as_str().unwrap();
-    for words in ["32 buffers of 8.0 MiB do not fit into memory", "a smaller --tensors or --tensor-size"] {
+    for words in ["256 buffers of 1.0 MiB do not fit into memory", "a smaller --tensors or --tensor-size"] {
         assert!(error.contains(words), "{words}: {error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use serde::Deserialize;
 
 use crate::compare::contender::{Contender, failed};
 use crate::compare::measure::Measured;
-use crate::compare::plan::Start;
+use crate::compare::model::Model;
+use crate::compare::plan::{LARGE, Start};
 use crate::compare::work::Work;
 use aio_cli::failure::Failure;
 use aio_cli::host::cpu::Elapsed;
@@ -48,6 +50,8 @@ impl Engine {
 
 /// The most passes over new files that one fio makes; it has the files of all of them open.
 const NEW_PASSES: u64 = 64;
+/// What direct I/O takes anywhere.
+const PAGE: usize = 4 << 10;
 
 /// The fio on PATH.
 pub(crate) struct Fio {
@@ -70,14 +74,8 @@ impl Fio {
     fn command(&self, work: &Work, passes: u64) -> Command {
         let spec = &work.spec;
         let times = if spec.start == Start::New { passes } else { 1 };
-        let mut fio = Command::new("fio");
-        // With this malloc uses huge pages, and fio's buffers come from malloc.
-        fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1").env_remove("RUST_LOG").stdin(Stdio::null());
-        fio.args(["--name=compare", "--output-format=json", "--group_reporting=1", "--gtod_reduce=1"]);
-        fio.args(["--norandommap=1", "--random_generator=lfsr", "--iomem_align=2m"]);
-        fio.args(self.engine.options());
-        // As an option, a path ends at a colon and has to be UTF-8.
-        fio.current_dir(work.folder()).arg("--filename_format=$filenum");
+        let mut fio = self.command_in(work.folder());
+        fio.arg("--filename_format=$filenum");
         fio.arg(format!("--nrfiles={}", spec.files() * times)).arg("--file_service_type=sequential");
         if spec.files() > 1 {
             // fio opens, makes and closes these files as it goes, so it cannot register them.
@@ -92,7 +90,7 @@ impl Fio {
             (_, true) => fio.arg(format!("--io_size={}", spec.bytes() * passes)),
             (_, false) => fio.arg(format!("--loops={passes}")),
         };
-        fio.arg(format!("--bs={}", spec.block)).arg(format!("--iodepth={}", self.depth));
+        fio.arg(format!("--bs={}", spec.block));
         let batch = (self.depth / 2).max(1);
         if spec.block < 1 << 20 {
             fio.arg(format!("--iodepth_batch_submit={batch}"));
@@ -112,6 +110,62 @@ impl Fio {
             fio.arg("--end_fsync=1");
         }
         fio
+    }
+
+    /// fio with what is the same for all work.
+    fn command_in(&self, folder: &Path) -> Command {
+        let mut fio = Command::new("fio");
+        // With this malloc uses huge pages, and fio's buffers come from malloc.
+        fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1").env_remove("RUST_LOG").stdin(Stdio::null());
+        fio.args(["--name=compare", "--output-format=json", "--group_reporting=1", "--gtod_reduce=1"]);
+        fio.args(["--norandommap=1", "--random_generator=lfsr", "--iomem_align=2m"]);
+        // As an option, a path ends at a colon and has to be UTF-8.
+        fio.args(self.engine.options()).arg(format!("--iodepth={}", self.depth)).current_dir(folder);
+        fio
+    }
+
+    /// fio reading the files of a model this often, or writing new ones of their lengths, in whole blocks; and how many
+    /// bytes these are.
+    fn command_for(&self, model: &Model, passes: u64) -> (Command, u64) {
+        let mut fio = self.command_in(model.folder());
+        // Files of a model of 1 MiB are smaller.
+        let shortest = model.lens().iter().min().map_or(0, |len| len / PAGE * PAGE);
+        let block = LARGE.min(shortest).max(PAGE);
+        let blocks = model.lens().iter().map(|len| (len / block) as u64);
+        fio.arg(format!("--bs={block}")).arg("--file_service_type=sequential");
+        if let Engine::IoUring = self.engine {
+            fio.arg("--registerfiles=1");
+        }
+        if model.saves() {
+            let (files, blocks) = (model.lens().len() as u64 * passes, blocks.max().unwrap_or(0));
+            let len = blocks * block as u64;
+            fio.args(["--filename_format=fio.$filenum", "--rw=write", "--direct=1", "--unlink=1"]);
+            fio.args(["--fallocate=posix", "--end_fsync=1"]).arg(format!("--nrfiles={files}"));
+            fio.arg(format!("--filesize={len}")).arg(format!("--size={}", len * files));
+            return (fio, len * files);
+        }
+        let names = model.shards().iter().filter_map(|path| Some(path.file_name()?.to_string_lossy()));
+        fio.arg(format!("--filename={}", names.collect::<Vec<_>>().join(":")));
+        fio.arg("--rw=read").arg(format!("--loops={passes}"));
+        match model.spec.start {
+            Start::Cached => fio.args(["--direct=0", "--invalidate=0"]),
+            _ => fio.arg("--direct=1"),
+        };
+        (fio, blocks.sum::<u64>() * block as u64 * passes)
+    }
+
+    /// Runs it, and requires that it moved these bytes. The time is that which `worth` bytes take at its rate.
+    fn measured(fio: Command, writes: bool, bytes: u64, worth: u64) -> Result<Elapsed, Failure> {
+        let (status, stdout, stderr) = run_to_the_end(fio)?;
+        if !status.success() {
+            let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
+            return Err(failed(format!("fio ended with {status}: {last}")));
+        }
+        // Notes can precede the object.
+        let object = stdout.find('{').map_or("", |at| &stdout[at..]);
+        let report: Report =
+            serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
+        report.elapsed(writes, bytes, worth)
     }
 }
 
@@ -139,16 +193,23 @@ impl Contender for Fio {
             let len = work.file_len();
             disk::require_room(work.folder(), (0..spec.files() * passes).map(|_| len))?;
         }
-        let (status, stdout, stderr) = run_to_the_end(self.command(work, passes))?;
-        if !status.success() {
-            let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
-            return Err(failed(format!("fio ended with {status}: {last}")));
+        let bytes = spec.bytes() * passes;
+        Ok(Measured { passes, elapsed: Self::measured(self.command(work, passes), spec.writes, bytes, bytes)? })
+    }
+
+    fn run_model(&mut self, model: &Model) -> Result<Elapsed, Failure> {
+        Ok(self.repeat_model(model, 1)?.elapsed)
+    }
+
+    fn repeat_model(&mut self, model: &Model, most: u64) -> Result<Measured, Failure> {
+        let passes = if model.saves() { most.min(NEW_PASSES / model.lens().len() as u64) } else { most };
+        if model.saves() {
+            let lens = model.lens().iter().map(|len| *len as u64);
+            disk::require_room(model.folder(), (0..passes).flat_map(|_| lens.clone()))?;
         }
-        // Notes can precede the object.
-        let object = stdout.find('{').map_or("", |at| &stdout[at..]);
-        let report: Report =
-            serde_json::from_str(object).map_err(|error| failed(format!("fio's output: {error}")))?;
-        Ok(Measured { passes, elapsed: report.elapsed(spec.writes, spec.bytes() * passes)? })
+        let (fio, bytes) = self.command_for(model, passes);
+        let worth = model.spec.bytes * passes;
+        Ok(Measured { passes, elapsed: Self::measured(fio, model.saves(), bytes, worth)? })
     }
 }
 
@@ -209,7 +270,7 @@ struct Side {
 }
 
 impl Report {
-    fn elapsed(&self, writes: bool, bytes: u64) -> Result<Elapsed, Failure> {
+    fn elapsed(&self, writes: bool, bytes: u64, worth: u64) -> Result<Elapsed, Failure> {
         let [job] = self.jobs.as_slice() else { return Err(failed("fio reports no single job")) };
         let side = if writes { &job.write } else { &job.read };
         if job.error != 0 || side.io_bytes != bytes || side.bw_bytes <= 0.0 {
@@ -217,7 +278,7 @@ impl Report {
             return Err(failed(format!("fio moved {moved} of {bytes} bytes, with error {}", job.error)));
         }
         // fio's run time is in whole milliseconds; the rate is exact.
-        let seconds = side.io_bytes as f64 / side.bw_bytes;
+        let seconds = worth as f64 / side.bw_bytes;
         let cpu = seconds * (job.usr_cpu + job.sys_cpu) / 100.0;
         Ok(Elapsed { wall: Duration::from_secs_f64(seconds), cpu: Duration::from_secs_f64(cpu.max(0.0)) })
     }

@@ -38,7 +38,8 @@ impl Contender for Mmap {
 
 /// Maps one file, and copies these blocks from or to it.
 fn whole(work: &Work, path: &Path, blocks: &[u64], memory: &mut [u8]) -> Result<(), Failure> {
-    let mut map = map(work, path).map_err(failed)?;
+    let new = (work.spec.start == Start::New).then(|| work.file_len());
+    let mut map = map(path, work.spec.writes, new).map_err(failed)?;
     for &block in blocks {
         // The offset is within the file, which is mapped.
         let at = work.place(block).1 as usize;
@@ -54,14 +55,15 @@ fn whole(work: &Work, path: &Path, blocks: &[u64], memory: &mut [u8]) -> Result<
     if work.spec.durable { map.flush().map_err(failed) } else { Ok(()) }
 }
 
-fn map(work: &Work, path: &Path) -> std::io::Result<MmapMut> {
+/// Maps a file of a workload, which is made if it is to be `new`, of that length.
+pub(super) fn map(path: &Path, writes: bool, new: Option<u64>) -> std::io::Result<MmapMut> {
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(work.spec.writes).create_new(work.spec.start == Start::New).open(path)?;
-    if work.spec.start == Start::New {
-        file.set_len(work.file_len())?;
+    let file = options.read(true).write(writes).create_new(new.is_some()).open(path)?;
+    if let Some(len) = new {
+        file.set_len(len)?;
     }
     let options = memmap2::MmapOptions::new();
     // SAFETY: bytes behind a mapping must not change unnoticed, and the file must not shrink. It lies in a folder that
     // this process made, and no other thread has it open while this contender runs.
-    unsafe { if work.spec.writes { options.map_mut(&file) } else { options.map_copy(&file) } }
+    unsafe { if writes { options.map_mut(&file) } else { options.map_copy(&file) } }
 }

@@ -1,12 +1,14 @@
 //! This library at its defaults, one backend at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use aio::buf::AlignedBuf;
 use aio::error::OpError;
+use aio::tensor::{SafeTensors, Tensor};
 use aio::{AioFile, AioHandle, Backend, OpenOptions, Ticket};
 
-use crate::compare::contender::{Contender, timed};
+use crate::compare::contender::{Contender, failed, timed};
+use crate::compare::model::Model;
 use crate::compare::plan::Start;
 use crate::compare::work::Work;
 use aio_cli::failure::Failure;
@@ -22,6 +24,7 @@ pub(crate) fn name(backend: Backend) -> String {
 
 /// One engine for all workloads.
 pub(crate) struct Engine {
+    backend: Backend,
     handle: AioHandle,
     depth: usize,
     /// The memory of the last workload, for reuse.
@@ -31,10 +34,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts the engine, if the backend works here.
     pub(crate) fn new(backend: Backend, depth: usize) -> Result<Self, String> {
-        let mut config = aio::AioConfig::default();
-        config.queue_depth = depth;
-        let handle = aio::builder().backend(backend).config(config).build().map_err(|error| error.to_string())?;
-        Ok(Self { handle, depth, memory: Vec::new() })
+        let handle = start(backend, depth, None).map_err(|error| error.to_string())?;
+        Ok(Self { backend, handle, depth, memory: Vec::new() })
     }
 
     /// Takes a buffer per block in flight, or per block if all blocks are one op.
@@ -85,6 +86,13 @@ impl Engine {
     }
 }
 
+/// An engine with these defaults; one with a limit has an arena of its own.
+fn start(backend: Backend, depth: usize, arena_limit: Option<u64>) -> aio::Result<AioHandle> {
+    let mut config = aio::AioConfig::default();
+    (config.queue_depth, config.arena_limit) = (depth, arena_limit);
+    aio::builder().backend(backend).config(config).build()
+}
+
 impl Contender for Engine {
     fn run(&mut self, work: &Work) -> Result<Elapsed, Failure> {
         let mut memory = Some(self.take_memory(work)?);
@@ -94,6 +102,25 @@ impl Contender for Engine {
         });
         self.memory = memory.unwrap_or_default();
         elapsed
+    }
+
+    /// On an engine of its own, whose memory is fresh.
+    fn run_model(&mut self, model: &Model) -> Result<Elapsed, Failure> {
+        /// For blocks in flight, headers, and the ends of pages.
+        const SPARE: u64 = 1 << 30;
+        self.memory.clear();
+        let handle = start(self.backend, self.depth, Some(model.spec.bytes + SPARE))?;
+        if model.saves() {
+            let (options, views) = (model.options(), model.views()?);
+            return timed(|| options.save(&handle, model.index(), views).map_err(failed));
+        }
+        let mut loaded = BTreeMap::new();
+        let elapsed = timed(|| {
+            loaded = SafeTensors::open(&handle, model.index()).and_then(|opened| opened.load()).map_err(failed)?;
+            Ok(())
+        })?;
+        model.check(|tensor| loaded.get(&tensor.name).map(Tensor::bytes))?;
+        Ok(elapsed)
     }
 }
 

@@ -3,14 +3,17 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::compare::contender::{Contender, PAGE_CACHE, failed, timed};
-use crate::compare::plan::Start;
+use crate::compare::model::Model;
+use crate::compare::plan::{LARGE, Start};
 use crate::compare::work::Work;
 use aio_cli::failure::{Failure, no_thread};
 use aio_cli::generate;
 use aio_cli::host::cpu::Elapsed;
+use aio_cli::interrupt;
 
 /// The name in tables.
 pub(crate) fn name(threads: usize) -> String {
@@ -64,6 +67,58 @@ impl Contender for StdFs {
                 Some(file) if work.spec.durable => file.sync_all().map_err(failed),
                 _ => Ok(()),
             }
+        })
+    }
+
+    fn run_model(&mut self, model: &Model) -> Result<Elapsed, Failure> {
+        if model.saves() {
+            return timed(|| self.save(model));
+        }
+        let mut memory = model.fresh_memory()?;
+        let elapsed = timed(|| {
+            let files = model.shards().iter().map(File::open).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+            let parts = files.iter().zip(&mut memory).flat_map(|(file, memory)| {
+                memory.chunks_mut(LARGE).zip(0..).map(move |(chunk, index)| (file, chunk, index * LARGE as u64))
+            });
+            self.each(parts, |(file, chunk, offset)| file.read_exact_at(chunk, offset).map_err(failed))
+        })?;
+        model.check(|tensor| memory[tensor.shard].get(tensor.range.clone()))?;
+        Ok(elapsed)
+    }
+}
+
+impl StdFs {
+    /// Writes the files of the model, and syncs them and their folder.
+    fn save(&self, model: &Model) -> Result<(), Failure> {
+        let files = model.shards().iter().map(File::create_new).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let parts = files.iter().zip(model.images()).flat_map(|(file, image)| {
+            image.chunks(LARGE).zip(0..).map(move |(chunk, index)| (file, chunk, index * LARGE as u64))
+        });
+        self.each(parts, |(file, chunk, offset)| file.write_all_at(chunk, offset).map_err(failed))?;
+        self.each(files.iter(), |file| file.sync_all().map_err(failed))?;
+        File::open(model.folder()).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+
+    /// Does this with each of the parts, of which each thread takes the next one.
+    fn each<T>(
+        &self,
+        parts: impl Iterator<Item = T> + Send,
+        work: impl Fn(T) -> Result<(), Failure> + Sync,
+    ) -> Result<(), Failure> {
+        let parts = Mutex::new(parts);
+        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let take = || {
+            while let Some(part) = next() {
+                interrupt::check()?;
+                work(part)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let threads =
+                (0..self.threads).map(|_| thread::Builder::new().spawn_scoped(scope, take).map_err(no_thread));
+            let threads = threads.collect::<Result<Vec<_>, _>>()?;
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(failed("a panic"))))
         })
     }
 }
