@@ -116,7 +116,9 @@ fn checksums(input: &[u8]) -> Value {
 /// Whether all of them are 16 hexadecimal digits.
 fn are_checksums(saved: &Value) -> bool {
     let is_checksum = |value: &Value| {
-        value.as_str().is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        value
+            .as_str()
+            .is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
     };
     saved.as_object().is_some_and(|saved| saved.values().all(is_checksum))
 }
