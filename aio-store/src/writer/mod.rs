@@ -462,11 +462,11 @@ impl Writer {
         };
         match shards {
             None => committed,
-            Some(shards) => {
-                // What is not in the index is nowhere.
-                committed.map_err(|error| shards.give_up(error))?;
-                shards.finish(&aio, &lists, durable, steps)
-            }
+            // What is not in the index is nowhere.
+            Some(shards) => match committed {
+                Ok(()) => shards.finish(&aio, &lists, durable, steps),
+                Err(error) => Err(shards.give_up(error)),
+            },
         }
         .map_err(|error| not_saved(&path, error))
     }

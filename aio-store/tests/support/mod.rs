@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use aio::AioHandle;
-use aio::tensor::{Dtype, Result, SafeTensors, SaveOptions, TensorSpec, Writer};
+use aio::tensor::{Dtype, Error, Result, SafeTensors, SaveOptions, TensorSpec, Writer};
 
 /// One for all tests of a process, with small blocks, so that little data makes many of them.
 pub fn handle() -> AioHandle {
@@ -116,3 +116,13 @@ pub fn names(folder: &Path) -> Vec<String> {
 
 /// The name of an index, and of a single file.
 pub const PATHS: [&str; 2] = ["m.safetensors.index.json", "m.safetensors"];
+
+/// Fails unless it is [`Error::NotSaved`] as a sentence, which gives this reason.
+#[track_caller]
+pub fn assert_not_saved<T: std::fmt::Debug>(result: Result<T>, why: &str) {
+    let error = result.unwrap_err();
+    let sentence = error.to_string();
+    assert!(matches!(error, Error::NotSaved { .. }), "{sentence}");
+    assert!(sentence.contains("is not saved, and what was there is as it was: "), "{sentence}");
+    assert!(sentence.contains(why), "{sentence}");
+}
