@@ -61,6 +61,8 @@ impl<'m> Verify<'m> {
             }
             let chunk = self.chunk.as_ref().filter(|(chunk, _)| chunk.file == info.file && chunk.range.contains(&at));
             let Some((chunk, bytes)) = chunk else {
+                // The next one may need its memory.
+                self.chunk = None;
                 let Some(read) = self.chunks.next() else { return Ok(None) };
                 let (chunk, bytes) = read?;
                 self.set.check_unchanged(chunk.file)?;

@@ -115,6 +115,8 @@ impl Blocks {
         while let Some(ticket) = state.in_flight.pop_front() {
             ticket.wait()?;
         }
+        // What is still to be done takes memory.
+        state.free.clear();
         if state.failed { Err(failed_before()) } else { Ok(()) }
     }
 

@@ -342,8 +342,9 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSaved`] if the memory is of another size, the tensor or a part of it was written before, there is no
-    /// such tensor, or writing fails. (After the first three of these, the save goes on.)
+    /// [`Error::InvalidInput`] if the memory is of another size, or a part of the tensor was written before, and
+    /// [`Error::NoTensor`]: after these the save goes on. [`Error::Io`] if writing fails or memory is lacking: after that
+    /// nothing more is taken, and [`finish`](Self::finish) fails.
     pub fn write<'a>(&self, name: &str, memory: impl Into<Memory<'a>>) -> Result<()> {
         let (tensor, memory) = (self.tensor(name)?, memory.into());
         let (expected, len) = (self.len(tensor), memory.len());

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aio_core::AioHandle;
+use aio_core::{AioHandle, shown};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -44,7 +44,7 @@ impl Shards {
         if single.exists() {
             return Err(Error::InvalidInput(format!(
                 "{} is there, which other programs would load instead: remove it first, or save under another name",
-                single.display()
+                shown(&single)
             )));
         }
         let groups = groups(sizes, most);
@@ -164,7 +164,7 @@ fn lock(folder: &Path) -> Result<Option<Flock<File>>> {
     match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => {
-            Err(Error::InvalidInput(format!("another save to {} is going on", folder.display())))
+            Err(Error::InvalidInput(format!("another save to {} is going on", shown(folder))))
         }
         Err(_) => Ok(None),
     }
