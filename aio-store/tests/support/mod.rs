@@ -81,9 +81,17 @@ impl Generation {
         self.write(aio, path)?.finish()
     }
 
+    pub fn save_durable(self, path: &Path, durable: bool) -> Result<()> {
+        self.write_with(&handle(), path, &self.options().durable(durable))?.finish()
+    }
+
     /// All but the end of a save.
     pub fn write(self, aio: &AioHandle, path: &Path) -> Result<Writer> {
-        let writer = self.options().begin(aio, path, self.specs())?;
+        self.write_with(aio, path, &self.options())
+    }
+
+    fn write_with(self, aio: &AioHandle, path: &Path, options: &SaveOptions) -> Result<Writer> {
+        let writer = options.begin(aio, path, self.specs())?;
         for (name, bytes) in self.tensors() {
             writer.write(&name, &bytes)?;
         }
