@@ -91,7 +91,11 @@ fn there_may_be_room_for_all_but_the_index() {
         if path.extension().is_some_and(|extension| extension == "json") {
             let writer = Generation(2).write(aio, path).unwrap();
             let disk = disk.path();
-            let saved = writer.finish_in_steps(move |step| if step.starts_with("FolderSynced") { fill(&disk) });
+            let saved = writer.finish_in_steps(move |step| {
+                if step.starts_with("FolderSynced") {
+                    fill(&disk)
+                }
+            });
             assert_not_saved(saved, NO_SPACE);
         }
     });

@@ -95,7 +95,10 @@ fn not_durable(saved: Result<()>) {
     let error = saved.unwrap_err();
     assert!(matches!(error, Error::NotDurable { .. }), "{error}");
     let sentence = error.to_string();
-    assert!(sentence.contains("is saved, but after a power failure") && sentence.contains("Invalid argument"), "{sentence}");
+    assert!(
+        sentence.contains("is saved, but after a power failure") && sentence.contains("Invalid argument"),
+        "{sentence}"
+    );
 }
 
 #[test]

@@ -70,7 +70,8 @@ fn each(writes: bool, test: impl Fn(&AioHandle, &FailOne) + Send + Sync + 'stati
                 // Some writes fail while others wait for their memory.
                 config.arena_limit = Some(8 << 20);
             }
-            let aio = AioHandle::with_backend(Arc::new(FaultBackend::new(implementation.clone(), rules.clone())), config);
+            let aio =
+                AioHandle::with_backend(Arc::new(FaultBackend::new(implementation.clone(), rules.clone())), config);
             let (aio, test) = (aio.expect("the probe succeeded"), test.clone());
             let (ended, watch) = mpsc::channel::<()>();
             let thread = std::thread::spawn(move || {
@@ -139,7 +140,8 @@ fn a_read_that_fails_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(PATHS[1]);
         let tensors: Vec<_> = (0..6).map(|at| (format!("t{at}"), pattern(at, 3 << 20))).collect();
-        let views = || tensors.iter().map(|(name, bytes)| (name, TensorView::of([3 << 10, 1 << 10], &bytes[..]).unwrap()));
+        let views =
+            || tensors.iter().map(|(name, bytes)| (name, TensorView::of([3 << 10, 1 << 10], &bytes[..]).unwrap()));
         SaveOptions::new().durable(false).save(aio, &path, views()).unwrap();
         let set = SafeTensors::open(aio, &path).unwrap();
         let read_into = || {

@@ -58,7 +58,10 @@ fn a_process_that_is_killed_leaves_the_old_set_or_the_new_one() {
             assert!([saved, saved + 1].contains(&found.0), "round {round}: {found:?}, of which {saved} was saved");
             advanced += found.0 - generation;
         }
-        assert_eq!(Generation::open(&handle(), folder.path()).unwrap(), Generation::open(&handle(), &paths[0]).unwrap());
+        assert_eq!(
+            Generation::open(&handle(), folder.path()).unwrap(),
+            Generation::open(&handle(), &paths[0]).unwrap()
+        );
         left += names(folder.path()).len() - whole;
         // No lock stays, and what is left does not, but for the temporary of a single file: a process that lives may
         // be writing to it.

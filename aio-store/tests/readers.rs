@@ -1,4 +1,5 @@
 //! Files and folders that change while they are read, and those that are no sets.
+#![expect(clippy::single_range_in_vec_init, reason = "that is what a slice of one dimension is")]
 
 mod support;
 
@@ -49,7 +50,8 @@ fn a_file_that_shrinks_while_it_is_streamed_is_an_error() {
     assert!(whole.is_empty(), "what was read after the cut is not to be given");
     let [Err(error)] = &failed[..] else { panic!("{} errors", failed.len()) };
     assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
-    for error in [set.load().unwrap_err(), set.tensor("t5").unwrap_err(), set.verify().find_map(Result::err).unwrap()] {
+    for error in [set.load().unwrap_err(), set.tensor("t5").unwrap_err(), set.verify().find_map(Result::err).unwrap()]
+    {
         assert!(matches!(error, Error::Changed { .. } | Error::Io(aio::Error::UnexpectedEof { .. })), "{error}");
     }
     assert!(matches!(set.slice("t0", &[0..10]), Err(Error::Changed { .. })));
@@ -105,8 +107,12 @@ fn a_file_that_is_rewritten_in_place_has_changed() {
     file.set_modified(opened).unwrap();
     let error = set.verified(true).tensor("t0").unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
-    let damaged: Vec<_> =
-        set.verify().map(Result::unwrap).filter(|tensor| tensor.is_damaged()).map(|tensor| tensor.info.name()).collect();
+    let damaged: Vec<_> = set
+        .verify()
+        .map(Result::unwrap)
+        .filter(|tensor| tensor.is_damaged())
+        .map(|tensor| tensor.info.name())
+        .collect();
     assert_eq!(damaged, ["t0"]);
     set.verified(true).tensor("t1").unwrap();
 }
@@ -192,7 +198,8 @@ fn what_would_wait_or_never_end_is_not_opened() {
     assert!(open_files.contains("not a regular file"), "{open_files}");
     let error = SafeTensors::open(&handle(), folder.path()).unwrap_err().to_string();
     assert!(error.contains("FIFO"), "{error}");
-    std::fs::write(folder.path().join("m.safetensors.index.json"), r#"{"weight_map": {"a": "m.safetensors"}}"#).unwrap();
+    std::fs::write(folder.path().join("m.safetensors.index.json"), r#"{"weight_map": {"a": "m.safetensors"}}"#)
+        .unwrap();
     refused(folder.path(), "is no regular file");
     refused(Path::new("/dev/zero"), "neither a regular file nor a folder");
     std::fs::remove_file(folder.path().join("m.safetensors.index.json")).unwrap();
@@ -205,7 +212,8 @@ fn what_would_wait_or_never_end_is_not_opened() {
 fn headers_that_lie_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
-    let with = |header: &[u8], data: usize| [&(header.len() as u64).to_le_bytes()[..], header, &vec![0; data]].concat();
+    let with =
+        |header: &[u8], data: usize| [&(header.len() as u64).to_le_bytes()[..], header, &vec![0; data]].concat();
     let entry = |offsets: &str| format!(r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}}}"#);
     let bad = [
         vec![],
@@ -251,7 +259,8 @@ fn a_set_can_be_opened_while_it_is_replaced_again_and_again() {
                 number += 1;
                 let generation = Generation(number);
                 let tensors = generation.tensors();
-                let views = tensors.iter().map(|(name, bytes)| (name, TensorView::of([bytes.len()], &bytes[..]).unwrap()));
+                let views =
+                    tensors.iter().map(|(name, bytes)| (name, TensorView::of([bytes.len()], &bytes[..]).unwrap()));
                 generation.options().durable(false).save(&handle(), &path, views).unwrap();
             }
             number
@@ -273,11 +282,13 @@ fn a_set_can_be_opened_while_it_is_replaced_again_and_again() {
 #[test]
 fn names_may_be_anything() {
     let folder = tempfile::tempdir().unwrap();
-    let strange = ["a/b", "/etc/passwd", "..", "", "\u{1b}[2J\n\0", "\u{202e}rtl", &"long".repeat(10_000), "__metadata", " "];
+    let strange =
+        ["a/b", "/etc/passwd", "..", "", "\u{1b}[2J\n\0", "\u{202e}rtl", &"long".repeat(10_000), "__metadata", " "];
     for (name, shards) in [(PATHS[0], 5), (PATHS[1], 1)] {
         let path = folder.path().join(name);
         let bytes: Vec<_> = (0..strange.len() as u64).map(|at| pattern(at, 1000)).collect();
-        let views = strange.iter().zip(&bytes).map(|(name, bytes)| (*name, TensorView::of([1000], &bytes[..]).unwrap()));
+        let views =
+            strange.iter().zip(&bytes).map(|(name, bytes)| (*name, TensorView::of([1000], &bytes[..]).unwrap()));
         SaveOptions::new().max_shard_size(2000).save(&handle(), &path, views).unwrap();
         let set = SafeTensors::open(&handle(), &path).unwrap().verified(true);
         assert_eq!(set.files().len(), shards);

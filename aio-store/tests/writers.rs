@@ -30,12 +30,17 @@ fn what_cannot_be_saved_is_refused_and_leaves_nothing() {
         refuse(plain(), vec![TensorSpec::new("a", Dtype::F4, [3])], "which are no whole bytes");
     }
     let long = spec(&"a".repeat(100_000_001), 1);
-    assert_not_saved(SaveOptions::new().begin(&handle(), folder.path().join("m"), [long]), "the format allows 100000000");
+    assert_not_saved(
+        SaveOptions::new().begin(&handle(), folder.path().join("m"), [long]),
+        "the format allows 100000000",
+    );
     assert_not_saved(save(&handle(), folder.path(), [("a", TensorView::of([1], &[1u8]).unwrap())]), "directory");
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert_not_saved(save(&handle(), &fifo, [("a", TensorView::of([1], &[1u8]).unwrap())]), "FIFO");
-    assert!(TensorView::of([2, 2], &[1.0f32; 3]).unwrap_err().to_string().contains("has 16 bytes, and its memory 12"));
+    assert!(
+        TensorView::of([2, 2], &[1.0f32; 3]).unwrap_err().to_string().contains("has 16 bytes, and its memory 12")
+    );
 }
 
 #[test]
@@ -70,7 +75,9 @@ fn a_call_that_is_refused_does_not_end_the_save() {
         writer.write_at("a", 0, &[9u8; 4][..]).unwrap();
         writer.write_at("a", 5, &[9u8; 5][..]).unwrap();
         assert_not_saved(writer.finish(), "of tensor \"a\", of 10 bytes, 4..5 were not written");
-        assert!(SafeTensors::open(&handle(), folder.path()).unwrap().tensor("a").unwrap().bytes() == found["a"].bytes());
+        assert!(
+            SafeTensors::open(&handle(), folder.path()).unwrap().tensor("a").unwrap().bytes() == found["a"].bytes()
+        );
         // For the other kind, which would be beside the first.
         names(folder.path()).iter().for_each(|name| std::fs::remove_file(folder.path().join(name)).unwrap());
         std::fs::write(folder.path().join("other.safetensors"), [2, 0, 0, 0, 0, 0, 0, 0, b'{', b'}']).unwrap();
@@ -235,7 +242,10 @@ fn a_full_arena_is_a_sentence() {
         for size in [1 << 20, 4096] {
             taken.extend(std::iter::from_fn(|| aio.try_alloc(size).ok()));
         }
-        assert_not_saved(Generation(2).write(&aio, &path).and_then(|writer| writer.finish()).map_err(not_saved), "of the arena's limit");
+        assert_not_saved(
+            Generation(2).write(&aio, &path).and_then(|writer| writer.finish()).map_err(not_saved),
+            "of the arena's limit",
+        );
         for error in [set.load().unwrap_err(), set.verify().next().unwrap().unwrap_err()] {
             let is_memory = matches!(error, Error::Io(aio::Error::OutOfMemory { .. }));
             assert!(is_memory, "{error}");

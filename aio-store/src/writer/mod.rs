@@ -343,8 +343,8 @@ impl Writer {
     /// # Errors
     ///
     /// [`Error::InvalidInput`] if the memory is of another size, or a part of the tensor was written before, and
-    /// [`Error::NoTensor`]: after these the save goes on. [`Error::Io`] if writing fails or memory is lacking: after that
-    /// nothing more is taken, and [`finish`](Self::finish) fails.
+    /// [`Error::NoTensor`]: after these the save goes on. [`Error::Io`] if writing fails or memory is lacking: after
+    /// that nothing more is taken, and [`finish`](Self::finish) fails.
     pub fn write<'a>(&self, name: &str, memory: impl Into<Memory<'a>>) -> Result<()> {
         let (tensor, memory) = (self.tensor(name)?, memory.into());
         let (expected, len) = (self.len(tensor), memory.len());
@@ -531,14 +531,11 @@ impl Writer {
     }
 }
 
-/// A file that is being put in its place.
-struct Commit {
-    ticket: aio_core::Ticket<()>,
-    target: PathBuf,
-}
+/// Is told of each step of a save.
+type AfterStep = Mutex<dyn FnMut(&str) + Send>;
 
-/// Who is told of each step of a save.
-struct Steps(Option<Arc<Mutex<dyn FnMut(&str) + Send>>>);
+/// For tests: who is told of the steps.
+struct Steps(Option<Arc<AfterStep>>);
 
 impl Steps {
     fn done(&self, step: &str) {
@@ -546,6 +543,12 @@ impl Steps {
             (after.lock().unwrap_or_else(PoisonError::into_inner))(step);
         }
     }
+}
+
+/// A file that is being put in its place.
+struct Commit {
+    ticket: aio_core::Ticket<()>,
+    target: PathBuf,
 }
 
 impl Commit {

@@ -545,7 +545,8 @@ impl Filesystem for Served {
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let left = self.state.folder_syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let left =
+            self.state.folder_syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         match self.state.folder_sync_error.load(Ordering::SeqCst) {
             errno if errno != 0 && left.is_err() => reply.error(Errno::from_i32(errno)),
             _ => reply.ok(),
