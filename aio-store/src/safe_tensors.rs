@@ -18,6 +18,9 @@ use crate::verify::Verify;
 /// The most bytes of tensors that are read as one op and share memory; a larger tensor is alone.
 const SECTION: u64 = 64 << 20;
 
+/// How often a set is looked for that is replaced all the time.
+const ATTEMPTS: usize = 100;
+
 /// The tensors of one or several safetensors files, open for reading.
 ///
 /// ```
@@ -67,9 +70,18 @@ impl SafeTensors {
     /// safetensors file, [`Error::Incomplete`] if the files make no set.
     pub fn open(aio: &AioHandle, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let open = || Set::open(aio, path, &sources::find(path)?).map(Self::new);
-        // A sharded save may have taken its place in between, and removed what the old index names.
-        open().or_else(|error| if matches!(error, Error::Malformed { .. }) { Err(error) } else { open() })
+        let mut before = None;
+        for _ in 0..ATTEMPTS {
+            match sources::find(path).and_then(|sources| Set::open(aio, path, &sources)) {
+                // A sharded save may have taken its place in between, and removed what the old index names. Then it is
+                // another file that is missing this time.
+                Err(error) if !matches!(error, Error::Malformed { .. }) && before != Some(error.to_string()) => {
+                    before = Some(error.to_string());
+                }
+                opened => return opened.map(Self::new),
+            }
+        }
+        Err(Error::incomplete(path, "it was replaced each time that it was read"))
     }
 
     /// Opens these safetensors files together.

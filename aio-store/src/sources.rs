@@ -140,6 +140,11 @@ fn of_index(path: &Path) -> Result<Sources> {
 
 /// Tensors and their files, as the index has them.
 pub(crate) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let found = fs::metadata(path).map_err(Error::system("open", path))?;
+    if !found.is_file() {
+        // Opening a FIFO would wait for a writer.
+        return Err(Error::incomplete(path, "it is no regular file"));
+    }
     let file = fs::File::open(path).map_err(Error::system("open", path))?;
     let mut json = Vec::new();
     file.take(LARGEST_INDEX + 1).read_to_end(&mut json).map_err(Error::system("read", path))?;

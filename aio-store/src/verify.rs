@@ -62,6 +62,8 @@ impl<'m> Verify<'m> {
             }
             let chunk = self.chunk.as_ref().filter(|(chunk, _)| chunk.file == info.file && chunk.range.contains(&at));
             let Some((chunk, bytes)) = chunk else {
+                // The next one may need its memory.
+                self.chunk = None;
                 let nothing =
                     || Err(Error::InvalidInput(format!("nothing was read of tensor {}", Quoted(&info.name))));
                 let (chunk, bytes) = self.chunks.next().unwrap_or_else(nothing)?;

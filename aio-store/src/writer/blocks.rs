@@ -58,8 +58,8 @@ struct State {
     buffers: usize,
     /// Counts uses, for the one that was used longest ago.
     clock: u64,
-    /// A write failed, which the call that found it has reported.
-    failed: bool,
+    /// Why a write failed, which the call that found it has reported.
+    failed: Option<String>,
 }
 
 /// A block that is filled in part.
@@ -115,7 +115,9 @@ impl Blocks {
         while let Some(ticket) = state.in_flight.pop_front() {
             ticket.wait()?;
         }
-        if state.failed { Err(failed_before()) } else { Ok(()) }
+        // What is still to be done takes memory.
+        state.free.clear();
+        failed_before(&state)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,9 +129,7 @@ impl Blocks {
     fn check_out(&self, key: Key) -> Result<Partial> {
         let mut state = self.lock();
         loop {
-            if state.failed {
-                return Err(failed_before());
-            }
+            failed_before(&state)?;
             if state.busy.contains(&key) {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -202,7 +202,7 @@ impl Blocks {
     }
 
     fn fail(&self, state: &mut State, error: Error) -> Error {
-        state.failed = true;
+        state.failed.get_or_insert_with(|| error.to_string());
         self.changed.notify_all();
         error
     }
@@ -244,6 +244,9 @@ impl Blocks {
     }
 }
 
-fn failed_before() -> Error {
-    Error::InvalidInput("a write failed before, so nothing more is taken".to_owned())
+fn failed_before(state: &State) -> Result<()> {
+    match &state.failed {
+        None => Ok(()),
+        Some(why) => Err(Error::InvalidInput(format!("a write failed before, so nothing more is taken: {why}"))),
+    }
 }

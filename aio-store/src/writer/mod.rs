@@ -8,11 +8,11 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use aio_core::error::OpKind;
-use aio_core::{AioFile, AioHandle, AtomicFile};
+use aio_core::{AioFile, AioHandle, AtomicFile, shown};
 use safetensors::Dtype;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -165,8 +165,8 @@ impl SaveOptions {
     /// is found here.
     ///
     /// Of an index, `NAME.safetensors.index.json`, the files are `NAME-00001-of-00003.safetensors` and so on, or with
-    /// another word after `NAME` where such files are there already: the old ones are in use until the index is
-    /// replaced, in one step, and are removed after that.
+    /// another word after `NAME` where the index or such files are there already: the old ones are in use until the
+    /// index is replaced, in one step. After that all files `NAME-..-of-..` that an index was there for are removed.
     ///
     /// # Errors
     ///
@@ -342,8 +342,9 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSaved`] if the memory is of another size, the tensor or a part of it was written before, there is no
-    /// such tensor, or writing fails. (After the first three of these, the save goes on.)
+    /// [`Error::InvalidInput`] if the memory is of another size, or a part of the tensor was written before, and
+    /// [`Error::NoTensor`]: after these the save goes on. [`Error::Io`] if writing fails or memory is lacking: after
+    /// that nothing more is taken, and [`finish`](Self::finish) fails.
     pub fn write<'a>(&self, name: &str, memory: impl Into<Memory<'a>>) -> Result<()> {
         let (tensor, memory) = (self.tensor(name)?, memory.into());
         let (expected, len) = (self.len(tensor), memory.len());
@@ -438,20 +439,35 @@ impl Writer {
     /// [`Error::NotSaved`] if a tensor is not whole, a write failed, or the files cannot be put in their places: what
     /// was there before is as it was. [`Error::NotDurable`] if at last the folder cannot be synced.
     pub fn finish(self) -> Result<()> {
+        self.finish_with(&Steps(None))
+    }
+
+    /// [`finish`](Self::finish) of a durable save, for tests of what a crash leaves behind: does one thing after the
+    /// other, and calls `after` each, with its name.
+    #[doc(hidden)]
+    pub fn finish_in_steps(self, after: impl FnMut(&str) + Send + 'static) -> Result<()> {
+        self.finish_with(&Steps(Some(Arc::new(Mutex::new(after)))))
+    }
+
+    fn finish_with(self, steps: &Steps) -> Result<()> {
         let path = self.path.clone();
         self.write_rest().map_err(|error| not_saved(&path, error))?;
+        steps.done("written");
         let Self { durable, files, shards, aio, blocks, .. } = self;
         drop(blocks);
         let lists: Vec<_> = files.iter().map(|new| new.header.names_and_bytes()).collect();
-        let commits: Vec<_> = files.into_iter().map(|new| Commit::start(new.file, durable)).collect();
-        let committed = commits.into_iter().map(Commit::wait).fold(Ok(()), Result::and);
+        let commits = files.into_iter().map(|new| Commit::start(new.file, durable, steps));
+        let committed = match steps.0 {
+            None => commits.collect::<Vec<_>>().into_iter().map(Commit::wait).fold(Ok(()), Result::and),
+            Some(_) => commits.map(Commit::wait).fold(Ok(()), Result::and),
+        };
         match shards {
             None => committed,
-            Some(shards) => {
-                // What is not in the index is nowhere.
-                committed.map_err(|error| shards.give_up(error))?;
-                shards.finish(&aio, &lists, durable)
-            }
+            // What is not in the index is nowhere.
+            Some(shards) => match committed {
+                Ok(()) => shards.finish(&aio, &lists, durable, steps),
+                Err(error) => Err(shards.give_up(error)),
+            },
         }
         .map_err(|error| not_saved(&path, error))
     }
@@ -515,6 +531,20 @@ impl Writer {
     }
 }
 
+/// Is told of each step of a save.
+type AfterStep = Mutex<dyn FnMut(&str) + Send>;
+
+/// For tests: who is told of the steps.
+struct Steps(Option<Arc<AfterStep>>);
+
+impl Steps {
+    fn done(&self, step: &str) {
+        if let Some(after) = &self.0 {
+            (after.lock().unwrap_or_else(PoisonError::into_inner))(step);
+        }
+    }
+}
+
 /// A file that is being put in its place.
 struct Commit {
     ticket: aio_core::Ticket<()>,
@@ -522,9 +552,17 @@ struct Commit {
 }
 
 impl Commit {
-    fn start(file: AtomicFile, durable: bool) -> Self {
+    fn start(file: AtomicFile, durable: bool, steps: &Steps) -> Self {
         let target = file.target().to_owned();
-        Self { ticket: if durable { file.commit() } else { file.commit_without_sync() }, target }
+        let ticket = match steps.0.clone() {
+            Some(after) if durable => {
+                let (steps, name) = (Steps(Some(after)), shown(&target).to_string());
+                file.commit_in_steps(move |step| steps.done(&format!("{step:?} {name}")))
+            }
+            _ if durable => file.commit(),
+            _ => file.commit_without_sync(),
+        };
+        Self { ticket, target }
     }
 
     fn wait(self) -> Result<()> {

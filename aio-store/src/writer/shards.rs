@@ -1,19 +1,19 @@
 //! Several files and their index.
 //!
-//! New files never take the names of old ones, which the old index names until the new one replaces it, in one step.
+//! New files never take the names of old ones, which an old index names until the new one replaces it, in one step.
 //! After that the old ones are removed. So a crash at any moment leaves the old set or the new one, whole, and at most
 //! files that no index names; the next save removes these.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aio_core::AioHandle;
+use aio_core::{AioHandle, shown};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::Commit;
+use super::{Commit, Steps};
 use crate::error::{Error, Result};
 use crate::sources::{self, INDEX};
 
@@ -44,7 +44,7 @@ impl Shards {
         if single.exists() {
             return Err(Error::InvalidInput(format!(
                 "{} is there, which other programs would load instead: remove it first, or save under another name",
-                single.display()
+                shown(&single)
             )));
         }
         let groups = groups(sizes, most);
@@ -53,9 +53,12 @@ impl Shards {
             (1..=count).map(|number| format!("{name}{word}-{number:05}-of-{count:05}.safetensors")).collect()
         };
         let is_free = |files: &[String]| files.iter().all(|file| fs::symlink_metadata(folder.join(file)).is_err());
+        // With an index there, names that never were before: who has read an old index, and opens its files only after
+        // several saves, would take new files for those that it names.
         let mut files = names("");
         let mut word = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        while !is_free(&files) {
+        let mut may_be_old = fs::symlink_metadata(path).is_ok();
+        while std::mem::take(&mut may_be_old) || !is_free(&files) {
             files = names(&format!("-{word:016x}"));
             word = word.wrapping_add(1);
         }
@@ -80,8 +83,14 @@ impl Shards {
     }
 
     /// Writes the index, and removes what only the old one named.
-    pub(crate) fn finish(self, aio: &AioHandle, tensors: &[(Vec<String>, u64)], durable: bool) -> Result<()> {
-        let old = sources::read_index(&self.index).unwrap_or_default();
+    pub(super) fn finish(
+        self,
+        aio: &AioHandle,
+        tensors: &[(Vec<String>, u64)],
+        durable: bool,
+        steps: &Steps,
+    ) -> Result<()> {
+        let had_index = sources::read_index(&self.index).is_ok();
         let placed = self.files.iter().zip(tensors);
         let weight_map: BTreeMap<_, _> =
             placed.flat_map(|(file, (names, _))| names.iter().map(|name| (name.clone(), file.clone()))).collect();
@@ -89,54 +98,64 @@ impl Shards {
         let replaced = sources::index_json(total, &weight_map).and_then(|json| {
             let index = aio.create_atomic(&self.index)?;
             index.write(json, 0).wait()?;
-            Commit::start(index, durable).wait()
+            steps.done("index written");
+            Commit::start(index, durable, steps).wait()
         });
         match replaced {
             Ok(()) | Err(Error::NotDurable { .. }) => {}
             Err(error) => return Err(self.give_up(error)),
         }
         if replaced.is_ok() {
-            self.remove_old(old.into_values().collect());
+            self.remove_old(had_index, steps);
         }
         replaced
     }
 
-    /// Removes the files that the old index named, and those of saves that did not end. What cannot be removed stays.
-    fn remove_old(&self, old: BTreeSet<String>) {
+    /// Removes the files of the save before, and those of saves that did not end. What cannot be removed stays. Without
+    /// an index, a series is a set of its own as far as anybody can tell, and stays, too.
+    fn remove_old(&self, had_index: bool, steps: &Steps) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             let Some(file) = path.file_name().and_then(|file| file.to_str()) else { continue };
             let is_new = self.files.iter().any(|new| new == file);
-            if !is_new && is_of(&self.name, file) && (old.contains(file) || has_word(&self.name, file)) {
+            let is_old = match kind(&self.name, file) {
+                None => false,
+                Some(Kind::OfSeries) => had_index,
+                Some(Kind::OfSave) => true,
+            };
+            if is_old && !is_new {
                 let _ = fs::remove_file(path);
+                steps.done("removed an old file");
             }
         }
     }
 }
 
-/// Whether it is a file of a save of that name, or its temporary.
-fn is_of(name: &str, file: &str) -> bool {
-    rest_of(name, file).is_some()
+/// What the name of a file says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// It may be of a save of this library or of another program's.
+    OfSeries,
+    /// It has the word of a save over another, or is the temporary of a file: only this library makes such.
+    OfSave,
 }
 
-/// Whether it has the word of a save over another, or is the temporary of a file: only such are left by saves that did
-/// not end.
-fn has_word(name: &str, file: &str) -> bool {
-    rest_of(name, file).is_some_and(|(word, is_temporary)| is_temporary || !word.is_empty())
-}
-
-/// The word in the name of such a file, and whether it is a temporary.
-fn rest_of<'f>(name: &str, file: &'f str) -> Option<(&'f str, bool)> {
+/// Of a file of a save of that name, or its temporary.
+fn kind(name: &str, file: &str) -> Option<Kind> {
     let temporary = file.strip_prefix('.').and_then(|file| Some(file.strip_suffix(".tmp")?.rsplit_once('.')?.0));
-    let (of, numbers) =
-        temporary.unwrap_or(file).strip_suffix(".safetensors")?.strip_prefix(name)?.rsplit_once("-of-")?;
+    let of_name = temporary.unwrap_or(file).strip_prefix(name)?;
+    if of_name == INDEX {
+        return temporary.map(|_| Kind::OfSave);
+    }
+    let (of, numbers) = of_name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
     let (word, number) = of.rsplit_once('-')?;
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|digit| digit.is_ascii_digit());
     let is_word = word.is_empty()
         || word
             .strip_prefix('-')
             .is_some_and(|word| word.len() == 16 && word.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    (is_number(numbers) && is_number(number) && is_word).then_some((word, temporary.is_some()))
+    let kind = if word.is_empty() && temporary.is_none() { Kind::OfSeries } else { Kind::OfSave };
+    (is_number(numbers) && is_number(number) && is_word).then_some(kind)
 }
 
 /// Keeps two saves from the same folder: each would remove the files of the other.
@@ -145,7 +164,7 @@ fn lock(folder: &Path) -> Result<Option<Flock<File>>> {
     match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => {
-            Err(Error::InvalidInput(format!("another save to {} is going on", folder.display())))
+            Err(Error::InvalidInput(format!("another save to {} is going on", shown(folder))))
         }
         Err(_) => Ok(None),
     }
@@ -179,14 +198,19 @@ mod tests {
 
     #[test]
     fn only_files_of_such_saves_are_recognised() {
-        for file in ["m-00001-of-00002.safetensors", "m-00000000deadbeef-00001-of-00002.safetensors"] {
-            assert!(is_of("m", file) && is_of("m", &format!(".{file}.a1B2c3.tmp")), "{file}");
+        for (file, of) in [
+            ("m-00001-of-00002.safetensors", Kind::OfSeries),
+            ("m-00000000deadbeef-00001-of-00002.safetensors", Kind::OfSave),
+            (".m-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
+            (".m-00000000deadbeef-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
+            (".m.safetensors.index.json.a1B2c3.tmp", Kind::OfSave),
+        ] {
+            assert_eq!(kind("m", file), Some(of), "{file}");
         }
-        assert!(!has_word("m", "m-00001-of-00002.safetensors"));
-        assert!(has_word("m", "m-00000000deadbeef-00001-of-00002.safetensors"));
-        assert!(has_word("m", ".m-00001-of-00002.safetensors.a1B2c3.tmp"));
         for file in [
             "m.safetensors",
+            "m.safetensors.index.json",
+            ".m.safetensors.a1B2c3.tmp",
             "other-00001-of-00002.safetensors",
             "m-mine-00001-of-00002.safetensors",
             "m-1-of-2.safetensors",
@@ -194,7 +218,7 @@ mod tests {
             "m-0000deadbeef-00001-of-00002.safetensors",
             ".m-00001-of-00002.safetensors",
         ] {
-            assert!(!is_of("m", file), "{file}");
+            assert_eq!(kind("m", file), None, "{file}");
         }
     }
 }

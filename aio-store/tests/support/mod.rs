@@ -1,10 +1,11 @@
 //! What the tests share.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its part")]
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use aio::AioHandle;
-use aio::tensor::Dtype;
+use aio::tensor::{Dtype, Error, Result, SafeTensors, SaveOptions, TensorSpec, Writer};
 
 /// One for all tests of a process, with small blocks, so that little data makes many of them.
 pub fn handle() -> AioHandle {
@@ -53,4 +54,85 @@ pub fn mix(seed: u64) -> u64 {
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let words = (0..len.div_ceil(8) as u64).flat_map(|at| mix(mix(seed) ^ at).to_le_bytes());
     words.take(len).collect()
+}
+
+/// What one save of a test holds: all tests that compare generations use the same names, so that files of two of them
+/// that were mixed would be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// Names and bytes; some shards have one tensor, some several.
+    pub fn tensors(self) -> Vec<(String, Vec<u8>)> {
+        let sizes = [30_000, 100, 4096, 70_000 + self.0 as usize % 50, 0, 1];
+        let tensor = |(at, size)| (format!("t{at}"), pattern(self.0 * 100 + at as u64, size));
+        sizes.into_iter().enumerate().map(tensor).collect()
+    }
+
+    pub fn options(self) -> SaveOptions {
+        SaveOptions::new().metadata("generation", self.0.to_string()).max_shard_size(40_000)
+    }
+
+    pub fn specs(self) -> Vec<TensorSpec> {
+        self.tensors().iter().map(|(name, bytes)| TensorSpec::new(name, Dtype::U8, [bytes.len()])).collect()
+    }
+
+    pub fn save(self, aio: &AioHandle, path: &Path) -> Result<()> {
+        self.write(aio, path)?.finish()
+    }
+
+    pub fn save_durable(self, path: &Path, durable: bool) -> Result<()> {
+        self.write_with(&handle(), path, &self.options().durable(durable))?.finish()
+    }
+
+    /// All but the end of a save.
+    pub fn write(self, aio: &AioHandle, path: &Path) -> Result<Writer> {
+        self.write_with(aio, path, &self.options())
+    }
+
+    fn write_with(self, aio: &AioHandle, path: &Path, options: &SaveOptions) -> Result<Writer> {
+        let writer = options.begin(aio, path, self.specs())?;
+        for (name, bytes) in self.tensors() {
+            writer.write(&name, &bytes)?;
+        }
+        Ok(writer)
+    }
+
+    /// Which one is there, whole and verified.
+    pub fn open(aio: &AioHandle, path: &Path) -> Result<Self> {
+        let set = SafeTensors::open(aio, path)?.verified(true);
+        let found = Self(set.metadata()["generation"].parse().expect("a number"));
+        let tensors = set.load()?;
+        let expected = found.tensors();
+        assert_eq!(tensors.len(), expected.len());
+        for (name, bytes) in expected {
+            assert!(tensors[&name].bytes() == bytes, "{name} of {found:?} in {}", path.display());
+            assert!(set.info(&name)?.checksum().is_some());
+        }
+        Ok(found)
+    }
+}
+
+/// The names in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lost+found")
+        .collect();
+    names.sort();
+    names
+}
+
+/// The name of an index, and of a single file.
+pub const PATHS: [&str; 2] = ["m.safetensors.index.json", "m.safetensors"];
+
+/// Fails unless it is [`Error::NotSaved`] as a sentence, which gives this reason.
+#[track_caller]
+pub fn assert_not_saved<T: std::fmt::Debug>(result: Result<T>, why: &str) {
+    let error = result.unwrap_err();
+    let sentence = error.to_string();
+    assert!(matches!(error, Error::NotSaved { .. }), "{sentence}");
+    assert!(sentence.contains("is not saved, and what was there is as it was: "), "{sentence}");
+    assert!(sentence.contains(why), "{sentence}");
 }

@@ -66,6 +66,11 @@ struct State {
     overtaken: AtomicUsize,
     sync_error: AtomicI32,
     statfs_error: AtomicI32,
+    rename_error: AtomicI32,
+    chmod_error: AtomicI32,
+    /// And how many syncs of folders succeed before it.
+    folder_sync_error: AtomicI32,
+    folder_syncs: AtomicUsize,
     hung: Mutex<Vec<Box<dyn Send>>>,
     aborted: AtomicBool,
     how: How,
@@ -98,6 +103,10 @@ impl TroubledFs {
             overtaken: AtomicUsize::new(0),
             sync_error: AtomicI32::new(0),
             statfs_error: AtomicI32::new(0),
+            rename_error: AtomicI32::new(0),
+            chmod_error: AtomicI32::new(0),
+            folder_sync_error: AtomicI32::new(0),
+            folder_syncs: AtomicUsize::new(0),
             hung: Mutex::default(),
             aborted: AtomicBool::new(false),
             how,
@@ -140,6 +149,22 @@ impl TroubledFs {
     /// Every `statfs` fails with this.
     pub(crate) fn refuse_statfs(&self, errno: i32) {
         self.state.statfs_error.store(errno, Ordering::SeqCst);
+    }
+
+    /// Every rename over what is there fails with this; none does with 0.
+    pub(crate) fn refuse_replacing(&self, errno: i32) {
+        self.state.rename_error.store(errno, Ordering::SeqCst);
+    }
+
+    /// Every change of permissions fails with this; none does with 0.
+    pub(crate) fn refuse_chmod(&self, errno: i32) {
+        self.state.chmod_error.store(errno, Ordering::SeqCst);
+    }
+
+    /// Every sync of a folder fails with this, but for the first so many; none does with 0.
+    pub(crate) fn refuse_folder_syncs(&self, errno: i32, after: usize) {
+        self.state.folder_syncs.store(after, Ordering::SeqCst);
+        self.state.folder_sync_error.store(errno, Ordering::SeqCst);
     }
 
     /// What a file holds, as it never passed through the kernel.
@@ -333,7 +358,7 @@ impl Filesystem for Served {
         &self,
         _: &Request,
         inode: INodeNo,
-        _: Option<u32>,
+        mode: Option<u32>,
         _: Option<u32>,
         _: Option<u32>,
         size: Option<u64>,
@@ -347,6 +372,10 @@ impl Filesystem for Served {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        match self.state.chmod_error.load(Ordering::SeqCst) {
+            errno if errno != 0 && mode.is_some() => return reply.error(Errno::from_i32(errno)),
+            _ => {}
+        }
         let changed = self.state.with(inode, |file| {
             size.into_iter().for_each(|size| file.bytes.resize(size as usize, 0));
             file.attributes()
@@ -395,6 +424,12 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         let (from, to) = (self.state.path(from, old), self.state.path(to, new));
+        match self.state.rename_error.load(Ordering::SeqCst) {
+            errno if errno != 0 && self.state.files.lock().unwrap().contains_key(&to) => {
+                return reply.error(Errno::from_i32(errno));
+            }
+            _ => {}
+        }
         match self.state.remove(&from) {
             Ok(file) => {
                 self.state.files.lock().unwrap().insert(to, file);
@@ -506,6 +541,15 @@ impl Filesystem for Served {
         match self.state.sync_error.swap(0, Ordering::SeqCst) {
             0 => reply.ok(),
             errno => reply.error(Errno::from_i32(errno)),
+        }
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let left =
+            self.state.folder_syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match self.state.folder_sync_error.load(Ordering::SeqCst) {
+            errno if errno != 0 && left.is_err() => reply.error(Errno::from_i32(errno)),
+            _ => reply.ok(),
         }
     }
 }
