@@ -40,7 +40,7 @@ pub(crate) fn find(path: &Path) -> Result<Sources> {
     Ok(Sources { files: vec![path.to_owned()], index: None })
 }
 
-fn is_index(path: &Path) -> bool {
+pub(crate) fn is_index(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX))
 }
 

@@ -20,6 +20,9 @@ const BLOCK: u64 = 4 << 20;
 /// The most blocks in memory: filled in part, and in flight.
 const BLOCKS: usize = 16;
 
+/// Parts of a block that are written as one op.
+const PARTS: usize = 256;
+
 /// Which file, and which block of its data section.
 type Key = (usize, u64);
 
@@ -115,6 +118,7 @@ impl Blocks {
         while let Some(ticket) = state.in_flight.pop_front() {
             ticket.wait()?;
         }
+        state.free.clear();
         // What is still to be done takes memory.
         state.free.clear();
         failed_before(&state)
@@ -226,7 +230,7 @@ impl Blocks {
         let padded = len.next_multiple_of(ALIGNMENT) as usize;
         buffer[len as usize..padded].fill(0);
         buffer.truncate(padded);
-        let ticket = section.file.write(buffer, block.start);
+        let ticket = section.file.write(buffer, block.start).cancel_on_drop();
         let mut state = self.lock();
         state.in_flight.push_back(ticket);
         state.busy.remove(&key);
@@ -238,8 +242,12 @@ impl Blocks {
         let section = &self.sections[file];
         let begin = section.block(block).start;
         let part = |part: Range<u64>| (begin + part.start, &partial.buffer[part.start as usize..part.end as usize]);
-        let parts = partial.filled.iter().map(part).collect();
-        self.aio.scope(|scope| scope.write_vectored(&section.file, parts))?;
+        let mut parts = partial.filled.iter().map(part).peekable();
+        self.aio.scope(|scope| {
+            while parts.peek().is_some() {
+                scope.write_vectored(&section.file, parts.by_ref().take(PARTS).collect());
+            }
+        })?;
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ use crate::header::{self, ALIGNMENT, NewHeader};
 use crate::memory::{Memory, TensorView};
 use crate::ranges::Ranges;
 use crate::read_ahead::{Piece, ReadAhead};
+use crate::sources;
 use blocks::{Blocks, Section};
 use shards::Shards;
 
@@ -105,7 +106,8 @@ impl SaveOptions {
         self
     }
 
-    /// The most bytes of tensors in a file, where there are several; a larger tensor has a file of its own.
+    /// The most bytes of tensors in a file, where there are several; a larger tensor has a file of its own. A save has all
+    /// of its files open at once, up to five descriptors each: see `ulimit -n`.
     #[must_use]
     pub fn max_shard_size(mut self, bytes: u64) -> Self {
         self.max_shard_size = bytes;
@@ -304,7 +306,10 @@ impl Writer {
         let sizes = sizes.collect::<Result<Vec<_>>>()?;
         let (shards, mut groups) = match Shards::begin(path, &sizes, options.max_shard_size)? {
             Some((shards, groups)) => (Some(shards), groups),
-            None => (None, vec![(0..specs.len()).collect()]),
+            None => {
+                refuse_beside_index(path)?;
+                (None, vec![(0..specs.len()).collect()])
+            }
         };
         let (mut files, mut sections, mut slots) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (file, group) in groups.iter_mut().enumerate() {
@@ -500,9 +505,7 @@ impl Writer {
         for (new, checksums) in self.files.iter().zip(checksums) {
             let checksums: Vec<_> = checksums.into_values().collect();
             let header = new.header.bytes(self.checksums.then_some(&checksums[..])).map_err(Error::InvalidInput)?;
-            let mut buffer = self.aio.try_alloc(header.len())?;
-            buffer.copy_from_slice(&header);
-            written.push(new.file.write(buffer, 0));
+            written.push(new.file.write(header, 0));
         }
         for (new, written) in self.files.iter().zip(written) {
             written.wait()?;
@@ -584,16 +587,30 @@ fn not_saved(path: &Path, error: Error) -> Error {
     }
 }
 
+/// Refuses a file beside an index of the same name: some programs would load the one, and some the other.
+fn refuse_beside_index(path: &Path) -> Result<()> {
+    let index = path.with_extension(sources::INDEX.trim_start_matches('.'));
+    if path.extension().is_some_and(|kind| kind == "safetensors") && index.exists() {
+        return Err(Error::InvalidInput(format!(
+            "{} is there, whose tensors other programs might load instead: remove it and its files first, or save under \
+             another name",
+            shown(&index)
+        )));
+    }
+    Ok(())
+}
+
 /// Allocates the whole file, where the file system can: a full disk is found before anything is written, and writes
 /// need not make the file longer.
 fn allocate(file: &AioFile, len: u64) -> Result<()> {
     let Err(error) = file.allocate(0, len).wait() else { return Ok(()) };
     let error = error.into_error();
-    let lacks_room = |kind| {
-        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    // What the engine, too, takes for a file system that cannot do it.
+    let lacks_it = |kind| {
+        matches!(kind, io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
     };
     match &error {
-        aio_core::Error::Io(refused) if !lacks_room(refused.source.kind()) => Ok(()),
+        aio_core::Error::Io(refused) if lacks_it(refused.source.kind()) => Ok(()),
         _ => Err(error.into()),
     }
 }

@@ -4,8 +4,9 @@
 //! After that the old ones are removed. So a crash at any moment leaves the old set or the new one, whole, and at most
 //! files that no index names; the next save removes these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,8 +27,8 @@ pub(crate) struct Shards {
     name: String,
     /// The file names.
     files: Vec<String>,
-    /// Held until the save is over; none where the file system has no locks.
-    _lock: Option<Flock<File>>,
+    /// Held until the save is over.
+    _lock: SaveLock,
 }
 
 impl Shards {
@@ -39,7 +40,7 @@ impl Shards {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let lock = lock(&folder)?;
+        let lock = SaveLock::take(&folder, &name)?;
         let single = folder.join(format!("{name}.safetensors"));
         if single.exists() {
             return Err(Error::InvalidInput(format!(
@@ -59,7 +60,7 @@ impl Shards {
         let mut word = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let mut may_be_old = fs::symlink_metadata(path).is_ok();
         while std::mem::take(&mut may_be_old) || !is_free(&files) {
-            files = names(&format!("-{word:016x}"));
+            files = names(&format!("{WORD}{word:016x}"));
             word = word.wrapping_add(1);
         }
         let shards = Self { index: path.to_owned(), folder, name, files, _lock: lock };
@@ -70,9 +71,10 @@ impl Shards {
         self.folder.join(&self.files[file])
     }
 
-    /// Removes the files of a save that failed.
+    /// Removes the files of a save that failed, unless the index names them all the same.
     pub(crate) fn give_up(&self, error: Error) -> Error {
-        for file in &self.files {
+        let named = sources::read_index(&self.index).unwrap_or_default();
+        for file in self.files.iter().filter(|file| !named.values().any(|named| named == *file)) {
             let _ = fs::remove_file(self.folder.join(file));
         }
         match error {
@@ -105,15 +107,34 @@ impl Shards {
             Ok(()) | Err(Error::NotDurable { .. }) => {}
             Err(error) => return Err(self.give_up(error)),
         }
-        if replaced.is_ok() {
-            self.remove_old(had_index, steps);
+        replaced?;
+        let is_there = |file: &&String| fs::symlink_metadata(self.folder.join(file)).is_ok();
+        if let Some(gone) = self.files.iter().find(|file| !is_there(file)) {
+            // Another save took this one's files for old ones, where there are no locks. Its files are not to go, too.
+            let gone = shown(Path::new(gone)).to_string();
+            return Err(Error::incomplete(&self.index, format_args!("another save removed {gone} meanwhile")));
         }
-        replaced
+        self.remove_old(had_index, steps);
+        Ok(())
+    }
+
+    /// What the other indices of the folder name: their files may look like leftovers of this one's.
+    fn named_by_others(&self) -> Result<HashSet<String>> {
+        let mut named = HashSet::new();
+        let entries = fs::read_dir(&self.folder).map_err(Error::system("list", &self.folder))?;
+        for entry in entries {
+            let path = entry.map_err(Error::system("list", &self.folder))?.path();
+            if sources::is_index(&path) && path.file_name() != self.index.file_name() {
+                named.extend(sources::read_index(&path)?.into_values());
+            }
+        }
+        Ok(named)
     }
 
     /// Removes the files of the save before, and those of saves that did not end. What cannot be removed stays. Without
     /// an index, a series is a set of its own as far as anybody can tell, and stays, too.
     fn remove_old(&self, had_index: bool, steps: &Steps) {
+        let Ok(others) = self.named_by_others() else { return };
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             let Some(file) = path.file_name().and_then(|file| file.to_str()) else { continue };
@@ -123,13 +144,16 @@ impl Shards {
                 Some(Kind::OfSeries) => had_index,
                 Some(Kind::OfSave) => true,
             };
-            if is_old && !is_new {
+            if is_old && !is_new && !others.contains(file) {
                 let _ = fs::remove_file(path);
                 steps.done("removed an old file");
             }
         }
     }
 }
+
+/// What the word of a save over another begins with.
+const WORD: &str = "-aio";
 
 /// What the name of a file says.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -152,21 +176,59 @@ fn kind(name: &str, file: &str) -> Option<Kind> {
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|digit| digit.is_ascii_digit());
     let is_word = word.is_empty()
         || word
-            .strip_prefix('-')
+            .strip_prefix(WORD)
             .is_some_and(|word| word.len() == 16 && word.bytes().all(|digit| digit.is_ascii_hexdigit()));
     let kind = if word.is_empty() && temporary.is_none() { Kind::OfSeries } else { Kind::OfSave };
     (is_number(numbers) && is_number(number) && is_word).then_some(kind)
 }
 
-/// Keeps two saves from the same folder: each would remove the files of the other.
-fn lock(folder: &Path) -> Result<Option<Flock<File>>> {
-    let opened = File::open(folder).map_err(Error::system("open", folder))?;
-    match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => {
-            Err(Error::InvalidInput(format!("another save to {} is going on", shown(folder))))
+/// Keeps two saves of a name from the same folder: each would remove the files of the other. It is on a hidden file, since
+/// network file systems lock a folder on one machine only.
+#[derive(Debug)]
+struct SaveLock {
+    /// Not there where the file system has no locks.
+    lock: Option<Flock<File>>,
+    path: PathBuf,
+    /// The process that has it: a forked child does not unlock it.
+    process: u32,
+}
+
+impl SaveLock {
+    fn take(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(format!(".{name}.safetensors.lock"));
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        loop {
+            let opened = File::options().write(true).create(true).truncate(false).open(&path);
+            let lock =
+                match Flock::lock(opened.map_err(Error::system("make", &path))?, FlockArg::LockExclusiveNonblock) {
+                    Ok(lock) => Some(lock),
+                    Err((_, Errno::EINTR)) => continue,
+                    Err((_, Errno::EWOULDBLOCK)) => {
+                        let why = format!("another save to {} is going on", shown(folder));
+                        return Err(Error::InvalidInput(why));
+                    }
+                    Err((_, Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL)) => None,
+                    Err((_, errno)) => return Err(Error::system("lock", &path)(errno.into())),
+                };
+            // The save that had it before removed it, perhaps after this one had opened it.
+            let is_named = |lock: &Flock<File>| {
+                let (locked, named) = (lock.metadata().map(identity), fs::symlink_metadata(&path).map(identity));
+                locked.is_ok_and(|locked| named.is_ok_and(|named| named == locked))
+            };
+            if lock.as_ref().is_none_or(is_named) {
+                return Ok(Self { lock, path, process: std::process::id() });
+            }
         }
-        Err(_) => Ok(None),
+    }
+}
+
+impl Drop for SaveLock {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            let _ = fs::remove_file(&self.path);
+        } else {
+            std::mem::forget(self.lock.take());
+        }
     }
 }
 
@@ -200,9 +262,9 @@ mod tests {
     fn only_files_of_such_saves_are_recognised() {
         for (file, of) in [
             ("m-00001-of-00002.safetensors", Kind::OfSeries),
-            ("m-00000000deadbeef-00001-of-00002.safetensors", Kind::OfSave),
+            ("m-aio00000000deadbeef-00001-of-00002.safetensors", Kind::OfSave),
             (".m-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
-            (".m-00000000deadbeef-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
+            (".m-aio00000000deadbeef-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
             (".m.safetensors.index.json.a1B2c3.tmp", Kind::OfSave),
         ] {
             assert_eq!(kind("m", file), Some(of), "{file}");
@@ -215,7 +277,8 @@ mod tests {
             "m-mine-00001-of-00002.safetensors",
             "m-1-of-2.safetensors",
             "m-00001-of-00002.bin",
-            "m-0000deadbeef-00001-of-00002.safetensors",
+            "m-aio0000deadbeef-00001-of-00002.safetensors",
+            "m-00000000deadbeef-00001-of-00002.safetensors",
             ".m-00001-of-00002.safetensors",
         ] {
             assert_eq!(kind("m", file), None, "{file}");
