@@ -4,7 +4,7 @@
 //! After that the old ones are removed. So a crash at any moment leaves the old set or the new one, whole, and at most
 //! files that no index names; the next save removes these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -114,6 +114,7 @@ impl Shards {
     /// Removes the files of the save before, and those of saves that did not end. What cannot be removed stays. Without
     /// an index, a series is a set of its own as far as anybody can tell, and stays, too.
     fn remove_old(&self, had_index: bool, steps: &Steps) {
+        let Some(used) = self.used_by_others() else { return };
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             let Some(file) = path.file_name().and_then(|file| file.to_str()) else { continue };
@@ -123,11 +124,25 @@ impl Shards {
                 Some(Kind::OfSeries) => had_index,
                 Some(Kind::OfSave) => true,
             };
-            if is_old && !is_new {
+            if is_old && !is_new && !used.contains(file) {
                 let _ = fs::remove_file(path);
                 steps.done("removed an old file");
             }
         }
+    }
+
+    /// What other indices of the folder name: a name that ends like a word of ours may be another set's. `None` if one
+    /// cannot be read.
+    fn used_by_others(&self) -> Option<BTreeSet<String>> {
+        let mut used = BTreeSet::new();
+        for entry in fs::read_dir(&self.folder).ok()? {
+            let path = entry.ok()?.path();
+            let is_index = path.file_name()?.to_string_lossy().ends_with(INDEX);
+            if is_index && path.file_name() != self.index.file_name() {
+                used.extend(sources::read_index(&path).ok()?.into_values());
+            }
+        }
+        Some(used)
     }
 }
 
