@@ -1,7 +1,6 @@
 //! Saves for which there is no room, or no folder: a sentence, the old set, and nothing left behind.
 
 #[path = "../../aio/tests/support/disk.rs"]
-#[allow(unreachable_pub, reason = "it is another crate's")]
 mod disk;
 mod support;
 

@@ -49,8 +49,9 @@ impl Rules for FailOne {
         self.fate(block)
     }
 
+    /// A small write that fails on the thread of the caller goes to a queue, which may do it.
     fn transfer(&self, block: &IoBlock) -> Fate {
-        self.fate(block)
+        if self.writes { Fate::Transfer } else { self.fate(block) }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Processes that are killed at any moment of a save, and what the next one finds.
 
 #[path = "../../aio/tests/support/child.rs"]
-#[allow(unreachable_pub, reason = "it is another crate's")]
 mod child;
 mod support;
 

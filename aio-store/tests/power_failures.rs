@@ -1,7 +1,6 @@
 //! What is on the device when the power fails at any step of a save: the old set or the new one, whole.
 
 #[path = "../../aio/tests/support/disk.rs"]
-#[allow(unreachable_pub, reason = "it is another crate's")]
 mod disk;
 mod support;
 

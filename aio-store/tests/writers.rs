@@ -189,6 +189,22 @@ fn files_of_others_stay() {
     assert_eq!(names(folder.path()).len(), others.len() + 4);
 }
 
+/// Its name ends like the word that a save puts into the names of its files.
+#[test]
+fn files_of_another_index_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [PATHS[0], "m-aio0123456789abcdef.safetensors.index.json"].map(|name| folder.path().join(name));
+    for number in 1..4 {
+        for (path, other) in [(&paths[0], &paths[1]), (&paths[1], &paths[0])] {
+            let before = Generation::open(&handle(), other).ok();
+            Generation(number).save(&handle(), path).unwrap();
+            assert_eq!(Generation::open(&handle(), path).unwrap(), Generation(number));
+            assert_eq!(Generation::open(&handle(), other).ok(), before);
+        }
+    }
+    assert_eq!(names(folder.path()).len(), 8);
+}
+
 #[test]
 fn a_small_arena_is_enough_or_a_sentence() {
     let tensors: Vec<_> = (0..8).map(|at| (format!("t{at}"), pattern(at, 3 << 20))).collect();
