@@ -69,14 +69,15 @@ fn in_folder(folder: &Path) -> Result<Sources> {
             Ok(Sources { files, index: None })
         }
         [index] => {
-            let name = index.to_string_lossy();
-            let single = name.strip_suffix(INDEX).map(|name| PathBuf::from(format!("{name}.safetensors")));
-            if single.is_some_and(|single| files.contains(&single)) {
+            let sources = of_index(index)?;
+            let path = index.to_string_lossy();
+            let single = path.strip_suffix(INDEX).map(|path| PathBuf::from(format!("{path}.safetensors")));
+            if single.is_some_and(|single| files.contains(&single) && !sources.files.contains(&single)) {
                 let name = index.file_name().unwrap_or_default().to_string_lossy();
-                let why = format_args!("it has {name}, and one file of the same name: name one of them");
+                let why = format_args!("it has {name}, and another file of the same name: name one of them");
                 return Err(Error::incomplete(folder, why));
             }
-            of_index(index)
+            Ok(sources)
         }
         several => {
             let mut names: Vec<_> =

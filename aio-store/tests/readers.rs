@@ -180,6 +180,10 @@ fn indices_that_do_not_fit_are_refused() {
         refused(index(json), "it is no index");
     }
     index(good);
+    // A file of the index's name: other programs would load the one or the other.
+    File::create(file("m.safetensors")).unwrap();
+    refused(folder.path(), "another file of the same name");
+    std::fs::remove_file(file("m.safetensors")).unwrap();
     std::fs::write(file("n.safetensors.index.json"), good).unwrap();
     refused(folder.path(), "m.safetensors.index.json, n.safetensors.index.json");
     SafeTensors::open(&handle(), file("n.safetensors.index.json")).unwrap();
