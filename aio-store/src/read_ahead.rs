@@ -2,11 +2,15 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use aio_core::buf::AlignedBuf;
 use aio_core::{AioFile, AioHandle, Ticket};
 
 use crate::error::{Error, Result};
+
+/// How long memory is waited for where nothing is in flight.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A contiguous part of a file, and what it is read for.
 #[derive(Debug, Clone)]
@@ -62,6 +66,8 @@ impl<'m, T, I: Iterator<Item = Piece<T>>> ReadAhead<'m, T, I> {
                     self.next = Some(piece);
                     break;
                 }
+                // Other threads may be waiting for what queues give back.
+                Err(aio_core::Error::OutOfMemory { .. }) => self.aio.alloc_timeout(bytes, PATIENCE)?,
                 Err(error) => return Err(error.into()),
             };
             self.ahead += len;

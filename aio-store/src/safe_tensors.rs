@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use aio_core::{AioFile, AioHandle};
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,11 +13,13 @@ use crate::error::{Error, Result};
 use crate::memory::{MemoryMut, Tensor};
 use crate::set::{CHUNK, Set, TensorInfo};
 use crate::sources::{self, Sources};
-use crate::stream::Stream;
+use crate::stream::{Sections, Stream};
 use crate::verify::Verify;
 
 /// The most bytes of tensors that are read as one op and share memory; a larger tensor is alone.
 const SECTION: u64 = 64 << 20;
+/// The most threads that load.
+const THREADS: usize = 8;
 
 /// How often a set is looked for that is replaced all the time.
 const ATTEMPTS: usize = 100;
@@ -156,9 +159,29 @@ impl SafeTensors {
             let (requested, in_use, limit) = (needed, arena.in_use(), arena.limit());
             return Err(aio_core::Error::OutOfMemory { requested, in_use, limit }.into());
         }
-        self.sections(0..self.set.tensors.len(), SECTION, u64::MAX)
-            .map(|read| read.map(|(info, tensor)| (info.name.clone(), tensor)))
-            .collect()
+        // Several threads, since to get memory from the system takes a CPU, too.
+        let sections = Sections::new(&self.set, 0..self.set.tensors.len(), SECTION);
+        let useful = usize::try_from(needed / SECTION).unwrap_or(THREADS).clamp(1, THREADS);
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(useful);
+        let load = |thread| {
+            let sections = sections.clone().of_thread(thread, threads);
+            let named = |(info, tensor): (&TensorInfo, Tensor)| (info.name.clone(), tensor);
+            Stream::new(&self.set, self.verifies, sections, u64::MAX).map(|read| read.map(named)).collect()
+        };
+        thread::scope(|scope| {
+            let start = |number| thread::Builder::new().spawn_scoped(scope, move || load(number));
+            let others: Vec<_> = (1..threads).map(|number| (number, start(number))).collect();
+            let mut loaded: Result<BTreeMap<_, _>> = load(0);
+            for (number, other) in others {
+                // What a thread that cannot be had was to do is done here.
+                let other: Result<_> = match other {
+                    Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(_) => load(number),
+                };
+                loaded = loaded.and_then(|all| Ok(all.into_iter().chain(other?).collect()));
+            }
+            loaded
+        })
     }
 
     /// Reads one tensor.
@@ -265,7 +288,7 @@ impl SafeTensors {
     }
 
     fn sections(&self, tensors: Range<usize>, most: u64, budget: u64) -> Stream<'_> {
-        Stream::new(&self.set, self.verifies, tensors, most, budget)
+        Stream::new(&self.set, self.verifies, Sections::new(&self.set, tensors, most), budget)
     }
 }
 

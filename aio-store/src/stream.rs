@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::Result;
 use crate::memory::Tensor;
 use crate::read_ahead::{Piece, ReadAhead};
-use crate::set::{Set, TensorInfo};
+use crate::set::{CHUNK, Set, TensorInfo};
 
 /// The tensors of [`SafeTensors::stream`](crate::SafeTensors::stream).
 #[derive(Debug)]
@@ -22,10 +22,8 @@ pub struct Stream<'m> {
 }
 
 impl<'m> Stream<'m> {
-    /// `most`: bytes of tensors that are read together.
-    pub(crate) fn new(set: &'m Set, verifies: bool, tensors: Range<usize>, most: u64, budget: u64) -> Self {
-        let sections = set.read_ahead(Sections { set, tensors, most }, budget);
-        Self { set, verifies, sections, section: None }
+    pub(crate) fn new(set: &'m Set, verifies: bool, sections: Sections<'m>, budget: u64) -> Self {
+        Self { set, verifies, sections: set.read_ahead(sections, budget), section: None }
     }
 
     fn step(&mut self) -> Result<Option<(&'m TensorInfo, Tensor)>> {
@@ -64,19 +62,31 @@ impl<'m> Iterator for Stream<'m> {
 }
 
 /// Cuts tensors that lie beside each other into what is read as one.
-#[derive(Debug)]
-struct Sections<'m> {
+#[derive(Debug, Clone)]
+pub(crate) struct Sections<'m> {
     set: &'m Set,
     /// Those that are left.
     tensors: Range<usize>,
+    /// Bytes of tensors that are read together, now and in the end: the device is not to wait until much memory is
+    /// there.
+    now: u64,
     most: u64,
+    /// It gives one section of so many, and passes over so many before.
+    of: usize,
+    pass: usize,
 }
 
-impl Iterator for Sections<'_> {
-    /// Of which tensors.
-    type Item = Piece<Range<usize>>;
+impl<'m> Sections<'m> {
+    pub(crate) fn new(set: &'m Set, tensors: Range<usize>, most: u64) -> Self {
+        Self { set, tensors, now: CHUNK.min(most), most, of: 1, pass: 0 }
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The sections of one thread of several, from 0.
+    pub(crate) fn of_thread(self, thread: usize, threads: usize) -> Self {
+        Self { of: threads, pass: thread, ..self }
+    }
+
+    fn cut(&mut self) -> Option<Piece<Range<usize>>> {
         let begin = self.tensors.next()?;
         let first = &self.set.tensors[begin];
         let mut range = first.range();
@@ -89,7 +99,7 @@ impl Iterator for Sections<'_> {
             let end = next.range.end;
             let fits = next.file == first.file
                 && (next.range.start - range.start).is_multiple_of(next.alignment())
-                && end - range.start <= self.most;
+                && end - range.start <= self.now;
             if !fits {
                 break;
             }
@@ -99,6 +109,19 @@ impl Iterator for Sections<'_> {
         if is_aligned {
             range = self.set.whole_units(first.file, range);
         }
+        self.now = (self.now * 2).min(self.most);
         Some(Piece { file: first.file, range, of: begin..self.tensors.start })
+    }
+}
+
+impl Iterator for Sections<'_> {
+    /// Of which tensors.
+    type Item = Piece<Range<usize>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for _ in 0..std::mem::replace(&mut self.pass, self.of - 1) {
+            self.cut()?;
+        }
+        self.cut()
     }
 }
