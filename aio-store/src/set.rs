@@ -205,13 +205,15 @@ impl Set {
     }
 
     /// Reads extents, each a file, an offset and memory, in the order of files. Memory that was never touched is faulted
-    /// in here, for one op while those before it are in flight.
+    /// in here, for one op while those before it are in flight; but for files in the page cache, from which several
+    /// threads copy, and fault in what they copy to.
     pub(crate) fn read_extents<'a>(&self, extents: impl Iterator<Item = (usize, u64, &'a mut [u8])>) -> Result<()> {
         let mut touched = Vec::new();
         self.aio.scope(|scope| {
-            let (mut some, mut bytes) = (Vec::new(), 0);
+            let (mut some, mut bytes, mut is_resident) = (Vec::new(), 0, false);
             for (file, offset, memory) in extents {
                 if touched.last() != Some(&file) {
+                    is_resident = self.files[file].is_resident();
                     if let Some(before) = touched.last() {
                         scope.read_vectored(&self.files[*before], std::mem::take(&mut some));
                     }
@@ -219,7 +221,9 @@ impl Set {
                     bytes = 0;
                 }
                 for (at, part) in memory.chunks_mut(PART).enumerate() {
-                    fault_in(&mut *part);
+                    if !is_resident {
+                        fault_in(&mut *part);
+                    }
                     bytes += part.len() as u64;
                     some.push((offset + (at * PART) as u64, part));
                     if bytes >= CHUNK || some.len() == EXTENTS {

@@ -97,11 +97,13 @@ fn an_evicted_file_is_direct_again_after_a_while_and_back_when_it_is_back() {
         evict(file.path());
         read_pages(file, content, MANY);
         // What those reads brought in is a tenth at most.
+        assert!(!file.is_resident());
         assert_eq!(moved(aio, || read_pages(file, content, 10)), (10 * PAGE, 0));
         let by_path = moved(aio, || drop(aio.read_path(file.path(), vec![0; 9 * MIB]).wait().unwrap()));
         assert_eq!(by_path, (9 * MIB, 0));
         make_resident(file.path(), content);
         read_pages(file, content, MANY);
+        assert!(file.is_resident());
         assert_eq!(moved(aio, || read_pages(file, content, 10)), (0, 10 * PAGE));
         // Ops are counted as well.
         evict(file.path());

@@ -89,6 +89,12 @@ impl AioFile {
         self.file.len().map_err(|source| IoError::new(OpKind::Stat, self.path(), source).into())
     }
 
+    /// Whether reads of it go through the page cache now because it lies there, see
+    /// [`DirectMode::Auto`](crate::DirectMode::Auto). A sample, which costs little.
+    pub fn is_resident(&self) -> bool {
+        self.file.may_be_resident() && self.file.is_resident()
+    }
+
     /// When its contents were last changed, as the file system tells it.
     ///
     /// # Errors

@@ -152,16 +152,19 @@ impl TroubledFs {
     }
 
     /// Every rename over what is there fails with this; none does with 0.
+    #[allow(dead_code, reason = "for the tests of aio-store")]
     pub(crate) fn refuse_replacing(&self, errno: i32) {
         self.state.rename_error.store(errno, Ordering::SeqCst);
     }
 
     /// Every change of permissions fails with this; none does with 0.
+    #[allow(dead_code, reason = "for the tests of aio-store")]
     pub(crate) fn refuse_chmod(&self, errno: i32) {
         self.state.chmod_error.store(errno, Ordering::SeqCst);
     }
 
     /// Every sync of a folder fails with this, but for the first so many; none does with 0.
+    #[allow(dead_code, reason = "for the tests of aio-store")]
     pub(crate) fn refuse_folder_syncs(&self, errno: i32, after: usize) {
         self.state.folder_syncs.store(after, Ordering::SeqCst);
         self.state.folder_sync_error.store(errno, Ordering::SeqCst);
