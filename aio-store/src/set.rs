@@ -77,7 +77,7 @@ impl TensorInfo {
         self.range.end - self.range.start
     }
 
-    /// Which of [`SafeTensors::files`] it is in.
+    /// Which of [`SafeTensors::files`](crate::SafeTensors::files) it is in.
     pub fn file(&self) -> usize {
         self.file
     }

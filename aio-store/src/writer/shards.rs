@@ -14,7 +14,7 @@ use aio_core::{AioHandle, shown};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Commit, Steps};
+use super::commit::{Commit, Steps};
 use crate::error::{Error, Result};
 use crate::sources::{self, INDEX};
 
