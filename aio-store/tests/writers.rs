@@ -165,7 +165,7 @@ fn only_one_save_of_several_files_at_a_time() {
 fn an_index_is_not_saved_beside_a_single_file_of_its_name() {
     let folder = tempfile::tempdir().unwrap();
     Generation(1).save(&handle(), &folder.path().join(PATHS[1])).unwrap();
-    assert_not_saved(Generation(2).save(&handle(), &folder.path().join(PATHS[0])), "remove it first");
+    assert_not_saved(Generation(2).save(&handle(), &folder.path().join(PATHS[0])), "which other programs would load instead");
     assert_eq!(names(folder.path()), [PATHS[1]]);
     assert_eq!(Generation::open(&handle(), folder.path()).unwrap(), Generation(1));
 }
@@ -280,4 +280,40 @@ fn not_saved(error: Error) -> Error {
         error @ Error::NotSaved { .. } => error,
         error => Error::NotSaved { path: "m".into(), source: Box::new(error) },
     }
+}
+
+#[test]
+fn a_lock_that_is_no_file_and_an_index_that_is_a_link_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lock, path) = (folder.path().join(".m.safetensors.lock"), folder.path().join(PATHS[0]));
+    let elsewhere = folder.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, &lock).unwrap();
+    assert_not_saved(Generation(1).save(&handle(), &path), "symbolic links");
+    assert!(!elsewhere.exists());
+    std::fs::remove_file(&lock).unwrap();
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_not_saved(Generation(1).save(&handle(), &path), "No such device");
+    std::fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert_not_saved(Generation(1).save(&handle(), &path), "is a symbolic link");
+    std::fs::remove_file(&path).unwrap();
+    Generation(1).save(&handle(), &path).unwrap();
+    assert!(!names(folder.path()).iter().any(|name| name.ends_with(".lock")));
+}
+
+#[test]
+fn files_that_another_index_names_in_its_own_way_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(PATHS[0]);
+    Generation(1).save(&handle(), &path).unwrap();
+    let used = folder.path().join("m-00007-of-00007.safetensors");
+    save(&handle(), &used, [("a", TensorView::of([1], &[1u8]).unwrap())]).unwrap();
+    let leftover = folder.path().join("m-00008-of-00008.safetensors");
+    std::fs::copy(&used, &leftover).unwrap();
+    let other = folder.path().join("other.safetensors.index.json");
+    std::fs::write(&other, r#"{"weight_map": {"a": "./m-00007-of-00007.safetensors"}}"#).unwrap();
+    Generation(2).save(&handle(), &path).unwrap();
+    assert!(used.exists() && !leftover.exists());
+    SafeTensors::open(&handle(), &other).unwrap().load().unwrap();
+    SafeTensors::open(&handle(), &path).unwrap().verified(true).load().unwrap();
 }

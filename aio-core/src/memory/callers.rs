@@ -29,8 +29,9 @@ pub fn use_huge_pages(mut memory: impl IoBufMut) -> bool {
     all
 }
 
-/// Faults in what was never touched of the caller's own memory, in huge pages where it can be, and leaves the rest as it
-/// is. No contents change.
+/// Faults in what was never touched of the caller's own memory, in huge pages where it can be. No contents change; what
+/// was swapped out comes back, and pages that a fork or a shared mapping of a file holds are made as a write would make
+/// them.
 ///
 /// Reading into fresh memory faults it in, too, but on the thread that keeps the device busy. A caller that has to wait
 /// for its read anyway may rather do that itself: a part of the memory at a time, while those before it are read.
@@ -43,6 +44,9 @@ pub fn use_huge_pages(mut memory: impl IoBufMut) -> bool {
 /// ```
 pub fn fault_in(mut memory: impl IoBufMut) {
     let start = memory.byte_mut_ptr().addr();
+    if memory.byte_len() == 0 {
+        return;
+    }
     let range = start..start + memory.byte_len();
     let whole = huge_pages::whole_pages(&range);
     if !whole.is_empty()

@@ -135,7 +135,8 @@ fn populate(address: usize) -> Result<(), Errno> {
 /// Makes the pages present that lie within a range of addresses, as [`populate`]; as far as the kernel does that.
 pub(super) fn populate_all(range: &Range<usize>) {
     let page = page_size();
-    let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
+    let Some(start) = range.start.checked_next_multiple_of(page) else { return };
+    let end = range.end / page * page;
     for start in (start..end).step_by(STEP) {
         let _ = advise(&(start..end.min(start + STEP)), MADV_POPULATE_WRITE);
     }

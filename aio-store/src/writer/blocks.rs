@@ -118,7 +118,6 @@ impl Blocks {
         while let Some(ticket) = state.in_flight.pop_front() {
             ticket.wait()?;
         }
-        state.free.clear();
         // What is still to be done takes memory.
         state.free.clear();
         failed_before(&state)

@@ -56,7 +56,7 @@ impl Commit {
 
 pub(super) fn not_saved(path: &Path, error: Error) -> Error {
     match error {
-        error @ (Error::NotDurable { .. } | Error::NotSaved { .. }) => error,
+        error @ (Error::NotDurable { .. } | Error::NotSaved { .. } | Error::Incomplete { .. }) => error,
         error => Error::NotSaved { path: path.to_owned(), source: Box::new(error) },
     }
 }

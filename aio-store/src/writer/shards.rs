@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aio_core::{AioHandle, shown};
@@ -37,14 +38,24 @@ impl Shards {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some(name) = file_name.strip_suffix(INDEX).map(ToOwned::to_owned) else { return Ok(None) };
         let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-            _ => PathBuf::from("."),
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
         };
+        // The working folder may be another one in the end.
+        let folder = folder.canonicalize().map_err(Error::system("open", folder))?;
+        let index = folder.join(path.file_name().unwrap_or_default());
+        if fs::symlink_metadata(&index).is_ok_and(|found| found.is_symlink()) {
+            return Err(Error::InvalidInput(format!(
+                "{} is a symbolic link, and its files would lie beside the link: save to what it points to",
+                shown(&index)
+            )));
+        }
         let lock = SaveLock::take(&folder, &name)?;
         let single = folder.join(format!("{name}.safetensors"));
         if single.exists() {
             return Err(Error::InvalidInput(format!(
-                "{} is there, which other programs would load instead: remove it first, or save under another name",
+                "{} is there, which other programs would load instead: save under another name, or remove it and its \
+                 index first",
                 shown(&single)
             )));
         }
@@ -58,12 +69,12 @@ impl Shards {
         // several saves, would take new files for those that it names.
         let mut files = names("");
         let mut word = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let mut may_be_old = fs::symlink_metadata(path).is_ok();
+        let mut may_be_old = fs::symlink_metadata(&index).is_ok();
         while std::mem::take(&mut may_be_old) || !is_free(&files) {
             files = names(&format!("{WORD}{word:016x}"));
             word = word.wrapping_add(1);
         }
-        let shards = Self { index: path.to_owned(), folder, name, files, _lock: lock };
+        let shards = Self { index, folder, name, files, _lock: lock };
         Ok(Some((shards, groups)))
     }
 
@@ -73,8 +84,14 @@ impl Shards {
 
     /// Removes the files of a save that failed, unless the index names them all the same.
     pub(crate) fn give_up(&self, error: Error) -> Error {
-        let named = sources::read_index(&self.index).unwrap_or_default();
-        for file in self.files.iter().filter(|file| !named.values().any(|named| named == *file)) {
+        let named = match sources::read_index(&self.index) {
+            Ok(named) => Some(named),
+            Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::NotFound => Some(BTreeMap::new()),
+            // What it names is not known: the next save removes them.
+            Err(_) => None,
+        };
+        let is_named = |file: &&String| named.as_ref().is_none_or(|named| named.values().any(|named| named == *file));
+        for file in self.files.iter().filter(|file| !is_named(file)) {
             let _ = fs::remove_file(self.folder.join(file));
         }
         match error {
@@ -92,6 +109,7 @@ impl Shards {
         durable: bool,
         steps: &Steps,
     ) -> Result<()> {
+        self.check_files().map_err(|error| self.give_up(error))?;
         let had_index = sources::read_index(&self.index).is_ok();
         let placed = self.files.iter().zip(tensors);
         let weight_map: BTreeMap<_, _> =
@@ -108,24 +126,35 @@ impl Shards {
             Err(error) => return Err(self.give_up(error)),
         }
         replaced?;
-        let is_there = |file: &&String| fs::symlink_metadata(self.folder.join(file)).is_ok();
-        if let Some(gone) = self.files.iter().find(|file| !is_there(file)) {
-            // Another save took this one's files for old ones, where there are no locks. Its files are not to go, too.
-            let gone = shown(Path::new(gone)).to_string();
-            return Err(Error::incomplete(&self.index, format_args!("another save removed {gone} meanwhile")));
-        }
+        self.check_files()?;
         self.remove_old(had_index, steps);
         Ok(())
     }
 
+    /// Fails if another save took this one's files for old ones, as it may where there are no locks. Its own files are
+    /// not to go, too.
+    fn check_files(&self) -> Result<()> {
+        let is_there = |file: &&String| fs::symlink_metadata(self.folder.join(file)).is_ok();
+        match self.files.iter().find(|file| !is_there(file)) {
+            None => Ok(()),
+            Some(gone) => {
+                let gone = shown(Path::new(gone)).to_string();
+                Err(Error::incomplete(&self.index, format_args!("another save removed {gone} meanwhile")))
+            }
+        }
+    }
+
     /// What the other indices of the folder name: their files may look like leftovers of this one's.
-    fn named_by_others(&self) -> Result<HashSet<String>> {
+    fn named_by_others(&self) -> Result<HashSet<PathBuf>> {
+        let is_normal = |part: &Component<'_>| matches!(part, Component::Normal(_));
         let mut named = HashSet::new();
         let entries = fs::read_dir(&self.folder).map_err(Error::system("list", &self.folder))?;
         for entry in entries {
             let path = entry.map_err(Error::system("list", &self.folder))?.path();
             if sources::is_index(&path) && path.file_name() != self.index.file_name() {
-                named.extend(sources::read_index(&path)?.into_values());
+                // Without "./".
+                let normal = |file: String| -> PathBuf { Path::new(&file).components().filter(is_normal).collect() };
+                named.extend(sources::read_index(&path)?.into_values().map(normal));
             }
         }
         Ok(named)
@@ -144,7 +173,7 @@ impl Shards {
                 Some(Kind::OfSeries) => had_index,
                 Some(Kind::OfSave) => true,
             };
-            if is_old && !is_new && !others.contains(file) {
+            if is_old && !is_new && !others.contains(Path::new(file)) {
                 let _ = fs::remove_file(path);
                 steps.done("removed an old file");
             }
@@ -160,7 +189,7 @@ const WORD: &str = "-aio";
 enum Kind {
     /// It may be of a save of this library or of another program's.
     OfSeries,
-    /// It has the word of a save over another, or is the temporary of a file: only this library makes such.
+    /// It has the word of a save over another, or is the temporary of an index: only such saves make these.
     OfSave,
 }
 
@@ -178,7 +207,7 @@ fn kind(name: &str, file: &str) -> Option<Kind> {
         || word
             .strip_prefix(WORD)
             .is_some_and(|word| word.len() == 16 && word.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    let kind = if word.is_empty() && temporary.is_none() { Kind::OfSeries } else { Kind::OfSave };
+    let kind = if word.is_empty() { Kind::OfSeries } else { Kind::OfSave };
     (is_number(numbers) && is_number(number) && is_word).then_some(kind)
 }
 
@@ -196,40 +225,63 @@ struct SaveLock {
 impl SaveLock {
     fn take(folder: &Path, name: &str) -> Result<Self> {
         let path = folder.join(format!(".{name}.safetensors.lock"));
-        let identity = |found: fs::Metadata| (found.dev(), found.ino());
-        loop {
-            let opened = File::options().write(true).create(true).truncate(false).open(&path);
-            let lock =
-                match Flock::lock(opened.map_err(Error::system("make", &path))?, FlockArg::LockExclusiveNonblock) {
-                    Ok(lock) => Some(lock),
-                    Err((_, Errno::EINTR)) => continue,
-                    Err((_, Errno::EWOULDBLOCK)) => {
-                        let why = format!("another save to {} is going on", shown(folder));
-                        return Err(Error::InvalidInput(why));
-                    }
-                    Err((_, Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL)) => None,
-                    Err((_, errno)) => return Err(Error::system("lock", &path)(errno.into())),
-                };
-            // The save that had it before removed it, perhaps after this one had opened it.
-            let is_named = |lock: &Flock<File>| {
-                let (locked, named) = (lock.metadata().map(identity), fs::symlink_metadata(&path).map(identity));
-                locked.is_ok_and(|locked| named.is_ok_and(|named| named == locked))
+        // More than once only if other saves begin and end just then.
+        for _ in 0..ATTEMPTS {
+            let lock = match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => Some(lock),
+                Err((_, Errno::EINTR)) => continue,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    let why = format!("another save to {} is going on", shown(folder));
+                    return Err(Error::InvalidInput(why));
+                }
+                Err((_, Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::ENOLCK)) => None,
+                Err((_, errno)) => return Err(Error::system("lock", &path)(errno.into())),
             };
-            if lock.as_ref().is_none_or(is_named) {
+            // The save that had it before removed it, perhaps after this one had opened it.
+            if lock.as_ref().is_none_or(|lock| is_at(lock, &path)) {
                 return Ok(Self { lock, path, process: std::process::id() });
             }
         }
+        Err(Error::InvalidInput(format!("{} cannot be locked: it is replaced again and again", shown(&path))))
     }
 }
 
 impl Drop for SaveLock {
     fn drop(&mut self) {
-        if self.process == std::process::id() {
-            let _ = fs::remove_file(&self.path);
-        } else {
+        if self.process != std::process::id() {
             std::mem::forget(self.lock.take());
+        } else if self.lock.as_ref().is_none_or(|lock| is_at(lock, &self.path)) {
+            let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// How often a lock is tried.
+const ATTEMPTS: usize = 100;
+
+/// Opens the file of a lock, and makes it if it is not there.
+fn open_lock(path: &Path) -> Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let opened = File::options().write(true).create(true).truncate(false).custom_flags(flags).open(path);
+    let opened = match opened {
+        // Another user's, which a save that was killed has left.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            File::options().read(true).custom_flags(flags).open(path).map_err(|_| error)
+        }
+        opened => opened,
+    };
+    let file = opened.map_err(Error::system("make", path))?;
+    if file.metadata().is_ok_and(|found| found.is_file()) {
+        return Ok(file);
+    }
+    Err(Error::InvalidInput(format!("{} is no regular file, and saves lock it: remove it", shown(path))))
+}
+
+/// Whether the path names this very file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    let (open, named) = (file.metadata().map(identity), fs::symlink_metadata(path).map(identity));
+    open.is_ok_and(|open| named.is_ok_and(|named| named == open))
 }
 
 /// Which tensors go together: in their order, as many as fit.
@@ -263,7 +315,7 @@ mod tests {
         for (file, of) in [
             ("m-00001-of-00002.safetensors", Kind::OfSeries),
             ("m-aio00000000deadbeef-00001-of-00002.safetensors", Kind::OfSave),
-            (".m-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
+            (".m-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSeries),
             (".m-aio00000000deadbeef-00001-of-00002.safetensors.a1B2c3.tmp", Kind::OfSave),
             (".m.safetensors.index.json.a1B2c3.tmp", Kind::OfSave),
         ] {
