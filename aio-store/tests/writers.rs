@@ -165,7 +165,10 @@ fn only_one_save_of_several_files_at_a_time() {
 fn an_index_is_not_saved_beside_a_single_file_of_its_name() {
     let folder = tempfile::tempdir().unwrap();
     Generation(1).save(&handle(), &folder.path().join(PATHS[1])).unwrap();
-    assert_not_saved(Generation(2).save(&handle(), &folder.path().join(PATHS[0])), "which other programs would load instead");
+    assert_not_saved(
+        Generation(2).save(&handle(), &folder.path().join(PATHS[0])),
+        "which other programs would load instead",
+    );
     assert_eq!(names(folder.path()), [PATHS[1]]);
     assert_eq!(Generation::open(&handle(), folder.path()).unwrap(), Generation(1));
 }

@@ -81,8 +81,8 @@ impl Generation {
         self.write(aio, path)?.finish()
     }
 
-    pub fn save_durable(self, path: &Path, durable: bool) -> Result<()> {
-        self.write_with(&handle(), path, &self.options().durable(durable))?.finish()
+    pub fn save_durable(self, aio: &AioHandle, path: &Path, durable: bool) -> Result<()> {
+        self.write_with(aio, path, &self.options().durable(durable))?.finish()
     }
 
     /// All but the end of a save.
