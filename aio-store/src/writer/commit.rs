@@ -8,10 +8,10 @@ use aio_core::{AtomicFile, shown};
 
 use crate::error::{Error, Result};
 
-/// Is told of each step of a save.
+/// Called after each step of a save, with its name.
 pub(super) type AfterStep = Mutex<dyn FnMut(&str) + Send>;
 
-/// For tests: who is told of the steps.
+/// For tests: what is called after each step, if anything is.
 pub(super) struct Steps(pub(super) Option<Arc<AfterStep>>);
 
 impl Steps {

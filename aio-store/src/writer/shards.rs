@@ -65,7 +65,7 @@ impl Shards {
             (1..=count).map(|number| format!("{name}{word}-{number:05}-of-{count:05}.safetensors")).collect()
         };
         let is_free = |files: &[String]| files.iter().all(|file| fs::symlink_metadata(folder.join(file)).is_err());
-        // With an index there, names that never were before: who has read an old index, and opens its files only after
+        // With an index there, names that never were before: a reader of an old index that opens its files only after
         // several saves, would take new files for those that it names.
         let mut files = names("");
         let mut word = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -161,7 +161,7 @@ impl Shards {
     }
 
     /// Removes the files of the save before, and those of saves that did not end. What cannot be removed stays. Without
-    /// an index, a series is a set of its own as far as anybody can tell, and stays, too.
+    /// an index, a series may be a set of its own, and stays, too.
     fn remove_old(&self, had_index: bool, steps: &Steps) {
         let Ok(others) = self.named_by_others() else { return };
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
