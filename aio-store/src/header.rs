@@ -9,14 +9,14 @@
 //! The `safetensors` crate decides what is accepted; that a name is there twice is refused here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::ops::Range;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::entries::Entries;
 use crate::error::Quoted;
 
 /// Bytes of the header's length field.
@@ -72,9 +72,11 @@ pub(crate) fn length(field: [u8; LENGTH_FIELD as usize], len: u64) -> Result<u64
 /// Parses the JSON of a header; the file has `present` bytes behind it.
 pub(crate) fn parse(header: &[u8], present: u64) -> Result<Header, String> {
     let bad = |error: serde_json::Error| format!("bad header: {:.QUOTE$}", error.to_string());
-    let Names { twice } = serde_json::from_slice(header).map_err(bad)?;
-    if let Some(name) = twice {
-        return Err(format!("bad header: two tensors have the name {}", Quoted(&name)));
+    let Entries::<IgnoredAny>(names) = serde_json::from_slice(header).map_err(bad)?;
+    // [`Metadata`] keeps the last tensor of a name, and calls the offset of another one invalid if that leaves a hole.
+    let mut seen = HashSet::new();
+    if let Some((name, _)) = names.iter().find(|(name, _)| !seen.insert(name)) {
+        return Err(format!("bad header: two tensors have the name {}", Quoted(name)));
     }
     let parsed: Metadata = serde_json::from_slice(header).map_err(bad)?;
     let described = parsed.data_len() as u64;
@@ -104,34 +106,6 @@ fn read_checksums(text: &str) -> Option<HashMap<String, u64>> {
         Some((name, u64::from_str_radix(&digits, 16).ok().filter(|_| is_fixed)?))
     };
     digits.into_iter().map(number).collect()
-}
-
-/// Reads only the names of a header, and keeps one that is there twice. [`Metadata`] keeps the last tensor of a name,
-/// and calls the offset of another one invalid if that leaves a hole.
-struct Names {
-    twice: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for Names {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfMap;
-        impl<'de> Visitor<'de> for OfMap {
-            type Value = Names;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut header: A) -> Result<Names, A::Error> {
-                let (mut names, mut twice) = (HashSet::new(), None);
-                while let Some((name, IgnoredAny)) = header.next_entry::<String, _>()? {
-                    twice = twice.or(names.replace(name));
-                }
-                Ok(Names { twice })
-            }
-        }
-        deserializer.deserialize_map(OfMap)
-    }
 }
 
 /// The header of a file that is to be written: its length is known before the checksums are.

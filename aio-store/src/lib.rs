@@ -4,6 +4,7 @@
 //! Users reach it as `aio::tensor`. What is on disk, and what a crash leaves: `docs/store.md` of the repository.
 #![forbid(unsafe_code)]
 
+mod entries;
 mod error;
 mod header;
 mod memory;

@@ -1,14 +1,13 @@
 //! Which files a path stands for: one, those of a folder, those of an index.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::entries::Entries;
 use crate::error::{Error, Quoted, Result};
 
 /// How the name of an index ends.
@@ -152,9 +151,19 @@ pub(crate) fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     if json.len() as u64 > LARGEST_INDEX {
         return Err(Error::incomplete(path, format_args!("the index is longer than {LARGEST_INDEX} bytes")));
     }
-    let Index { weight_map } = serde_json::from_slice(&json)
-        .map_err(|error| Error::incomplete(path, format_args!("it is no index: {:.300}", error.to_string())))?;
-    Ok(weight_map.0)
+    let no_index = |why: String| Error::incomplete(path, format_args!("it is no index: {why:.300}"));
+    let Index { weight_map } = serde_json::from_slice(&json).map_err(|error| no_index(error.to_string()))?;
+    let mut map = BTreeMap::new();
+    for (name, file) in weight_map.0 {
+        let Value::String(file) = file else {
+            return Err(no_index(format!("the file of tensor {} is no string", Quoted(&name))));
+        };
+        if map.contains_key(&name) {
+            return Err(no_index(format!("tensor {} is there twice", Quoted(&name))));
+        }
+        map.insert(name, file);
+    }
+    Ok(map)
 }
 
 /// The JSON of an index.
@@ -167,39 +176,5 @@ pub(crate) fn index_json(total_size: u64, weight_map: &BTreeMap<String, String>)
 
 #[derive(serde::Deserialize)]
 struct Index {
-    weight_map: WeightMap,
-}
-
-/// A map in which no name is there twice.
-struct WeightMap(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for WeightMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfMap;
-        impl<'de> Visitor<'de> for OfMap {
-            type Value = WeightMap;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensor names and file names")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<WeightMap, A::Error> {
-                let mut map = BTreeMap::new();
-                while let Some((name, file)) = entries.next_entry::<String, Value>()? {
-                    let Value::String(file) = file else {
-                        return Err(A::Error::custom(format_args!(
-                            "the file of tensor {} is no string",
-                            Quoted(&name)
-                        )));
-                    };
-                    if map.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("tensor {} is there twice", Quoted(&name))));
-                    }
-                    map.insert(name, file);
-                }
-                Ok(WeightMap(map))
-            }
-        }
-        deserializer.deserialize_map(OfMap)
-    }
+    weight_map: Entries<Value>,
 }

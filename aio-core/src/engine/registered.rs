@@ -56,8 +56,8 @@ impl Registrations {
         Self { holder, regions, used, unknown, files, use_regions, use_files, warned: false }
     }
 
-    /// Whether a block of this memory may name this region; registers it when memory of it is used again. Memory of
-    /// another arena, whose ids mean other regions, is told by its address.
+    /// Whether a block of this memory may name this region; registers it when memory of it is used again. The
+    /// address shows memory of another arena, whose ids mean other regions.
     pub(crate) fn region(
         &mut self,
         queue: &mut dyn IoQueue,
